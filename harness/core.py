@@ -1,0 +1,221 @@
+"""The nouns every part of the harness speaks: plain frozen dataclasses, standard library only.
+
+A *trajectory* is one problem and the *turns* made on it; attempt i is turn i. Code counts turns from 0, reported
+metrics say t1, t2 as the paper does (arXiv 2409.12917v2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Status = Literal["ok", "no_answer", "truncated", "timeout", "error"]
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a task.
+
+    Attributes:
+        id: Unique within the task and stable between runs; the unit of paired statistics.
+        prompt: The problem as text, without instructions (the task's `chat` adds those).
+        answer: What the verifier compares with or runs: a gold answer, or tests.
+        solution: A worked reference solution, where the data has one (SFT-oracle's target).
+        given: Fixed first attempts (repair tasks): context for the policy, never a target.
+        meta: Whatever else the row carries (level, subject, entry point).
+    """
+
+    id: str
+    prompt: str
+    answer: str
+    solution: str | None = None
+    given: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one response.
+
+    Attributes:
+        reward: The oracle reward r(y, y*) of arXiv 2409.12917v2, section 3; binary in every built-in verifier.
+        correct: Whether the response counts as right in accuracies.
+        status: `ok` when the response was graded; else why it was not. `error` and `timeout` mean that the grader
+            could not tell: they pay 0 but are reported apart from wrong answers.
+        answer: The extracted answer, in a canonical form: two responses give *the same answer* when these are equal.
+    """
+
+    reward: float
+    correct: bool
+    status: Status = "ok"
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One response within a trajectory, with the exact token ids the policy saw and wrote.
+
+    Attributes:
+        context: Token ids of everything before the response (prompt, earlier turns, instruction).
+        tokens: Token ids of the response, the end-of-sequence token included when the policy wrote one.
+        text: The response as text, without special tokens.
+        verdict: The grade of this turn alone.
+        index: Position among the attempts of the trajectory, from 0.
+        by: `policy` (on-policy, trainable) or `given` (context only: a fixed program, a base model's first attempt).
+        scored: False for turns that are no attempt (Self-Refine's feedback).
+        truncated: The length limit was hit before the policy ended its response.
+        logprobs: The sampler's log-probability of each of `tokens`, at the sampling temperature; empty for given turns.
+    """
+
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+    text: str
+    verdict: Verdict
+    index: int = 0
+    by: Literal["policy", "given"] = "policy"
+    scored: bool = True
+    truncated: bool = False
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One problem and the turns made on it, in order."""
+
+    problem: Problem
+    turns: tuple[Turn, ...]
+
+    @property
+    def attempts(self) -> tuple[Turn, ...]:
+        """The scored turns: attempt 1, attempt 2, ..."""
+        return tuple(turn for turn in self.turns if turn.scored)
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """The oracle reward of each attempt, before any shaping."""
+        return tuple(turn.verdict.reward for turn in self.attempts)
+
+
+Group = Sequence[Trajectory]
+"""All trajectories of one problem within one batch."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One turn to train on.
+
+    The loss is the mean over the batch (see `Phase.mean_over`) of
+    `-weight * log pi(turn) + kl * sum over the turn's tokens of KL(pi || reference)`.
+
+    Attributes:
+        turn: The turn whose tokens are trained; must be `by="policy"` or a target text set by the method.
+        weight: Factor of the turn's log-likelihood: an advantage in RL, 1 in SFT.
+        kl: Coefficient of the turn's KL to the reference (beta of the paper); per turn by design.
+        bonus: The part of the turn's reward that is shaping, before any baseline. Logged, never trained on.
+    """
+
+    turn: Turn
+    weight: float = 1.0
+    kl: float = 0.0
+    bonus: float = 0.0
+
+
+Credit = Callable[[Sequence[Group]], Sequence[Example]]
+"""A pure function from graded trajectories, grouped by problem, to the turns to train on."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every row may spend. All rows of a comparison share one.
+
+    Attributes:
+        steps: Gradient updates.
+        problems: Problems drawn for one update.
+        samples: Trajectories sampled for each of them.
+    """
+
+    steps: int
+    problems: int
+    samples: int
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "problems", "samples"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < (0 if name == "steps" else 1):
+                raise ValueError(f"budget.{name} must be a positive whole number, not {value!r}")
+
+    def split(self, shares: Sequence[float]) -> list[int]:
+        """Divides the steps among phases in proportion to `shares`; the parts always add up to `steps`."""
+        if any(share < 0 for share in shares) or (shares and sum(shares) <= 0):
+            raise ValueError(f"shares of the budget must be non-negative and not all 0, got {list(shares)}")
+        total, edges = sum(shares), [0]
+        for i in range(len(shares)):
+            edges.append(round(self.steps * sum(shares[: i + 1]) / total))
+        return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training under one credit function.
+
+    Attributes:
+        name: Logged with every step; unique within a method's phases.
+        steps: Gradient updates of this phase.
+        credit: From graded groups to examples; pure, holds no torch.
+        turns: Attempts sampled in training.
+        refresh_every: The dial between RL and SFT. 1: fresh on-policy samples for every update. n: the samples of n
+            updates are drawn at once, credited together, then fitted by n updates over shuffled minibatches.
+        mean_over: What the loss is a mean over. `trajectory` (RL): every trajectory drawn, with an example or not, so
+            the estimate of the policy gradient is unbiased. `example` or `token` (SFT): the minibatch's own.
+        given_share: Share of the trajectories whose first attempt is sampled from the *reference* model and then only
+            context ("offline prompts", arXiv 2409.12917v2, section 5.3).
+        restart: Begin from the base model's weights (STaR's rounds re-tune the base), not from the previous phase's.
+    """
+
+    name: str
+    steps: int
+    credit: Credit
+    turns: int = 2
+    refresh_every: int = 1
+    mean_over: Literal["trajectory", "example", "token"] = "trajectory"
+    given_share: float = 0.0
+    restart: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.turns < 1 or self.refresh_every < 1 or not 0 <= self.given_share <= 1:
+            raise ValueError(f"phase {self.name!r}: impossible steps, turns, refresh_every or given_share in {self}")
+
+
+class Method(Protocol):
+    """A row of the leaderboard: how one budget is spent."""
+
+    def phases(self, budget: Budget) -> Sequence[Phase]:
+        """The phases in order; together they take exactly `budget.steps` updates (none for untrained rows)."""
+        ...
+
+
+class Verifier(Protocol):
+    """Grades one response."""
+
+    def __call__(self, problem: Problem, text: str) -> Verdict: ...
+
+
+class Task(Protocol):
+    """A benchmark: problems, how they are asked, and how answers are graded.
+
+    `train`, `validation` and `test` are disjoint. `version` changes whenever a number could: it keeps results of
+    different data or prompts out of one table.
+    """
+
+    name: str
+    version: str
+    train: Sequence[Problem]
+    validation: Sequence[Problem]
+    test: Sequence[Problem]
+    verifier: Verifier
+
+    def chat(self, problem: Problem, answers: Sequence[str]) -> list[Message]:
+        """The conversation that asks for the next attempt, given the texts of the earlier ones."""
+        ...

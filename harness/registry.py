@@ -1,0 +1,133 @@
+"""One registry for methods, tasks, verifiers and everything else a gin file can name.
+
+In-tree entries and strangers' plugins come in by the same door: an entry point of the group `score_harness.plugins`
+that names a module; importing the module runs its `@register` lines. A gin file may also say `import my_module`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+GROUP = "score_harness.plugins"
+KINDS = ("method", "phase", "bonus", "advantage", "dialogue", "task", "verifier", "policy")
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+class UnknownName(KeyError):
+    """A name that nothing registered; the message shows the nearest that exists."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: `kind.name`, what it builds, and which distribution supplied it."""
+
+    kind: str
+    name: str
+    build: Callable[..., Any]
+    source: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the entry's docstring."""
+        return (self.build.__doc__ or "").strip().partition("\n")[0]
+
+
+_entries: dict[tuple[str, str], Entry] = {}
+_broken: dict[str, str] = {}
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Class or function decorator that makes `name` known to gin as `kind.name`; the object itself stays plain.
+
+    Raises:
+        ValueError: unknown kind, or a name already held by another object (both holders are named).
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r} for {name!r}{nearest(kind, KINDS)}")
+
+    def add(build: T) -> T:
+        held, holder = _entries.get((kind, name)), _holder(build)
+        if held is not None and _holder(held.build) != holder:
+            raise ValueError(f"{kind}.{name} is registered twice: by {_holder(held.build)} and by {holder}")
+        _entries[kind, name] = Entry(kind, name, build, _source(build.__module__))
+        return build
+
+    return add
+
+
+def entries(kind: str | None = None) -> Iterator[Entry]:
+    """All entries (of one kind), sorted by kind as in KINDS, then by name."""
+    for key in sorted(_entries, key=lambda key: (KINDS.index(key[0]), key[1])):
+        if kind in (None, key[0]):
+            yield _entries[key]
+
+
+def get(kind: str, name: str) -> Entry:
+    """The entry `kind.name`.
+
+    Raises:
+        UnknownName: with the nearest name of that kind.
+    """
+    try:
+        return _entries[kind, name]
+    except KeyError:
+        names = [entry.name for entry in entries(kind)]
+        raise UnknownName(f"no {kind} is called {name!r}{nearest(name, names)}") from None
+
+
+def nearest(name: str, names: Any) -> str:
+    """' (nearest: ...)' with the closest of `names`, or '' when none is close: the tail of an error message."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f" (nearest: {close[0]})" if close else ""
+
+
+def load_plugins() -> dict[str, str]:
+    """Imports every plugin module once; returns {plugin: error} for those that failed, which do not stop the rest.
+
+    In-tree packages are scanned module by module, so that a new file in `methods/` needs no second registration.
+    """
+    for package in ("harness.tasks", "harness.dialogue", "harness.credit", "harness.policy", "methods", "verifiers"):
+        _import_all(package)
+    in_tree = {"methods", "verifiers", "harness.tasks", "harness.policy"}
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if point.value in in_tree:
+            continue
+        label = f"{point.name} ({point.value}, from {point.dist.name if point.dist else 'unknown distribution'})"
+        try:
+            point.load()
+        except Exception as error:  # a stranger's module may raise anything; it is named and the others go on
+            _broken[label] = f"{type(error).__name__}: {error}"
+    return dict(_broken)
+
+
+def _import_all(package: str) -> None:
+    module = importlib.import_module(package)
+    for info in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        if package == "harness.policy":  # the engine's modules import torch; its package registers light factories
+            continue
+        importlib.import_module(f"{package}.{info.name}")
+
+
+def _holder(build: Callable[..., Any]) -> str:
+    return f"{build.__module__}.{getattr(build, '__qualname__', repr(build))}"
+
+
+def _source(module: str) -> str:
+    """'distribution version' that supplied a module, for run.json."""
+    top = module.partition(".")[0]
+    names = importlib.metadata.packages_distributions().get(top, [])
+    if names:
+        return f"{names[0]} {importlib.metadata.version(names[0])}"
+    path = getattr(sys.modules.get(module), "__file__", None)
+    return f"{path or module} (not installed)"
