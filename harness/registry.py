@@ -7,15 +7,16 @@ that names a module; importing the module runs its `@register` lines. A gin file
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 GROUP = "score_harness.plugins"
+IN_TREE = frozenset({"harness.credit", "harness.dialogue", "harness.policy", "harness.tasks", "methods", "verifiers"})
 KINDS = ("method", "phase", "bonus", "advantage", "dialogue", "task", "verifier", "policy")
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -35,7 +36,11 @@ class Entry:
     kind: str
     name: str
     build: Callable[..., Any]
-    source: str
+
+    @property
+    def source(self) -> str:
+        """'distribution version' that supplied the name, or the file when it is not installed."""
+        return _source(self.build.__module__)
 
     @property
     def summary(self) -> str:
@@ -44,7 +49,6 @@ class Entry:
 
 
 _entries: dict[tuple[str, str], Entry] = {}
-_broken: dict[str, str] = {}
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -60,7 +64,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
         held, holder = _entries.get((kind, name)), _holder(build)
         if held is not None and _holder(held.build) != holder:
             raise ValueError(f"{kind}.{name} is registered twice: by {_holder(held.build)} and by {holder}")
-        _entries[kind, name] = Entry(kind, name, build, _source(build.__module__))
+        _entries[kind, name] = Entry(kind, name, build)
         return build
 
     return add
@@ -93,40 +97,34 @@ def nearest(name: str, names: Any) -> str:
 
 
 def load_plugins() -> dict[str, str]:
-    """Imports every plugin module once; returns {plugin: error} for those that failed, which do not stop the rest.
+    """Imports every plugin module; returns {plugin: error} for those that failed, which do not stop the rest.
 
-    In-tree packages are scanned module by module, so that a new file in `methods/` needs no second registration.
+    Raises:
+        RuntimeError: the harness's own entry points are missing, so the package is not installed.
     """
-    for package in ("harness.tasks", "harness.dialogue", "harness.credit", "harness.policy", "methods", "verifiers"):
-        _import_all(package)
-    in_tree = {"methods", "verifiers", "harness.tasks", "harness.policy"}
-    for point in importlib.metadata.entry_points(group=GROUP):
-        if point.value in in_tree:
-            continue
-        label = f"{point.name} ({point.value}, from {point.dist.name if point.dist else 'unknown distribution'})"
+    points, broken = importlib.metadata.entry_points(group=GROUP), {}
+    if "methods" not in {point.value for point in points}:
+        raise RuntimeError("the harness is not installed in this environment: run `pip install -e . -c constraints.txt`")
+    for point in sorted(points, key=lambda point: (point.value not in IN_TREE, point.name)):
         try:
-            point.load()
+            importlib.import_module(point.module)
         except Exception as error:  # a stranger's module may raise anything; it is named and the others go on
-            _broken[label] = f"{type(error).__name__}: {error}"
-    return dict(_broken)
-
-
-def _import_all(package: str) -> None:
-    module = importlib.import_module(package)
-    for info in pkgutil.iter_modules(getattr(module, "__path__", ())):
-        if package == "harness.policy":  # the engine's modules import torch; its package registers light factories
-            continue
-        importlib.import_module(f"{package}.{info.name}")
+            if point.value in IN_TREE:
+                raise
+            dist = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+            broken[f"{point.name} = {point.value} (from {dist})"] = f"{type(error).__name__}: {error}"
+    return broken
 
 
 def _holder(build: Callable[..., Any]) -> str:
     return f"{build.__module__}.{getattr(build, '__qualname__', repr(build))}"
 
 
+_distributions = functools.cache(importlib.metadata.packages_distributions)  # reads every installed record: once
+
+
 def _source(module: str) -> str:
-    """'distribution version' that supplied a module, for run.json."""
-    top = module.partition(".")[0]
-    names = importlib.metadata.packages_distributions().get(top, [])
+    names = _distributions().get(module.partition(".")[0], [])
     if names:
         return f"{names[0]} {importlib.metadata.version(names[0])}"
     path = getattr(sys.modules.get(module), "__file__", None)
