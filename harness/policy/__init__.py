@@ -1,1 +1,74 @@
-"""Placeholder."""
+"""Policies: what samples and learns. Light specifications here; the engine behind them is imported when it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.registry import nearest, register
+
+if TYPE_CHECKING:
+    from harness.policy.engine import Policy
+
+EMBEDDED = Path(__file__).parent / "embedded"
+
+
+@register("policy", "hf")
+@dataclass(frozen=True)
+class HF:
+    """A Hugging Face causal language model with a chat template.
+
+    Attributes:
+        path: A local folder, a hub name, or `embedded:NAME` for a model shipped with the harness.
+        name: Key in the results folder; the last part of `path` unless given.
+        revision: Hub revision, for models from the hub.
+        lr: Adam's learning rate (5e-6 for MATH, 1e-5 for MBPP in the paper's Table 5, arXiv 2409.12917v2).
+        betas: Adam's moments.
+        max_grad_norm: Gradient norm is clipped here (not stated in the paper).
+        temperature: Of sampling in training, and of the policy whose gradient is taken (1.0 in Table 5).
+        kl: KL estimator: exact, k1, k2 or k3; see harness/policy/loss.py for the gradient of each.
+        max_new_tokens: Length limit of one reply; a reply that reaches it without ending counts as truncated.
+        microbatch_tokens: Most padded tokens in one forward and backward.
+        sample_rows: Most conversations decoded at once.
+        logits_bound: Most logits (positions x vocabulary) held at once while scoring.
+    """
+
+    path: str = "embedded:arithmetic"
+    name: str | None = None
+    revision: str = "main"
+    lr: float = 5e-6
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+    kl: str = "exact"
+    max_new_tokens: int = 512
+    microbatch_tokens: int = 16_384
+    sample_rows: int = 1_024
+    logits_bound: int = 1 << 26
+
+    @property
+    def key(self) -> str:
+        """The policy's name in the results folder."""
+        return self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """What `from_pretrained` is given.
+
+        Raises:
+            ValueError: an embedded model that is not shipped, with the nearest that is.
+        """
+        prefix, _, name = self.path.rpartition(":")
+        if prefix != "embedded":
+            return self.path
+        shipped = sorted(path.name for path in EMBEDDED.iterdir() if path.is_dir()) if EMBEDDED.is_dir() else []
+        if name not in shipped:
+            raise ValueError(f"no embedded model {name!r}{nearest(name, shipped)}: {', '.join(shipped) or 'none'}")
+        return str(EMBEDDED / name)
+
+    def load(self, device: str = "cpu") -> Policy:
+        """Builds the engine on `device` ("cpu", "cuda"); imports torch."""
+        from harness.policy.engine import Policy
+
+        return Policy(self, device)

@@ -1,0 +1,172 @@
+"""Gin, and the only file that imports it: names from the registry, one injected root, the operative config.
+
+`run` (harness.experiment.run) is the root: gin builds its arguments, everything below is plain Python.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+from gin import config as _gin
+
+from harness import registry
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOTS: dict[str, Callable[..., Any]] = {}
+
+
+class ConfigError(ValueError):
+    """A gin file or binding that cannot be used; the message names the place and the nearest existing name."""
+
+
+def prepare(root: Callable[..., Any]) -> dict[str, str]:
+    """Loads all plugins and makes every registered name, and `root`, known to gin.
+
+    Returns:
+        {plugin: error} for plugins that failed to import.
+
+    Raises:
+        ConfigError: another package called `verifiers` hides this project's.
+    """
+    spec = importlib.util.find_spec("verifiers")
+    if spec is None or not spec.origin or Path(spec.origin).resolve().parent.parent != ROOT:
+        raise ConfigError(
+            f"`import verifiers` finds {spec.origin if spec else 'nothing'}, not this project's {ROOT / 'verifiers'}: "
+            "another package of that name is installed; uninstall it, or install this one with `pip install -e .`"
+        )
+    broken = registry.load_plugins()
+    _expose(root)
+    gin.add_config_file_search_path(str(ROOT))
+    return broken
+
+
+_exposed: set[tuple[str, str]] = set()
+
+
+def _expose(root: Callable[..., Any] | None = None) -> None:
+    for entry in registry.entries():
+        if (entry.kind, entry.name) not in _exposed:
+            gin.external_configurable(entry.build, name=entry.name, module=entry.kind)
+            _exposed.add((entry.kind, entry.name))
+    if root is not None and root.__name__ not in ROOTS:
+        ROOTS[root.__name__] = gin.external_configurable(root, name=root.__name__)
+
+
+def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Parses gin files and then bindings, after forgetting whatever was parsed before.
+
+    Raises:
+        ConfigError: a missing file, an unknown name or parameter (with the nearest), a syntax error.
+    """
+    gin.clear_config(clear_constants=True)
+    for file in files:
+        if not (Path(file).is_file() or (ROOT / file).is_file()):
+            folder = (ROOT / file).parent
+            known = [str(path.relative_to(ROOT)) for path in folder.glob("*.gin")] if folder.is_dir() else []
+            raise ConfigError(f"no gin file {file!r}{registry.nearest(file, known)}")
+        _import_plugins(Path(file) if Path(file).is_file() else ROOT / file)
+    # Only while gin is exposed to it: a plugin imported by a gin line registers before its names are read.
+    try:
+        for file in files:
+            gin.parse_config_file(file if Path(file).is_file() else str(ROOT / file))
+        for binding in bindings:
+            gin.parse_config(binding)
+        gin.finalize()
+    except Exception as error:  # gin raises ValueError, NameError, SyntaxError, KeyError, OSError and more
+        raise ConfigError(_explain(error)) from error
+
+
+def _import_plugins(path: Path) -> None:
+    """Imports what a gin file's `import` lines name before gin reads it, so that the names they register exist."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"\s*import\s+([\w.]+)\s*(?:#.*)?$", line):
+            if os.getcwd() not in sys.path:
+                sys.path.insert(0, os.getcwd())
+            try:
+                importlib.import_module(match[1])
+            except Exception as error:  # a stranger's module may raise anything
+                raise ConfigError(f"{path}: import {match[1]} failed: {type(error).__name__}: {error}") from error
+        elif match := re.match(r"\s*include\s+['\"](.+)['\"]", line):
+            inner = Path(match[1]) if Path(match[1]).is_file() else ROOT / match[1]
+            if inner.is_file():
+                _import_plugins(inner)
+    _expose()
+
+
+def _explain(error: Exception) -> str:
+    """Gin's message with the nearest existing name, on as few lines as it takes."""
+    text = str(error).strip()
+    names = [f"{entry.kind}.{entry.name}" for entry in registry.entries()] + list(ROOTS)
+    if match := re.search(r"No configurable matching '?([\w./]+)'?", text):
+        return f"{text}{registry.nearest(match[1], names)}"
+    if match := re.search(r"[Cc]onfigurable '?([\w.]+)'? doesn't have a parameter named '?(\w+)'?", text):
+        build = next((e.build for e in registry.entries() if match[1].endswith(e.name)), ROOTS.get(match[1]))
+        known = _parameters(build) if build else []
+        return f"{text}{registry.nearest(match[2], known)}; it has: {', '.join(known)}"
+    return text
+
+
+def _parameters(build: Callable[..., Any]) -> list[str]:
+    import inspect
+
+    return [name for name in inspect.signature(build).parameters if name not in ("args", "kwargs")]
+
+
+def call(root: str, **arguments: Any) -> Any:
+    """Calls an exposed root; gin supplies what `arguments` does not."""
+    return ROOTS[root](**arguments)
+
+
+def operative() -> str:
+    """Every binding in force for the objects built so far, defaults included, one a line; can be parsed again."""
+    return _tidy(gin.operative_config_str(max_line_length=100_000))
+
+
+def parsed() -> str:
+    """Everything that was parsed, whether used or not (for --print-config)."""
+    return _tidy(gin.config_str(max_line_length=100_000))
+
+
+def _tidy(text: str) -> str:
+    """Gin rules its comments as wide as its lines may be; rule them at 80."""
+    return re.sub(r"^# =+$", "# " + "=" * 78, text, flags=re.MULTILINE).strip() + "\n"
+
+
+def lines(text: str) -> dict[str, str]:
+    """{binding: value} of a config text with one binding a line."""
+    found = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition(" = ")
+        if equals and not line.startswith("#"):
+            found[name.strip()] = value.strip()
+    return found
+
+
+def differences(old: str, new: str, ignore: Sequence[str] = ()) -> list[str]:
+    """'name: old -> new' for every binding that two config texts do not share."""
+    a, b = lines(old), lines(new)
+    return [
+        f"{name}: {a.get(name, 'not set')} -> {b.get(name, 'not set')}"
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name) and name not in ignore
+    ]
+
+
+def query(name: str) -> Any:
+    """The value bound to `name`, or None."""
+    try:
+        return gin.query_parameter(name)
+    except ValueError:
+        return None
+
+
+def version() -> str:
+    """Gin's version, for run.json."""
+    return getattr(_gin, "__version__", None) or importlib.metadata.version("gin-config")

@@ -1,0 +1,270 @@
+"""The engine: a Hugging Face causal LM that samples conversations, scores turns and takes policy-gradient steps.
+
+Not covered: encoder-decoder models and models without an attention cache.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from harness.core import Example, Message, Turn, Verdict
+from harness.policy.chat import ChatFormat
+from harness.policy.loss import Reference, Row, Scorer, Terms, merge, microbatches, pack
+from harness.policy.sampling import Reply, Sampler
+from harness.seeds import derive
+
+if TYPE_CHECKING:
+    from harness.policy import HF
+
+
+UNGRADED = Verdict(0.0, False, "error")
+
+
+@dataclass(frozen=True)
+class TurnStats:
+    """What a step saw of one example: sums over its tokens, before the update.
+
+    Attributes:
+        logprob: Of the whole turn, in nats.
+        kl: The estimator's value summed over the turn's tokens.
+        entropy: Summed over the turn's tokens.
+        tokens: How many there were.
+    """
+
+    logprob: float
+    kl: float
+    entropy: float
+    tokens: int
+
+
+class Policy:
+    """A model, its frozen reference, its optimiser and its chat format. Build it with `HF(...).load(device)`."""
+
+    def __init__(self, spec: HF, device: str) -> None:
+        self.spec = spec
+        self.accelerator = Accelerator(
+            cpu=device == "cpu", mixed_precision="bf16" if device.startswith("cuda") else "no"
+        )
+        self.device = self.accelerator.device
+        self.tokenizer = _pretrained(AutoTokenizer, spec)
+        model = _pretrained(AutoModelForCausalLM, spec, dtype=torch.float32)
+        model.eval()  # dropout would make the sampler and the trainer two different policies
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        if ends is None:
+            raise ValueError(f"neither the model nor the tokenizer at {spec.folder!r} names an end-of-sequence token")
+        self.end_ids: list[int] = [ends] if isinstance(ends, int) else list(ends)
+        self.chat = ChatFormat(self.tokenizer, self.end_ids)
+        self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0]
+        self.reference = Reference(copy.deepcopy(model).requires_grad_(False).to(self.device))
+        scorer = Scorer(model, self.reference, spec.kl, spec.temperature, spec.logits_bound)
+        self.scorer: Any = self.accelerator.prepare(scorer)
+        self.model = self.accelerator.unwrap_model(self.scorer).model
+        scorer.check(self.model, torch.tensor([self.chat.opening([{"role": "user", "content": "?"}])]).to(self.device))
+        self.optimizer = self._fresh_optimizer()
+
+    # -- sampling -----------------------------------------------------------------------------------------------
+
+    def open(
+        self, chats: Sequence[Sequence[Message]], samples: int, seed: int, temperature: float, reference: bool = False
+    ) -> Session:
+        """Opens `samples` conversations on each chat, next to each other."""
+        return Session(self, chats, samples, seed, temperature, reference)
+
+    # -- scoring and training -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def logprobs(self, turns: Sequence[Turn], reference: bool = False) -> list[list[float]]:
+        """Log-probability of each token of each turn at the training temperature, from one forward per trajectory."""
+        scorer = self.accelerator.unwrap_model(self.scorer)
+        if reference:
+            scorer = Scorer(self.reference.model, self.reference, "k1", self.spec.temperature, self.spec.logits_bound)
+        found: list[list[float]] = [[] for _ in turns]
+        for batch in microbatches(merge([Example(turn) for turn in turns]), self.spec.microbatch_tokens):
+            ids_BT, where, spans = pack(batch, self.pad_id, self.device)
+            values, at = scorer(ids_BT, where).logprob.tolist(), 0
+            for example, count in spans:
+                found[example], at = values[at : at + count], at + count
+        return found
+
+    def step(self, examples: Sequence[Example], denominator: float) -> tuple[list[TurnStats], float]:
+        """One gradient update on the surrogate of `harness.policy.loss`.
+
+        Args:
+            examples: What to train on. An example with weight and kl of 0 is measured but has no gradient.
+            denominator: D of the surrogate.
+
+        Returns:
+            Statistics of each example before the update, and the norm of the gradient before clipping.
+        """
+        stats = self.accumulate(examples, denominator)
+        norm = self.accelerator.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return stats, float(norm) if norm is not None else 0.0
+
+    def accumulate(self, examples: Sequence[Example], denominator: float) -> list[TurnStats]:
+        """Adds the surrogate's gradient to the parameters' `.grad`, micro-batch by micro-batch; no update."""
+        stats: list[TurnStats | None] = [None] * len(examples)
+        for batch in microbatches(merge(examples), self.spec.microbatch_tokens):
+            terms, loss, spans = self._surrogate(batch, examples, denominator)
+            self.accelerator.backward(loss)
+            columns, at = [column.tolist() for column in terms], 0
+            for example, count in spans:
+                logprob, kl, entropy = (sum(column[at : at + count]) for column in columns)
+                stats[example], at = TurnStats(logprob, kl, entropy, count), at + count
+        return [item for item in stats if item is not None]
+
+    def _surrogate(
+        self, batch: Sequence[Row], examples: Sequence[Example], denominator: float
+    ) -> tuple[Terms, Tensor, list[tuple[int, int]]]:
+        ids_BT, where, spans = pack(batch, self.pad_id, self.device)
+        terms: Terms = self.scorer(ids_BT, where)
+        weight_N, kl_N = (
+            torch.tensor([getattr(examples[i], name) for i, count in spans for _ in range(count)], device=self.device)
+            for name in ("weight", "kl")
+        )
+        return terms, (kl_N * terms.kl - weight_N * terms.logprob).sum() / denominator, spans
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """Back to the base model's weights, with a fresh optimiser."""
+        self.model.load_state_dict(self.reference.model.state_dict())
+        self.optimizer = self._fresh_optimizer()
+
+    def save(self, folder: Path) -> None:
+        """Writes a Hugging Face folder and the optimiser's state."""
+        self.export(folder)
+        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+
+    def export(self, folder: Path) -> None:
+        """Writes a Hugging Face folder that `from_pretrained` reads."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        """Takes weights and optimiser state from `save`; the reference stays the base model."""
+        trained = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        self.model.load_state_dict(trained.state_dict())
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location=self.device, weights_only=True))
+
+    def describe(self) -> dict[str, Any]:
+        """What run.json records of the engine."""
+        return {
+            "model": type(self.model).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "device": str(self.device),
+            "device_name": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "precision": self.accelerator.mixed_precision,
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def _fresh_optimizer(self) -> Any:
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        return self.accelerator.prepare(torch.optim.Adam(parameters, lr=self.spec.lr, betas=tuple(self.spec.betas)))
+
+
+class Session:
+    """B = len(chats) * samples conversations in progress; every reply extends its own cache.
+
+    Only as many rows as fit `sample_rows` are decoded at once; the split changes no token.
+    """
+
+    def __init__(
+        self, policy: Policy, chats: Sequence[Sequence[Message]], samples: int, seed: int, temperature: float,
+        reference: bool,
+    ) -> None:  # fmt: skip
+        self.policy, self.seed, self.temperature, self._asked = policy, seed, temperature, 0
+        model = policy.reference.model if reference else policy.model
+        prompts = [tuple(policy.chat.opening(chat)) for chat in chats]
+        self.contexts: list[tuple[int, ...]] = [prompt for prompt in prompts for _ in range(samples)]
+        per_batch = max(1, policy.spec.sample_rows // samples)
+        self._scope = policy.reference.scope if reference else policy.accelerator.autocast
+        with self._scope(), policy.accelerator.autocast():
+            self._samplers = [
+                Sampler(model, prompts[i : i + per_batch], samples, policy.end_ids, policy.pad_id)
+                for i in range(0, len(prompts), per_batch)
+            ]
+        self._sizes = [len(prompts[i : i + per_batch]) * samples for i in range(0, len(prompts), per_batch)]
+        self._replies: list[tuple[int, ...]] = [()] * len(self.contexts)
+        self._pending = self._replies  # given replies the model has not read yet
+
+    def reply(self) -> list[Turn]:
+        """The policy writes the next reply in every conversation; ungraded turns come back."""
+        limit = self.policy.spec.max_new_tokens
+        generator = torch.Generator().manual_seed(derive(self.seed, "reply", self._asked))
+        uniform_BN = torch.rand(len(self.contexts), limit, generator=generator)
+        replies: list[Reply] = []
+        with self._scope(), self.policy.accelerator.autocast():
+            for sampler, rows in zip(self._samplers, uniform_BN.split(self._sizes), strict=True):
+                replies += sampler.reply(rows, self.temperature)
+        turns = [
+            Turn(
+                context=context,
+                tokens=tuple(reply.tokens),
+                text=self.policy.chat.text(reply.tokens),
+                verdict=UNGRADED,
+                index=self._asked,
+                truncated=reply.truncated,
+                logprobs=tuple(reply.logprobs),
+            )
+            for context, reply in zip(self.contexts, replies, strict=True)
+        ]
+        return self._written(turns)
+
+    def give(self, replies: Sequence[str | Sequence[int]]) -> list[Turn]:
+        """Puts a fixed reply (a text, or token ids) into every conversation; the model reads it at the next `ask`."""
+        chat = self.policy.chat
+        self._pending = [tuple(chat.given(reply) if isinstance(reply, str) else reply) for reply in replies]
+        turns = [
+            Turn(context, ids, chat.text(ids), UNGRADED, index=self._asked, by="given")
+            for context, ids in zip(self.contexts, self._pending, strict=True)
+        ]
+        return self._written(turns)
+
+    def ask(self, texts: Sequence[str]) -> None:
+        """The user says `texts[i]` in conversation i, after the last reply."""
+        follow = [tuple(self.policy.chat.follow(text, reply)) for text, reply in zip(texts, self._replies, strict=True)]
+        self.contexts = [c + r + f for c, r, f in zip(self.contexts, self._replies, follow, strict=True)]
+        unread = [given + ids for given, ids in zip(self._pending, follow, strict=True)]
+        at = 0
+        with self._scope(), self.policy.accelerator.autocast():
+            for sampler, size in zip(self._samplers, self._sizes, strict=True):
+                sampler.extend(unread[at : at + size])
+                at += size
+        self._pending = [()] * len(self.contexts)
+
+    def _written(self, turns: list[Turn]) -> list[Turn]:
+        self._replies = [turn.tokens for turn in turns]
+        self._asked += 1
+        return turns
+
+
+def _pretrained(auto: Any, spec: HF, **options: Any) -> Any:
+    """`from_pretrained` with one clear error where the model cannot be had."""
+    local = os.path.isdir(spec.folder)
+    try:
+        return auto.from_pretrained(spec.folder, revision=None if local else spec.revision, **options)
+    except (OSError, json.JSONDecodeError) as error:
+        if local:
+            raise ValueError(f"the folder {spec.folder!r} holds no complete Hugging Face model: {error}") from error
+        raise ValueError(
+            f"cannot load the model {spec.folder!r}: no such folder here, and the hub did not give it ({error}). "
+            "Name a local folder: --bind \"policy.hf.path = '/path/to/model'\""
+        ) from error

@@ -1,0 +1,189 @@
+"""Log-probabilities, KL and entropy of turns, and the surrogate loss; one forward serves all turns of a trajectory.
+
+The surrogate of a batch of examples, with D its denominator (trajectories, examples or tokens):
+
+    L = (1 / D) * sum over examples of [ -weight * sum_t log pi(y_t | s_t) + kl * sum_t K_t ]
+
+whose gradient at the sampling policy is the REINFORCE estimate of Eq. 3 or Eq. 4 (arXiv 2409.12917v2) with per-turn
+advantages as weights. s_t is everything before token y_t. K_t is one of:
+
+- `exact`: KL(pi(.|s_t) || ref(.|s_t)) summed over the vocabulary. Its gradient is the exact gradient of each token's
+  KL at the sampled prefixes; the dependence of the prefixes on the policy is left out.
+- `k2`: (log pi - log ref)^2 / 2 at the sampled token. Its gradient, (log pi - log ref) * grad log pi, is in
+  expectation that of `exact`.
+- `k1`: log pi - log ref at the sampled token. Unbiased as a *value*, but as a loss its gradient is grad log pi, which is
+  zero in expectation: it pulls towards nothing. Kept to show that.
+- `k3`: ref/pi - 1 - log(ref/pi) at the sampled token. Unbiased and positive as a value; as a loss its expected
+  gradient is that of the *forward* KL(ref || pi) where pi covers ref.
+
+Pads, tokens of the context and given turns have weight and kl of exactly 0: they are not even gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from harness.core import Example
+from harness.registry import nearest
+
+ESTIMATORS = ("exact", "k1", "k2", "k3")
+
+
+@dataclass
+class Row:
+    """One token sequence and the spans trained in it: (index of the example, first token, end)."""
+
+    ids: tuple[int, ...]
+    spans: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+def merge(examples: Sequence[Example]) -> list[Row]:
+    """Puts examples into as few rows as possible: a turn whose sequence another's context extends shares its row.
+
+    Exact, because x2 = [x1, y1, p1] extends x1 + y1 token by token; and causal attention does not look ahead.
+    """
+    sequences = [example.turn.context + example.turn.tokens for example in examples]
+    rows: list[Row] = []
+    for i in sorted(range(len(examples)), key=lambda i: sequences[i], reverse=True):
+        ids = sequences[i]
+        if not rows or rows[-1].ids[: len(ids)] != ids:  # in sorted order an extension follows its prefix at once
+            rows.append(Row(ids))
+        rows[-1].spans.append((i, len(examples[i].turn.context), len(ids)))
+    return rows
+
+
+def microbatches(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
+    """Rows sorted by length and cut so that no padded batch exceeds `tokens` (a longer row goes alone)."""
+    batch: list[Row] = []
+    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
+        if batch and len(batch[0].ids) * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+class Terms(NamedTuple):
+    """Per-token results, shape [N] each: N selected tokens in the order of the batch's spans."""
+
+    logprob: Tensor
+    kl: Tensor
+    entropy: Tensor
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The base model as it was before training: a frozen copy, or (LoRA) the same model with its adapter off."""
+
+    model: Any
+    scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class Scorer(nn.Module):
+    """Per-token terms of selected positions; its forward is what a data-parallel wrapper wraps.
+
+    The vocabulary is visited in chunks of positions: at most `logits_bound` logits exist at once, and backward
+    computes them again.
+
+    Args:
+        model: A causal language model; its decoder and its output head are called apart.
+        reference: What the KL is taken to.
+        kl: The estimator, see the module's docstring.
+        temperature: Logits are divided by it, as in sampling.
+        logits_bound: Most logits (positions x vocabulary) held at once.
+
+    Raises:
+        ValueError: the model's logits are not `head(decoder(ids))`, so chunking would score another model.
+    """
+
+    def __init__(
+        self, model: Any, reference: Reference, kl: str, temperature: float, logits_bound: int
+    ) -> None:
+        super().__init__()
+        if kl not in ESTIMATORS:
+            raise ValueError(f"unknown KL estimator {kl!r}{nearest(kl, ESTIMATORS)}: one of {', '.join(ESTIMATORS)}")
+        self.model, self.reference = model, reference
+        self.kl, self.temperature, self.logits_bound = kl, temperature, logits_bound
+
+    def hidden(self, model: Any, ids_BT: Tensor) -> Tensor:
+        """Last hidden states [B, T, H]; right pads need no mask under causal attention."""
+        return model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
+
+    def head(self, model: Any, hidden_NH: Tensor) -> Tensor:
+        """Logits [N, V] in float32 at the sampling temperature, before any softmax."""
+        logits_NV = model.get_output_embeddings()(hidden_NH).float()
+        config = model.config.get_text_config()
+        if getattr(config, "logits_scaling", None):  # Granite
+            logits_NV = logits_NV / config.logits_scaling
+        if getattr(config, "logit_scale", None):  # Cohere
+            logits_NV = logits_NV * config.logit_scale
+        if getattr(config, "final_logit_softcapping", None):  # Gemma
+            cap = config.final_logit_softcapping
+            logits_NV = torch.tanh(logits_NV / cap) * cap
+        return logits_NV
+
+    @torch.no_grad()
+    def check(self, model: Any, ids_BT: Tensor) -> None:
+        """Compares the chunked path with the model's own logits on one short input."""
+        own = model(input_ids=ids_BT, use_cache=False).logits.float()
+        ours = self.head(model, self.hidden(model, ids_BT))
+        if not torch.allclose(own, ours, atol=1e-2 * float(own.abs().max()) + 1e-4):
+            raise ValueError(
+                f"{type(model).__name__} changes its logits after the output head in a way this engine does not know "
+                "(it knows logit softcapping and scaling): its log-probabilities would be wrong"
+            )
+
+    def forward(self, ids_BT: Tensor, where: tuple[Tensor, Tensor]) -> Terms:
+        """Terms of the tokens of `ids_BT` at (row, position) `where`."""
+        rows_N, positions_N = where
+        targets_N = ids_BT[rows_N, positions_N]
+        with torch.no_grad(), self.reference.scope():
+            hidden_ref_NH = self.hidden(self.reference.model, ids_BT)[rows_N, positions_N - 1]
+        hidden_NH = self.hidden(self.model, ids_BT)[rows_N, positions_N - 1]
+        size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
+        recompute = torch.is_grad_enabled() and len(targets_N) > size
+        parts = []
+        for begin in range(0, len(targets_N), size):
+            inputs = (part[begin : begin + size] for part in (hidden_NH, hidden_ref_NH, targets_N))
+            parts.append(checkpoint(self._terms, *inputs, use_reentrant=False) if recompute else self._terms(*inputs))
+        return Terms(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _terms(self, hidden_NH: Tensor, hidden_ref_NH: Tensor, targets_N: Tensor) -> Terms:
+        logp_NV = (self.head(self.model, hidden_NH) / self.temperature).log_softmax(-1)
+        with torch.no_grad(), self.reference.scope():
+            ref_NV = (self.head(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
+        logp_N = logp_NV.gather(1, targets_N[:, None])[:, 0]
+        probs_NV = logp_NV.exp()
+        entropy_N = -(probs_NV * logp_NV).detach().sum(-1)
+        log_ratio_N = ref_NV.gather(1, targets_N[:, None])[:, 0] - logp_N
+        if self.kl == "exact":
+            kl_N = (probs_NV * (logp_NV - ref_NV)).sum(-1)
+        elif self.kl == "k1":
+            kl_N = -log_ratio_N
+        elif self.kl == "k2":
+            kl_N = log_ratio_N.square() / 2
+        else:
+            kl_N = log_ratio_N.exp() - 1 - log_ratio_N
+        return Terms(logp_N, kl_N, entropy_N)
+
+
+def pack(batch: Sequence[Row], pad_id: int, device: Any) -> tuple[Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]]:
+    """A micro-batch as (ids [B, T], (rows [N], positions [N]), [(example, its number of tokens)] in span order)."""
+    width = max(len(row.ids) for row in batch)
+    ids_BT = torch.tensor([[*row.ids, *[pad_id] * (width - len(row.ids))] for row in batch], device=device)
+    rows, positions, spans = [], [], []
+    for number, row in enumerate(batch):
+        for example, begin, end in row.spans:
+            rows += [number] * (end - begin)
+            positions += range(begin, end)
+            spans.append((example, end - begin))
+    where = torch.tensor(rows, device=device), torch.tensor(positions, device=device)
+    return ids_BT, where, spans

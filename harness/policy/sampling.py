@@ -1,0 +1,212 @@
+"""Sampling of several replies in one conversation, on one growing key-value cache.
+
+Each prompt is prefilled once and its cache repeated for its samples; rows that end leave the batch; the next turn
+appends to every row's own cache, so nothing is read twice and no token is re-tokenised. Each row draws from its own
+stream of uniforms, so what else is in the batch changes no token.
+
+Not covered: models without an attention cache (state-space layers); speculative or continuous batching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+KEEP = 0.75  # the batch is compacted when fewer than this share of its rows is still being written
+
+
+class GrowingLayer(DynamicLayer):
+    """A dynamic cache layer that writes into spare room instead of concatenating at every token."""
+
+    _room: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        old = self.get_seq_length()
+        new = old + key_states.shape[-2]
+        if self._room is None or self._room[0].shape[-2] < new:
+            shape = (*key_states.shape[:-2], new + max(32, new // 4), key_states.shape[-1])
+            room = key_states.new_empty(shape), value_states.new_empty((*shape[:-1], value_states.shape[-1]))
+            if old:
+                room[0][..., :old, :], room[1][..., :old, :] = self.keys, self.values
+            self._room = room
+        self._room[0][..., old:new, :] = key_states
+        self._room[1][..., old:new, :] = value_states
+        self.keys, self.values = self._room[0][..., :new, :], self._room[1][..., :new, :]
+        return self.keys, self.values
+
+    def replace(self, keys: Tensor, values: Tensor) -> None:
+        """Takes other contents, as after a change of rows or columns."""
+        self.keys, self.values, self._room = keys, values, None
+
+
+@dataclass
+class Reply:
+    """One sampled reply: its token ids, their log-probabilities, and whether the length limit cut it off."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    truncated: bool = False
+
+
+class Sampler:
+    """A batch of B conversations with one model; `reply` and `extend` alternate.
+
+    Args:
+        model: A causal language model with an attention cache.
+        prompts: Token ids of each prompt.
+        samples: Conversations opened on each prompt, next to each other: B = len(prompts) * samples.
+        end_ids: Tokens that end a reply (and belong to it).
+        pad_id: Any token id, for the masked columns.
+    """
+
+    def __init__(
+        self, model: Any, prompts: Sequence[Sequence[int]], samples: int, end_ids: Sequence[int], pad_id: int
+    ) -> None:
+        self.model, self.pad_id = model, pad_id
+        self.device = next(model.parameters()).device
+        self.end_ids = torch.tensor(sorted(end_ids), device=self.device)
+        self.cache: Any = DynamicCache()
+        self.cache.layer_class_to_replicate = GrowingLayer
+        self.mask_BT = torch.zeros(len(prompts), 0, dtype=torch.long, device=self.device)
+        self._next_BV = self._read(prompts)
+        if samples > 1:
+            self._select(torch.arange(len(prompts), device=self.device).repeat_interleave(samples))
+            self._next_BV = self._next_BV.repeat_interleave(samples, dim=0)
+        self._last: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
+
+    @torch.no_grad()
+    def reply(self, uniform_BN: Tensor, temperature: float) -> list[Reply]:
+        """Writes one reply in every conversation.
+
+        Args:
+            uniform_BN: Uniforms in [0, 1), one per row and position; N is the limit of tokens of a reply.
+            temperature: 0 takes the likeliest token (log-probabilities are then those at temperature 1).
+        """
+        rows, replies = torch.arange(len(self._last), device=self.device), [Reply() for _ in self._last]
+        limit, logits_BV = uniform_BN.shape[1], self._next_BV
+        tokens_BN = torch.full((len(rows), limit), self.pad_id, device=self.device)
+        logprobs_BN = torch.zeros(len(rows), limit, device=self.device)
+        length_B = torch.full((len(rows),), limit, device=self.device)
+        parked: list[tuple[Tensor, Any, Tensor]] = []
+        live_B = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        uniform_BN = uniform_BN.to(self.device)
+        for position in range(limit):
+            token_B, logprob_B = draw(logits_BV, uniform_BN[rows, position], temperature)
+            tokens_BN[rows[live_B], position] = token_B[live_B]
+            logprobs_BN[rows[live_B], position] = logprob_B[live_B]
+            ended_B = live_B & torch.isin(token_B, self.end_ids)
+            length_B[rows[ended_B]] = position + 1
+            live_B = live_B & ~ended_B
+            if position + 1 == limit or not live_B.any():
+                break
+            if int(live_B.sum()) < KEEP * len(live_B):
+                parked.append(self._park(rows[~live_B], ~live_B))
+                self._select(live_B.nonzero()[:, 0])
+                rows, token_B = rows[live_B], token_B[live_B]
+                live_B = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+            # Rows that have ended but not yet left write into a masked column.
+            logits_BV = self._forward(token_B[:, None], live_B.long()[:, None])
+        parked.append(self._park(rows, torch.ones(len(rows), dtype=torch.bool, device=self.device)))
+        self._unpark(parked)
+        ended_B = torch.isin(tokens_BN.gather(1, (length_B - 1)[:, None])[:, 0], self.end_ids)
+        for reply, tokens, logprobs, length, ended in zip(
+            replies, tokens_BN.tolist(), logprobs_BN.tolist(), length_B.tolist(), ended_B.tolist(), strict=True
+        ):
+            reply.tokens, reply.logprobs, reply.truncated = tokens[:length], logprobs[:length], not ended
+        self._last = [reply.tokens[-1:] for reply in replies]  # sampled, but not yet read by the model
+        return replies
+
+    @torch.no_grad()
+    def extend(self, ids: Sequence[Sequence[int]]) -> None:
+        """Appends given tokens to every conversation and reads them."""
+        chunks = [[*last, *more] for last, more in zip(self._last, ids, strict=True)]
+        self._last = [[] for _ in chunks]
+        self._next_BV = self._read(chunks)
+
+    @torch.no_grad()
+    def _read(self, chunks: Sequence[Sequence[int]]) -> Tensor:
+        """Prefills ragged chunks, padded on the left; returns the logits after each."""
+        width = max(len(chunk) for chunk in chunks)
+        pads = [[self.pad_id] * (width - len(chunk)) for chunk in chunks]
+        ids_BN = torch.tensor([pad + list(chunk) for pad, chunk in zip(pads, chunks, strict=True)], device=self.device)
+        mask_BN = torch.tensor([[0] * len(p) + [1] * (width - len(p)) for p in pads], device=self.device)
+        logits_BV = self._forward(ids_BN, mask_BN)
+        self._close_up()
+        return logits_BV
+
+    def _forward(self, ids_BN: Tensor, mask_BN: Tensor) -> Tensor:
+        self.mask_BT = torch.cat([self.mask_BT, mask_BN], dim=1)
+        positions_BN = (self.mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BN.shape[1] :]
+        out = self.model(
+            input_ids=ids_BN,
+            attention_mask=self.mask_BT,
+            position_ids=positions_BN,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()
+
+    def _select(self, rows: Tensor) -> None:
+        for layer in self.cache.layers:
+            layer.replace(layer.keys[rows], layer.values[rows])
+        self.mask_BT = self.mask_BT[rows]
+
+    def _close_up(self) -> None:
+        """Moves every row's columns to the right end, so that no hole is left inside a row."""
+        order_BT = self.mask_BT.argsort(dim=1, stable=True)
+        keep = int(self.mask_BT.sum(1).max())
+        if torch.equal(order_BT, torch.arange(order_BT.shape[1], device=self.device).expand_as(order_BT)):
+            order_BT, unchanged = order_BT[:, -keep:], True
+        else:
+            order_BT, unchanged = order_BT[:, -keep:], False
+        if unchanged and keep == self.mask_BT.shape[1]:
+            return
+        for layer in self.cache.layers:
+            layer.replace(_take(layer.keys, order_BT), _take(layer.values, order_BT))
+        self.mask_BT = self.mask_BT.gather(1, order_BT)
+
+    def _park(self, names: Tensor, rows_B: Tensor) -> tuple[Tensor, Any, Tensor]:
+        """Sets the cache of some rows aside under their original row numbers."""
+        contents = [(layer.keys[rows_B], layer.values[rows_B]) for layer in self.cache.layers]
+        return names, contents, self.mask_BT[rows_B]
+
+    def _unpark(self, parked: list[tuple[Tensor, Any, Tensor]]) -> None:
+        """Puts all rows back into one batch in their original order."""
+        width, names = max(mask.shape[1] for _, _, mask in parked), torch.cat([names for names, _, _ in parked])
+        order = names.argsort()
+        for i, layer in enumerate(self.cache.layers):
+            keys, values = (torch.cat([_widen(part[1][i][j], width) for part in parked])[order] for j in (0, 1))
+            layer.replace(keys, values)
+        masks = [torch.nn.functional.pad(mask, (0, width - mask.shape[1])) for _, _, mask in parked]
+        self.mask_BT = torch.cat(masks)[order]
+        self._close_up()
+
+
+def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """One token per row by inverting the cumulative distribution at the row's uniform; with its log-probability."""
+    if temperature == 0:
+        logprobs_BV = logits_BV.log_softmax(-1)
+        token_B = logits_BV.argmax(-1)
+    else:
+        logprobs_BV = (logits_BV / temperature).log_softmax(-1)
+        mass_BV = logprobs_BV.exp().cumsum(-1)
+        target_B = uniform_B.to(mass_BV.dtype) * mass_BV[:, -1]
+        token_B = torch.searchsorted(mass_BV, target_B[:, None], right=True)[:, 0].clamp(max=mass_BV.shape[1] - 1)
+    return token_B, logprobs_BV.gather(1, token_B[:, None])[:, 0]
+
+
+def _take(states_BHTD: Tensor, order_BT: Tensor) -> Tensor:
+    index = order_BT[:, None, :, None].expand(-1, states_BHTD.shape[1], -1, states_BHTD.shape[3])
+    return states_BHTD.gather(2, index)
+
+
+def _widen(states_BHTD: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(states_BHTD, (0, 0, 0, width - states_BHTD.shape[2]))

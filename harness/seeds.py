@@ -1,0 +1,26 @@
+"""Random streams without state: every draw of a run follows from its seed and where it is used.
+
+Nothing has to be saved for a run to go on where it stopped, and no stream depends on what else was drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+
+def derive(seed: int, *where: str | int) -> int:
+    """A seed in [0, 2**63) for the stream of `seed` named by `where`."""
+    digest = hashlib.sha256(repr((seed, *where)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def draw(seed: int, stream: str, size: int, begin: int, count: int) -> list[int]:
+    """Items `begin` to `begin + count` of an endless shuffled pass over `range(size)`; each epoch is shuffled anew."""
+    items: list[int] = []
+    while len(items) < count:
+        epoch, offset = divmod(begin + len(items), size)
+        order = list(range(size))
+        random.Random(derive(seed, stream, epoch)).shuffle(order)
+        items += order[offset : offset + count - len(items)]
+    return items

@@ -1,0 +1,97 @@
+"""SCoRe: two stages of multi-turn RL (Kumar et al., arXiv 2409.12917v2, section 5).
+
+Differs from the paper: the split of the steps between the stages and the policy-gradient baseline, which it does not
+state, are bindings (docs/paper_vs_here.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.core import Budget, Example, Group, Phase
+from harness.credit import Advantage, Bonus, Conditioned, Progress, reinforce
+from harness.registry import register
+
+
+class Part(Protocol):
+    """One stage: its share of the steps and its phase."""
+
+    share: float
+
+    def phase(self, name: str, steps: int) -> Phase: ...
+
+
+@register("phase", "score_phase1")
+@dataclass(frozen=True)
+class Phase1:
+    """Stage I (Eq. 3): train attempt 2, hold attempt 1 at the base model; attempt 1's reward is not paid.
+
+    Attributes:
+        share: Part of the method's steps, relative to the other parts.
+        kl: beta1, on every attempt ("we still utilize the default KL ... with a relatively small weight").
+        kl_first: beta2, on attempt 1 in addition (0.1 for MATH, 0.25 for MBPP in Table 5).
+        advantage: The baseline.
+        turns: Attempts in training.
+    """
+
+    share: float = 1.0
+    kl: float = 0.01
+    kl_first: float = 0.1
+    advantage: Advantage = Conditioned()
+    turns: int = 2
+
+    def phase(self, name: str, steps: int) -> Phase:
+        return Phase(name, steps, self.credit, turns=self.turns)
+
+    def credit(self, groups: Sequence[Group]) -> list[Example]:
+        kl = (self.kl + self.kl_first, self.kl)
+        return reinforce(groups, advantage=self.advantage, kl=kl, paid=(False, True))
+
+
+@register("phase", "score_phase2")
+@dataclass(frozen=True)
+class Phase2:
+    """Stage II (Eq. 4): both attempts earn their reward, attempt 2 the shaping bonus as well; KL on both.
+
+    Attributes:
+        share: Part of the method's steps, relative to the other parts.
+        kl: beta1, on every attempt.
+        bonus: Shaping of attempts 2, 3, ...
+        gamma: Discount across attempts; 0 in the paper.
+        advantage: The baseline.
+        turns: Attempts in training.
+    """
+
+    share: float = 1.0
+    kl: float = 0.01
+    bonus: Bonus = Progress()
+    gamma: float = 0.0
+    advantage: Advantage = Conditioned()
+    turns: int = 2
+
+    def phase(self, name: str, steps: int) -> Phase:
+        return Phase(name, steps, self.credit, turns=self.turns)
+
+    def credit(self, groups: Sequence[Group]) -> list[Example]:
+        return reinforce(groups, advantage=self.advantage, kl=(self.kl,), bonus=self.bonus, gamma=self.gamma)
+
+
+@register("method", "score")
+@dataclass(frozen=True)
+class SCoRe:
+    """SCoRe: its parts in order, each with its share of the budget's steps.
+
+    Attributes:
+        parts: Phases; the same part may come twice (v1's interleaving).
+    """
+
+    parts: Sequence[Part] = (Phase1(), Phase2())
+
+    def phases(self, budget: Budget) -> Sequence[Phase]:
+        steps = budget.split([part.share for part in self.parts])
+        return [
+            part.phase(f"{i + 1}_{type(part).__name__.lower()}", n)
+            for i, (part, n) in enumerate(zip(self.parts, steps, strict=True))
+        ]
