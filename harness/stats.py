@@ -1,0 +1,278 @@
+"""Intervals and tests for results tables: paired, nested over seeds, from scipy where scipy has them.
+
+Arrays of outcomes have the shape [seeds, problems]; every run of a comparison saw the same problems, so the design is
+crossed, and everything that compares two systems works on per-problem differences. docs/statistics.md says which
+interval stands where and what it can and cannot mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as sps
+
+__all__ = [
+    "Interval",
+    "bootstrap",
+    "delta_interval",
+    "holm",
+    "iqm",
+    "iqm_interval",
+    "mcnemar",
+    "paired_test",
+    "smallest_difference",
+    "smallest_difference_of",
+    "wilson",
+]
+
+Floats = NDArray[np.float64]
+RESAMPLES = 10_000
+
+
+class Interval(NamedTuple):
+    """A point estimate and its confidence bounds, in the units of what was estimated."""
+
+    mean: float
+    lo: float
+    hi: float
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson score interval of a proportion: one run's accuracy on n problems.
+
+    Raises:
+        ValueError: n is not positive or successes lies outside 0..n.
+    """
+    bounds = sps.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(successes / n, float(bounds.low), float(bounds.high))
+
+
+def mcnemar(i_to_c: int, c_to_i: int) -> float:
+    """Two-sided exact McNemar p: are wrong->right and right->wrong flips equally likely?
+
+    Args:
+        i_to_c: Problems wrong under the first system (attempt 1) and right under the second (attempt 2).
+        c_to_i: The reverse.
+
+    Returns:
+        The binomial p value; 1 when nothing flips.
+    """
+    flips = i_to_c + c_to_i
+    return float(sps.binomtest(i_to_c, flips, 0.5).pvalue) if flips else 1.0
+
+
+def delta_interval(i_to_c: int, c_to_i: int, n: int, confidence: float = 0.95) -> Interval:
+    """Interval of the paired difference (i_to_c - c_to_i) / n of a single run, one sample per problem.
+
+    The adjusted Wald interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37:479): one pseudo-problem is added to
+    each kind of flip, so it does not collapse to a point when nothing flips. It speaks of the choice of problems only,
+    never of training noise.
+
+    Returns:
+        The plain difference with bounds, as fractions of all problems.
+
+    Raises:
+        ValueError: n is not positive, or fewer than the flips.
+    """
+    if n < 1 or min(i_to_c, c_to_i) < 0 or i_to_c + c_to_i > n:
+        raise ValueError(f"{i_to_c} + {c_to_i} flips do not fit {n} problems")
+    up, down = (i_to_c + 1) / (n + 2), (c_to_i + 1) / (n + 2)
+    half = _z(confidence) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return Interval((i_to_c - c_to_i) / n, max(-1.0, up - down - half), min(1.0, up - down + half))
+
+
+def bootstrap(
+    values: Any, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95, seeds_vary: bool = True
+) -> Interval:
+    """Bootstrap interval of the mean, over problems nested over seeds, with a small-sample correction.
+
+    Every resample draws P problems with replacement, the same for all seeds (problems are crossed with seeds), and S
+    seeds with replacement; its mean is one bootstrap value. The percentiles of these values are then stretched about
+    the mean by a factor that makes up for what resampling a handful of seeds cannot see: with S seeds the bootstrap's
+    variance between seeds is too small by (S-1)/S and its tails are normal where Student's are due. The factor is
+
+        t(df) / z * (standard error of the crossed random-effects model) / (standard deviation of the resamples)
+
+    with Satterthwaite's degrees of freedom, and is never below 1. With one seed it is nearly 1, and the interval speaks
+    of the choice of problems only.
+
+    Args:
+        values: [S, P] (or [P]) outcomes per seed and problem: 0/1, a paired difference, any number. To compare two
+            systems pass the difference of their arrays: pairing is by problem.
+        resamples: Bootstrap resamples.
+        seed: Of the resampling; equal arguments give equal bits.
+        confidence: Of the two-sided interval.
+        seeds_vary: Whether the S rows are independent trainings. False resamples problems only.
+
+    Returns:
+        Mean and bounds in the units of `values`.
+
+    Raises:
+        ValueError: an empty array, NaN, or more than two axes.
+    """
+    grid = _grid(values)
+    trainings = len(grid)
+    means_RS = _resampled_means(grid, resamples, seed)
+    if trainings > 1 and seeds_vary:
+        draws = (means_RS * _resample_counts(trainings, resamples, seed + 1)).sum(axis=1) / trainings
+    else:
+        draws = means_RS.mean(axis=1)
+    mean, spread = float(grid.mean()), float(draws.std())
+    if spread < 1e-12:
+        return Interval(mean, mean, mean)
+    error, freedom = _standard_error(grid, seeds_vary)
+    stretch = max(1.0, float(sps.t.ppf(0.5 + confidence / 2, freedom)) / _z(confidence) * error / spread)
+    lo, hi = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(mean, mean + (float(lo) - mean) * stretch, mean + (float(hi) - mean) * stretch)
+
+
+def paired_test(differences: Any, *, seeds_vary: bool = True) -> float:
+    """Two-sided p of 'the mean paired difference is 0'.
+
+    One row of -1, 0, 1 is tested by exact McNemar; anything else by Student's t with the standard error and
+    Satterthwaite's degrees of freedom of the crossed seeds x problems model (as in `bootstrap`).
+
+    Args:
+        differences: [S, P] (or [P]) differences per seed and problem.
+        seeds_vary: As in `bootstrap`.
+    """
+    grid = _grid(differences)
+    if len(grid) == 1 and np.isin(grid, (-1.0, 0.0, 1.0)).all():
+        return mcnemar(int((grid > 0).sum()), int((grid < 0).sum()))
+    error, freedom = _standard_error(grid, seeds_vary)
+    mean = float(grid.mean())
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * sps.t.sf(abs(mean) / error, freedom))
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values (family-wise error), in the order given.
+
+    Source: Holm 1979, Scand. J. Statist. 6:65.
+    """
+    p = np.asarray(pvalues, dtype=float)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled)) if len(p) else scaled
+    return adjusted.tolist()
+
+
+def iqm(scores: Any) -> float:
+    """Interquartile mean: the mean of the middle half of all scores ([seeds, tasks] or any shape).
+
+    Source: Agarwal et al. 2021, arXiv 2108.13264 (as rliable: scipy's 25 % trimmed mean).
+    """
+    return float(sps.trim_mean(np.ravel(np.asarray(scores, dtype=float)), 0.25))
+
+
+def iqm_interval(scores: Any, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95) -> Interval:
+    """Interquartile mean with a stratified bootstrap interval: seeds are resampled within each task.
+
+    Args:
+        scores: [S, T] one score per seed and task. With one seed the interval is a point and says nothing.
+
+    Source: Agarwal et al. 2021, arXiv 2108.13264, section 4.
+    """
+    grid = _grid(scores)
+    seeds, tasks = grid.shape
+    pick = np.random.default_rng(seed).integers(0, seeds, size=(resamples, seeds, tasks))
+    draws = sps.trim_mean(grid[pick, np.arange(tasks)].reshape(resamples, -1), 0.25, axis=1)
+    lo, hi = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(iqm(grid), float(lo), float(hi))
+
+
+def smallest_difference(n: int, discordance: float, power: float = 0.8, confidence: float = 0.95) -> float:
+    """The smallest paired difference of two proportions that a McNemar test on n problems shows with the given power.
+
+    Args:
+        n: Problems, one binary outcome each under both systems.
+        discordance: Share of the problems on which the two disagree (i_to_c + c_to_i), in [0, 1].
+
+    Returns:
+        A difference as a fraction of all problems; `discordance` itself where even that is too small to be shown.
+
+    Source: Connor 1987, Biometrics 43:207, solved for the difference d:
+    d * sqrt(n) = z_a * sqrt(discordance) + z_b * sqrt(discordance - d^2).
+    """
+    if discordance <= 0:
+        return 0.0
+    za, zb = _z(confidence), float(sps.norm.ppf(power))
+    a, b = n + zb * zb, za * math.sqrt(n * discordance)
+    root = (b + math.sqrt(b * b - a * (za * za - zb * zb) * discordance)) / a
+    return min(root, discordance)
+
+
+def smallest_difference_of(differences: Any, *, power: float = 0.8, confidence: float = 0.95) -> float:
+    """As `smallest_difference`, for any [S, P] array of paired differences, from its own standard error.
+
+    Returns:
+        (t quantile of `confidence` + t quantile of `power`) * standard error, in the units of the differences.
+    """
+    error, freedom = _standard_error(_grid(differences), seeds_vary=True)
+    return float((sps.t.ppf(0.5 + confidence / 2, freedom) + sps.t.ppf(power, freedom)) * error)
+
+
+def _grid(values: Any) -> Floats:
+    grid = np.atleast_2d(np.asarray(values, dtype=float))
+    if grid.ndim != 2 or grid.size == 0:
+        raise ValueError(f"outcomes must be a non-empty [seeds, problems] array, got shape {np.shape(values)}")
+    if np.isnan(grid).any():
+        raise ValueError("outcomes hold NaN")
+    return grid
+
+
+def _z(confidence: float) -> float:
+    return float(sps.norm.ppf(0.5 + confidence / 2))
+
+
+@functools.lru_cache(maxsize=4)
+def _resample_counts(size: int, resamples: int, seed: int) -> NDArray[np.uint8]:
+    """[resamples, size] how often each of `size` units is drawn; one byte each, shared by all cells of a table."""
+    rng, counts = np.random.default_rng(seed), np.empty((resamples, size), dtype=np.uint8)
+    step = max(1, 2_000_000 // size)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, size, size=(rows, size)) + np.arange(rows)[:, None] * size
+        chunk = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
+        counts[start : start + rows] = np.minimum(chunk, 255)
+    return counts
+
+
+def _resampled_means(grid: Floats, resamples: int, seed: int) -> Floats:
+    """[S, P] -> [resamples, S] means over resampled problems, the same problems for every seed."""
+    counts, columns = _resample_counts(grid.shape[1], resamples, seed), grid.T.astype(np.float32)
+    step = max(1, 2_000_000 // grid.shape[1])
+    parts = [counts[i : i + step].astype(np.float32) @ columns for i in range(0, resamples, step)]
+    return np.concatenate(parts).astype(np.float64) / grid.shape[1]
+
+
+def _standard_error(grid: Floats, seeds_vary: bool) -> tuple[float, float]:
+    """Standard error of the grand mean and Satterthwaite's degrees of freedom.
+
+    Crossed two-way random effects, one observation per cell: Var(mean) = (MS_seeds + MS_problems - MS_rest) / (S P).
+    MS_seeds - MS_rest estimates the training noise and is cut off at 0 (which only widens the interval).
+    """
+    S, P = grid.shape
+    if P < 2:
+        return 0.0, 1.0
+    by_problem, by_seed = grid.mean(axis=0), grid.mean(axis=1)
+    ms_problem = S * float(by_problem.var(ddof=1))
+    if S == 1 or not seeds_vary:
+        return math.sqrt(ms_problem / (S * P)), P - 1.0
+    ms_seed = P * float(by_seed.var(ddof=1))
+    rest = grid - by_problem - by_seed[:, None] + grid.mean()
+    ms_rest = float((rest**2).sum()) / ((S - 1) * (P - 1))
+    if ms_seed <= ms_rest:
+        return math.sqrt(ms_problem / (S * P)), P - 1.0
+    variance = ms_seed + ms_problem - ms_rest
+    if variance <= 0:
+        return 0.0, P - 1.0
+    spread = ms_seed**2 / (S - 1) + ms_problem**2 / (P - 1) + ms_rest**2 / ((S - 1) * (P - 1))
+    return math.sqrt(variance / (S * P)), max(1.0, variance**2 / spread)

@@ -1,0 +1,187 @@
+"""harness.stats against the paper's integer table, scipy's own bootstrap, hand-worked values and simulated coverage."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as sps
+
+from harness import stats
+
+# Counts derived from the percentages of arXiv 2409.12917v2, Tables 1-3. n, t1, t2, i->c, c->i, p, Wilson bounds in %.
+PAPER = {
+    "MATH Base": (500, 263, 207, 23, 79, "2e-8", 37.2, 45.8),
+    "MATH Self-Refine": (500, 264, 259, 16, 21, "0.51", 47.4, 56.1),
+    "MATH STaR D": (500, 277, 206, 27, 98, "1e-10", 37.0, 45.6),
+    "MATH STaR D+": (500, 268, 270, 13, 11, "0.84", 49.6, 58.3),
+    "MATH Pair-SFT D": (500, 262, 271, 27, 18, "0.23", 49.8, 58.5),
+    "MATH Pair-SFT D+": (500, 275, 275, 0, 0, "1", 50.6, 59.3),
+    "MATH SCoRe": (500, 300, 322, 29, 7, "3e-4", 60.1, 68.5),
+    "HumanEval Base": (164, 88, 93, 13, 8, "0.38", 49.1, 64.1),
+    "HumanEval Self-Refine": (164, 88, 86, 16, 18, "0.86", 44.8, 59.9),
+    "HumanEval Pair-SFT": (164, 92, 89, 7, 10, "0.63", 46.6, 61.7),
+    "HumanEval SCoRe": (164, 86, 106, 25, 5, "3e-4", 57.1, 71.5),
+}
+
+
+@pytest.mark.parametrize("row", PAPER)
+def test_the_papers_table_reproduces(row):
+    n, t1, t2, fixed, broken, p, lo, hi = PAPER[row]
+    assert t2 == t1 + fixed - broken
+    interval = stats.wilson(t2, n)
+    assert interval.mean == t2 / n
+    assert (round(100 * interval.lo, 1), round(100 * interval.hi, 1)) == (lo, hi)
+    got = stats.mcnemar(fixed, broken)
+    assert f"{got:.0e}".replace("e-0", "e-") == p if "e" in p else round(got, len(p.partition(".")[2])) == float(p)
+
+
+@pytest.mark.parametrize(
+    ("t2", "lo", "hi"), [(297, 55.0, 63.6), (307, 57.1, 65.6), (313, 58.3, 66.7), (292, 54.0, 62.6)]
+)
+def test_the_papers_ablation_intervals(t2, lo, hi):
+    assert [round(100 * x, 1) for x in stats.wilson(t2, 500)[1:]] == [lo, hi]
+
+
+def test_mcnemar_is_symmetric_and_is_scipys_binomial():
+    for b, c in [(0, 0), (1, 0), (29, 7), (3, 3)]:
+        assert stats.mcnemar(b, c) == stats.mcnemar(c, b)
+    assert stats.mcnemar(29, 7) == sps.binomtest(7, 36).pvalue
+
+
+def test_mcnemar_equals_statsmodels():
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables", reason="statsmodels is not installed")
+    assert stats.mcnemar(29, 7) == pytest.approx(tables.mcnemar([[271, 7], [29, 193]], exact=True).pvalue)
+
+
+def test_wilson_equals_statsmodels():
+    proportion = pytest.importorskip("statsmodels.stats.proportion", reason="statsmodels is not installed")
+    assert stats.wilson(322, 500)[1:] == pytest.approx(proportion.proportion_confint(322, 500, method="wilson"))
+
+
+def test_holm_equals_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest", reason="statsmodels is not installed")
+    p = [0.04, 0.001, 0.03, 0.2, 0.03]
+    assert stats.holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+
+
+def test_holm_by_hand():
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
+def test_delta_interval_agrees_with_the_plain_wald_anchors_and_never_collapses():
+    for (b, c, n), (lo, hi) in {(29, 7, 500): (2.1, 6.7), (25, 5, 164): (5.9, 18.5)}.items():
+        got = stats.delta_interval(b, c, n)
+        assert got.mean == (b - c) / n
+        assert [100 * got.lo, 100 * got.hi] == pytest.approx([lo, hi], abs=0.4)
+    still = stats.delta_interval(0, 0, 500)
+    assert still.lo == -still.hi < 0
+    with pytest.raises(ValueError, match="flips do not fit"):
+        stats.delta_interval(3, 3, 5)
+
+
+def test_delta_interval_covers():
+    """Exact coverage by enumerating the trinomial, for discordances the paper's rows show."""
+    n = 150
+    up, down = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    fits = up + down <= n
+    u, d = up[fits], down[fits]
+    lo, hi = np.array([stats.delta_interval(int(x), int(y), n)[1:] for x, y in zip(u, d, strict=True)]).T
+    for p, q in [(0.058, 0.014), (0.046, 0.158), (0.15, 0.03), (0.05, 0.05)]:
+        mass = sps.multinomial.pmf(np.stack([u, d, n - u - d], -1), n, [p, q, 1 - p - q])
+        covered = mass[(lo <= p - q) & (p - q <= hi)].sum()
+        assert 0.93 <= covered <= 0.97, (p, q, covered)
+
+
+def test_bootstrap_is_deterministic_and_close_to_scipys():
+    values = (np.random.default_rng(3).random(200) < 0.3).astype(float)
+    one, two = stats.bootstrap(values), stats.bootstrap(values[None, :])
+    assert one == two
+    assert one != stats.bootstrap(values, seed=1)
+    theirs = sps.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=0).confidence_interval
+    assert [one.lo, one.hi] == pytest.approx([theirs.low, theirs.high], abs=0.006)
+
+
+def test_bootstrap_edge_cases():
+    assert stats.bootstrap(np.ones((3, 20))) == (1.0, 1.0, 1.0)
+    assert stats.bootstrap([[0.5]]) == (0.5, 0.5, 0.5)
+    for bad in ([], [[float("nan")]], np.zeros((2, 2, 2))):
+        with pytest.raises(ValueError, match=r"NaN|non-empty"):
+            stats.bootstrap(bad)
+
+
+def test_seed_noise_widens_the_interval_and_only_when_seeds_vary():
+    rng = np.random.default_rng(0)
+    noisy = (rng.random((3, 300)) < np.array([[0.3], [0.5], [0.7]])).astype(float)
+    wide, narrow = stats.bootstrap(noisy), stats.bootstrap(noisy, seeds_vary=False)
+    assert wide.hi - wide.lo > 5 * (narrow.hi - narrow.lo)
+
+
+def _coverage(seeds: int, problems: int, noise: float, runs: int) -> float:
+    """Share of intervals that hold the true mean, for crossed normal seed, problem and cell effects."""
+    rng, hits = np.random.default_rng(seeds * 1000 + problems), 0
+    for _ in range(runs):
+        seed = rng.normal(0, noise, (seeds, 1)) if seeds > 1 else np.zeros((1, 1))
+        grid = 0.2 + seed + rng.normal(0, 0.3, problems) + rng.normal(0, 0.3, (seeds, problems))
+        interval = stats.bootstrap(grid, resamples=1_000)
+        hits += interval.lo <= 0.2 <= interval.hi
+    return hits / runs
+
+
+@pytest.mark.parametrize(("seeds", "problems", "noise"), [(1, 200, 0.0), (3, 200, 0.05), (3, 200, 0.02), (5, 100, 0.1)])
+def test_bootstrap_covers(seeds, problems, noise):
+    assert 0.93 <= _coverage(seeds, problems, noise, runs=1000) <= 0.97
+
+
+def test_bootstrap_covers_a_single_run_of_rare_flips():
+    rng, hits, runs = np.random.default_rng(5), 0, 1000
+    flips = rng.choice([-1.0, 0.0, 1.0], p=[0.014, 0.928, 0.058], size=(runs, 500))
+    for row in flips:
+        interval = stats.bootstrap(row, resamples=1_000)
+        hits += interval.lo <= 0.044 <= interval.hi
+    assert 0.93 <= hits / runs <= 0.97
+
+
+def test_paired_test_is_mcnemar_for_one_run_and_t_otherwise():
+    row = np.r_[np.ones(29), -np.ones(7), np.zeros(464)]
+    assert stats.paired_test(row) == stats.mcnemar(29, 7)
+    values = np.random.default_rng(1).normal(0.1, 1, 80)
+    assert stats.paired_test(values) == pytest.approx(sps.ttest_1samp(values, 0)[1])
+    assert stats.paired_test(np.zeros((2, 9))) == 1.0
+    assert stats.paired_test(np.full((2, 9), 0.5)) == 0.0
+
+
+def test_paired_test_keeps_its_level():
+    rng = np.random.default_rng(2)
+    p = [
+        stats.paired_test(rng.normal(0, 0.1, (3, 1)) + rng.normal(0, 0.3, 100) + rng.normal(0, 0.3, (3, 100)))
+        for _ in range(3000)
+    ]
+    assert 0.03 <= np.mean(np.array(p) < 0.05) <= 0.07
+
+
+def test_iqm_drops_the_outer_quarters():
+    assert stats.iqm([[1, 2, 3, 4], [5, 6, 7, 100]]) == pytest.approx(np.mean([3, 4, 5, 6]))
+    scores = np.random.default_rng(0).random((5, 4))
+    interval = stats.iqm_interval(scores)
+    assert interval.lo < interval.mean == stats.iqm(scores) < interval.hi
+
+
+@pytest.mark.parametrize(
+    ("n", "row"),
+    [(500, (2.8, 4.0, 5.6, 6.8)), (164, (4.9, 6.9, 9.7, 11.9)), (5000, (0.9, 1.3, 1.8, 2.2))],
+)
+def test_smallest_difference_reproduces_the_known_table(n, row):
+    got = [100 * stats.smallest_difference(n, d) for d in (0.05, 0.1, 0.2, 0.3)]
+    assert got == pytest.approx(row, abs=0.06)
+    assert stats.smallest_difference(500, 0) == 0
+    assert stats.smallest_difference(50, 0.01) == 0.01
+
+
+def test_smallest_difference_of_an_array_has_that_power():
+    rng, problems = np.random.default_rng(4), 100
+    d = stats.smallest_difference_of(np.random.default_rng(9).normal(0, 1, problems))
+    assert d == pytest.approx(2.8016 / math.sqrt(problems), rel=0.2)
+    shown = [stats.paired_test(rng.normal(2.8016 / math.sqrt(problems), 1, problems)) < 0.05 for _ in range(2000)]
+    assert 0.76 <= np.mean(shown) <= 0.84
