@@ -1,11 +1,13 @@
 """Gin, and the only file that imports it: names from the registry, one injected root, the operative config.
 
-`run` (harness.experiment.run) is the root: gin builds its arguments, everything below is plain Python.
+`run` (harness.experiment.Experiment) is the root: gin builds it and its arguments, everything below is plain Python.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import gin
-from gin import config as _gin
 
 from harness import registry
 
@@ -26,8 +27,8 @@ class ConfigError(ValueError):
     """A gin file or binding that cannot be used; the message names the place and the nearest existing name."""
 
 
-def prepare(root: Callable[..., Any]) -> dict[str, str]:
-    """Loads all plugins and makes every registered name, and `root`, known to gin.
+def prepare(root: Callable[..., Any], name: str) -> dict[str, str]:
+    """Loads all plugins and makes every registered name, and `root` as `name`, known to gin.
 
     Returns:
         {plugin: error} for plugins that failed to import.
@@ -42,7 +43,9 @@ def prepare(root: Callable[..., Any]) -> dict[str, str]:
             "another package of that name is installed; uninstall it, or install this one with `pip install -e .`"
         )
     broken = registry.load_plugins()
-    _expose(root)
+    _expose()
+    if name not in ROOTS:
+        ROOTS[name] = gin.external_configurable(root, name=name)
     gin.add_config_file_search_path(str(ROOT))
     return broken
 
@@ -50,13 +53,11 @@ def prepare(root: Callable[..., Any]) -> dict[str, str]:
 _exposed: set[tuple[str, str]] = set()
 
 
-def _expose(root: Callable[..., Any] | None = None) -> None:
+def _expose() -> None:
     for entry in registry.entries():
         if (entry.kind, entry.name) not in _exposed:
             gin.external_configurable(entry.build, name=entry.name, module=entry.kind)
             _exposed.add((entry.kind, entry.name))
-    if root is not None and root.__name__ not in ROOTS:
-        ROOTS[root.__name__] = gin.external_configurable(root, name=root.__name__)
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -114,14 +115,19 @@ def _explain(error: Exception) -> str:
 
 
 def _parameters(build: Callable[..., Any]) -> list[str]:
-    import inspect
-
     return [name for name in inspect.signature(build).parameters if name not in ("args", "kwargs")]
 
 
-def call(root: str, **arguments: Any) -> Any:
-    """Calls an exposed root; gin supplies what `arguments` does not."""
-    return ROOTS[root](**arguments)
+def build(root: str) -> Any:
+    """Builds an exposed root from what was parsed.
+
+    Raises:
+        ConfigError: a required binding is missing, or an object refuses its parameters.
+    """
+    try:
+        return ROOTS[root]()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ConfigError(str(error).strip()) from error
 
 
 def operative() -> str:
@@ -157,16 +163,3 @@ def differences(old: str, new: str, ignore: Sequence[str] = ()) -> list[str]:
         for name in sorted(a.keys() | b.keys())
         if a.get(name) != b.get(name) and name not in ignore
     ]
-
-
-def query(name: str) -> Any:
-    """The value bound to `name`, or None."""
-    try:
-        return gin.query_parameter(name)
-    except ValueError:
-        return None
-
-
-def version() -> str:
-    """Gin's version, for run.json."""
-    return getattr(_gin, "__version__", None) or importlib.metadata.version("gin-config")

@@ -6,6 +6,7 @@ metrics say t1, t2 as the paper does (arXiv 2409.12917v2).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -153,7 +154,7 @@ class Budget:
         total, edges = sum(shares), [0]
         for i in range(len(shares)):
             edges.append(round(self.steps * sum(shares[: i + 1]) / total))
-        return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+        return [b - a for a, b in itertools.pairwise(edges)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from harness.core import Example, Group
 from harness.registry import register
@@ -20,11 +20,9 @@ Bonus = Callable[[float, float], float]
 class Advantage(Protocol):
     """Return minus a baseline that is independent of the response given everything before it, so unbiased."""
 
-    least_samples: int
+    least_samples: ClassVar[int]  # fewest samples per problem it can work with
 
-    def __call__(
-        self, returns: Sequence[Sequence[float]], known: Sequence[Sequence[Hashable]]
-    ) -> list[list[float]]:
+    def __call__(self, returns: Sequence[Sequence[float]], known: Sequence[Sequence[Hashable]]) -> list[list[float]]:
         """Advantages [problem][sample] of one turn; `known` holds the rewards of each trajectory's earlier attempts."""
         ...
 
@@ -34,7 +32,7 @@ class Advantage(Protocol):
 class LeaveOneOut:
     """Baseline: mean return of the problem's other samples (RLOO; Ahmadian et al. 2024, arXiv 2402.14740)."""
 
-    least_samples: int = 2
+    least_samples: ClassVar[int] = 2
 
     def __call__(self, returns: Sequence[Sequence[float]], known: Sequence[Sequence[Hashable]]) -> list[list[float]]:
         for group in returns:
@@ -48,7 +46,7 @@ class LeaveOneOut:
 class BatchMean:
     """Baseline: mean return of all other trajectories of the batch, whatever their problem."""
 
-    least_samples: int = 1
+    least_samples: ClassVar[int] = 1
 
     def __call__(self, returns: Sequence[Sequence[float]], known: Sequence[Sequence[Hashable]]) -> list[list[float]]:
         total, count = sum(map(sum, returns)), sum(map(len, returns))
@@ -65,7 +63,7 @@ class Conditioned:
     falls back to the batch mean.
     """
 
-    least_samples: int = 1
+    least_samples: ClassVar[int] = 1
 
     def __call__(self, returns: Sequence[Sequence[float]], known: Sequence[Sequence[Hashable]]) -> list[list[float]]:
         strata: dict[Hashable, list[float]] = defaultdict(list)
@@ -90,7 +88,7 @@ class Conditioned:
 class Raw:
     """No baseline: the return itself."""
 
-    least_samples: int = 1
+    least_samples: ClassVar[int] = 1
 
     def __call__(self, returns: Sequence[Sequence[float]], known: Sequence[Sequence[Hashable]]) -> list[list[float]]:
         return [list(group) for group in returns]

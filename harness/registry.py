@@ -104,7 +104,9 @@ def load_plugins() -> dict[str, str]:
     """
     points, broken = importlib.metadata.entry_points(group=GROUP), {}
     if "methods" not in {point.value for point in points}:
-        raise RuntimeError("the harness is not installed in this environment: run `pip install -e . -c constraints.txt`")
+        raise RuntimeError(
+            "the harness is not installed in this environment: run `pip install -e . -c constraints.txt`"
+        )
     for point in sorted(points, key=lambda point: (point.value not in IN_TREE, point.name)):
         try:
             importlib.import_module(point.module)

@@ -1,4 +1,4 @@
-"""Methods: the rows of the leaderboard, one small pure file each. Importing the package registers every module in it."""
+"""Methods: the rows of the leaderboard, one small pure file each. Importing the package registers all of them."""
 
 import importlib
 import pkgutil

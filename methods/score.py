@@ -18,7 +18,8 @@ from harness.registry import register
 class Part(Protocol):
     """One stage: its share of the steps and its phase."""
 
-    share: float
+    @property
+    def share(self) -> float: ...
 
     def phase(self, name: str, steps: int) -> Phase: ...
 

@@ -1,4 +1,4 @@
-"""Policies: what samples and learns. Light specifications here; the engine behind them is imported when it is loaded."""
+"""Policies: what samples and learns. Specifications here are light; the engine is imported when one is loaded."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ class Policy:
     """A model, its frozen reference, its optimiser and its chat format. Build it with `HF(...).load(device)`."""
 
     def __init__(self, spec: HF, device: str) -> None:
+        transformers.utils.logging.disable_progress_bar()  # one line per weight file says nothing here
         self.spec = spec
         self.accelerator = Accelerator(
             cpu=device == "cpu", mixed_precision="bf16" if device.startswith("cuda") else "no"
@@ -177,7 +178,7 @@ class Policy:
 
     def _fresh_optimizer(self) -> Any:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        return self.accelerator.prepare(torch.optim.Adam(parameters, lr=self.spec.lr, betas=tuple(self.spec.betas)))
+        return self.accelerator.prepare(torch.optim.Adam(parameters, lr=self.spec.lr, betas=self.spec.betas))
 
 
 class Session:

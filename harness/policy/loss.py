@@ -11,8 +11,8 @@ advantages as weights. s_t is everything before token y_t. K_t is one of:
   KL at the sampled prefixes; the dependence of the prefixes on the policy is left out.
 - `k2`: (log pi - log ref)^2 / 2 at the sampled token. Its gradient, (log pi - log ref) * grad log pi, is in
   expectation that of `exact`.
-- `k1`: log pi - log ref at the sampled token. Unbiased as a *value*, but as a loss its gradient is grad log pi, which is
-  zero in expectation: it pulls towards nothing. Kept to show that.
+- `k1`: log pi - log ref at the sampled token. Unbiased as a *value*, but as a loss its gradient is grad log pi, which
+  is zero in expectation: it pulls towards nothing. Kept to show that.
 - `k3`: ref/pi - 1 - log(ref/pi) at the sampled token. Unbiased and positive as a value; as a loss its expected
   gradient is that of the *forward* KL(ref || pi) where pi covers ref.
 
@@ -104,9 +104,7 @@ class Scorer(nn.Module):
         ValueError: the model's logits are not `head(decoder(ids))`, so chunking would score another model.
     """
 
-    def __init__(
-        self, model: Any, reference: Reference, kl: str, temperature: float, logits_bound: int
-    ) -> None:
+    def __init__(self, model: Any, reference: Reference, kl: str, temperature: float, logits_bound: int) -> None:
         super().__init__()
         if kl not in ESTIMATORS:
             raise ValueError(f"unknown KL estimator {kl!r}{nearest(kl, ESTIMATORS)}: one of {', '.join(ESTIMATORS)}")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
@@ -57,7 +58,7 @@ def encode(
     for operands, first, _ in lines:
         review = [] if first is None else [{"role": "assistant", "content": first}, {"role": "user", "content": RETRY}]
         chats.append([{"role": "user", "content": ask(operands)}, *review])
-    contexts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    contexts: Any = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
     replies = [response + "<|end|>" for _, _, response in lines]
     ids = [tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (contexts, replies)]
     return [(context + reply, len(context)) for context, reply in zip(*ids, strict=True)]
@@ -89,9 +90,9 @@ def main() -> None:
         num_key_value_heads=4,
         max_position_embeddings=256,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.convert_tokens_to_ids("<|pad|>"),
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),
     )
     model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))

@@ -33,7 +33,7 @@ class GrowingLayer(DynamicLayer):
         if self._room is None or self._room[0].shape[-2] < new:
             shape = (*key_states.shape[:-2], new + max(32, new // 4), key_states.shape[-1])
             room = key_states.new_empty(shape), value_states.new_empty((*shape[:-1], value_states.shape[-1]))
-            if old:
+            if old and self.keys is not None and self.values is not None:
                 room[0][..., :old, :], room[1][..., :old, :] = self.keys, self.values
             self._room = room
         self._room[0][..., old:new, :] = key_states

@@ -17,9 +17,7 @@ from harness.registry import register
 
 SPLIT_SEED = 2409_12917
 SIZES = {"test": 2_000, "validation": 1_000, "train": 20_000}  # the corpus has the rest
-RETRY = (
-    "There might be an error in the solution above. Please correct the error, if any, and rewrite the solution."
-)
+RETRY = "There might be an error in the solution above. Please correct the error, if any, and rewrite the solution."
 
 Operands = tuple[int, int, int]
 
@@ -102,6 +100,4 @@ class Arithmetic:
 
 @functools.cache
 def _problems(pool: Literal["train", "validation", "test"]) -> tuple[Problem, ...]:
-    return tuple(
-        Problem(f"{a}*{b}+{c}", ask((a, b, c)), str(a * b + c), solve((a, b, c))) for a, b, c in split(pool)
-    )
+    return tuple(Problem(f"{a}*{b}+{c}", ask((a, b, c)), str(a * b + c), solve((a, b, c))) for a, b, c in split(pool))

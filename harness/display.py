@@ -1,0 +1,125 @@
+"""Progress of one run: a live table on a terminal, plain lines elsewhere; and the table at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness.metrics import summarize
+from harness.stats import Interval, delta_interval, wilson
+
+SHOWN = {
+    "reward_t1": "reward t1",
+    "reward_t2": "reward t2",
+    "kl_t1": "KL t1",
+    "answer_change": "answer change",
+    "trajectories_per_second": "trajectories/s",
+}
+EVERY_SECONDS = 10.0
+
+
+class LiveDisplay:
+    """Shows phase, step, rewards, KL, answer-change rate, speed and time left."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stdout)
+        self._line: dict[str, Any] = {}
+        self._shown = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=self.console,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=None)
+        self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveDisplay:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def phase(self, text: str, total: int, done: int = 0) -> None:
+        """Begins a stretch of `total` updates or problems, `done` of them behind."""
+        self._line, self._shown = {}, time.monotonic()
+        self._bar.reset(self._task, description=text, total=total, completed=done)
+        if not self.console.is_terminal:
+            self.console.print(f"{text}: {total - done} to go", highlight=False)
+
+    def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None:
+        """Moves on by `count`; `line` is a step's log line."""
+        self._bar.advance(self._task, count)
+        self._line = line or {}
+        task = self._bar.tasks[0]
+        if self.console.is_terminal:
+            values = Table.grid(padding=(0, 2))
+            values.add_row(*(f"{label} {self._line[key]:.3f}" for key, label in SHOWN.items() if key in self._line))
+            flag = "[bold red]bonus farming: Acc@t1 falls while delta rises" if self._line.get("bonus_farming") else ""
+            self._live.update(Group(self._bar, values, flag))
+        elif line and (time.monotonic() - self._shown > EVERY_SECONDS or task.completed == task.total):
+            self._shown = time.monotonic()
+            parts = [f"{label} {line[key]:.3f}" for key, label in SHOWN.items() if key in line]
+            left = f"{task.time_remaining:.0f} s left" if task.time_remaining else ""
+            flag = "BONUS FARMING" if line.get("bonus_farming") else ""
+            text = "  ".join(
+                filter(None, [f"{line['phase']} {task.completed:.0f}/{task.total:.0f}", *parts, left, flag])
+            )
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
+    """Acc@t1, Acc@t2, delta, i->c and c->i with 95 % intervals, before and after training."""
+    table = Table(title=f"{name}: percent, with 95 % intervals over problems", title_justify="left")
+    stages = [when for when in ("before", "after") if any(r["when"] == when for r in records)]
+    table.add_column("")
+    for when in stages:
+        table.add_column(f"{when} training", justify="right", no_wrap=True)
+    for task in sorted({r["task"] for r in records}):
+        columns = []
+        for when in stages:
+            mine = [r for r in records if r["task"] == task and r["when"] == when and r["temperature"] == 0]
+            columns.append(cells(mine) if mine else {})
+        table.add_section()
+        sizes = sorted({column["problems"] for column in columns if column})
+        table.add_row(f"[bold]{task}[/] ({', '.join(sizes)} problems)", *[""] * len(stages))
+        for row in columns[0] or columns[-1]:
+            if row != "problems":
+                table.add_row(row, *(column.get(row, "") for column in columns))
+    return table
+
+
+def cells(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The numbers of one evaluation as text, by the name of the metric."""
+    found = summarize(records)
+    n = found["n"]
+    shown = {"problems": str(n)}
+    shown |= {f"Acc@t{i + 1}": _interval(wilson(count, n)) for i, count in enumerate(found["correct"])}
+    if found["i_to_c_count"] is not None:
+        gained, lost = found["i_to_c_count"], found["c_to_i_count"]
+        shown |= {
+            "delta": _interval(delta_interval(gained, lost, n), "+"),
+            "i->c": _interval(wilson(gained, n)),
+            "c->i": _interval(wilson(lost, n)),
+            "answers changed": f"{100 * found['answer_change']:.1f}",
+        }
+    shown |= {
+        f"{name.replace('_', ' ')} at t{i + 1}": f"{100 * rate:.1f}"
+        for name in ("no_answer", "truncated", "timeout", "error")
+        for i, rate in enumerate(found[name])
+        if rate
+    }
+    return shown
+
+
+def _interval(value: Interval, sign: str = "") -> str:
+    mean, low, high = (f"{100 * v:{sign}.1f}" for v in (value.mean, value.lo, value.hi))
+    return f"{mean} [{low}, {high}]"

@@ -1,0 +1,354 @@
+"""The loop that every row shares: evaluate, train phase by phase, evaluate again; stop and go on at any moment.
+
+Every draw follows from the seed and its place (harness.seeds), so a checkpoint holds weights, optimiser state, position
+and the examples still to be fitted, nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from harness.core import Budget, Example, Method, Phase, Task, Turn, Verdict
+from harness.dialogue import Dialogue
+from harness.evaluate import evaluate, whole
+from harness.monitors import BonusFarming, of_examples, of_groups
+from harness.rollout import rollout
+from harness.seeds import derive, draw
+from harness.store import RunStore, StoreError, read_jsonl
+
+if TYPE_CHECKING:
+    from harness.policy import HF
+    from harness.policy.engine import Policy
+
+
+class Stopped(Exception):
+    """The user (or the machine) asked for an end; everything up to here is saved."""
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def phase(self, text: str, total: int, done: int = 0) -> None: ...
+    def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None: ...
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the numbers of a run; gin builds it as `run`. Device and folders are no part of it.
+
+    Attributes:
+        name: The row: key in the results folder, name of its gin file.
+        method: What spends the budget.
+        task: Trained on.
+        policy: The model.
+        dialogue: How attempts are asked for.
+        steps: Gradient updates, for all phases together.
+        problems: Problems drawn for one update.
+        samples: Trajectories sampled on each of them.
+        eval_tasks: Evaluated on, before and after; the training task when empty.
+        seed: Of every draw.
+        attempts: Attempts in evaluation.
+        evaluate_before: Whether the untrained model is evaluated as well (always, where nothing is trained).
+        checkpoint_every: Updates between checkpoints.
+    """
+
+    name: str
+    method: Method
+    task: Task
+    policy: HF
+    dialogue: Dialogue
+    steps: int
+    problems: int
+    samples: int
+    eval_tasks: Sequence[Task] = ()
+    seed: int = 0
+    attempts: int = 2
+    evaluate_before: bool = True
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.+-]+", self.name):
+            raise ValueError(f"run.name {self.name!r} is no folder name: letters, digits, and . _ + - only")
+        if self.attempts < 1 or self.checkpoint_every < 1:
+            raise ValueError("run.attempts and run.checkpoint_every must be at least 1")
+        self.phases()
+        trains = bool(self.phases())
+        for task in self.evaluated:
+            _require(task, "test")
+        if trains:
+            _require(self.task, "train")
+            if self.problems > len(self.task.train):
+                raise ValueError(
+                    f"run.problems = {self.problems} is more than the {len(self.task.train)} training problems "
+                    f"of task {self.task.name!r}"
+                )
+        names = [task.name for task in self.evaluated]
+        if len(set(names)) < len(names):
+            raise ValueError(f"run.eval_tasks has two tasks of one name: {names}")
+
+    @property
+    def budget(self) -> Budget:
+        """What the row may spend."""
+        return Budget(self.steps, self.problems, self.samples)
+
+    @property
+    def evaluated(self) -> Sequence[Task]:
+        """The tasks evaluated on."""
+        return self.eval_tasks or (self.task,)
+
+    def folder(self, out: Path) -> Path:
+        """Where the run's results live below `out`."""
+        return out / self.task.name / self.policy.key / self.name / f"seed{self.seed}"
+
+    def phases(self) -> Sequence[Phase]:
+        """The method's phases, checked against the budget."""
+        phases = self.method.phases(self.budget)
+        names = [phase.name for phase in phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the method of {self.name!r} names two phases alike: {names}")
+        if phases and sum(phase.steps for phase in phases) != self.budget.steps:
+            raise ValueError(
+                f"the phases of {self.name!r} take {sum(phase.steps for phase in phases)} updates, "
+                f"the budget has {self.budget.steps}: rows would not be comparable"
+            )
+        return phases
+
+
+def _require(task: Task, part: Literal["train", "test"]) -> None:
+    """Raises ValueError for an empty part, and for a row without an answer."""
+    problems = getattr(task, part)
+    if not len(problems):
+        raise ValueError(f"task {task.name!r} has no {part} problems")
+    for problem in problems:
+        if not problem.answer.strip():
+            raise ValueError(f"task {task.name!r}: {part} problem {problem.id!r} has no answer to grade by")
+
+
+@dataclass
+class Position:
+    """How far a run has come; saved with every checkpoint."""
+
+    step: int = 0
+    phase: int = 0
+    phase_step: int = 0
+    drawn: int = 0
+    trajectories: int = 0
+    responses: int = 0
+    seconds: float = 0.0
+    pool: list[Example] = field(default_factory=list)
+
+
+def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
+    """Runs an experiment in its opened store from wherever the store says it stands."""
+    found = store.last_checkpoint()
+    position = Position()
+    if found:
+        fields, folder = found
+        policy.load(folder)
+        position = Position(**{**fields, "pool": [_example(item) for item in fields["pool"]]})
+    store.rewind(position.step)
+    with _Interrupts() as interrupts:
+        phases = experiment.phases()
+        if experiment.evaluate_before or not phases:
+            _evaluate(experiment, policy, store, display, "before", interrupts, fresh=found is None)
+        _train(experiment, phases, policy, store, display, position, interrupts)
+        if phases:
+            _evaluate(experiment, policy, store, display, "after", interrupts)
+        store.update(
+            spent={
+                "trajectories": position.trajectories,
+                "responses": position.responses,
+                "updates": position.step,
+            },
+            training_seconds=round(position.seconds, 3),
+        )
+        if phases:
+            policy.export(store.folder / "model")
+
+
+def _train(
+    experiment: Experiment,
+    phases: Sequence[Phase],
+    policy: Policy,
+    store: RunStore,
+    display: Display,
+    position: Position,
+    interrupts: _Interrupts,
+) -> None:
+    farming = BonusFarming(read_jsonl(store.folder / "metrics.jsonl")[0])
+    saved = position.step
+    while position.phase < len(phases):
+        phase = phases[position.phase]
+        display.phase(phase.name, phase.steps, position.phase_step)
+        if phase.restart and position.phase_step == 0:
+            policy.restart()
+        while position.phase_step < phase.steps:
+            started = time.monotonic()
+            line = _step(experiment, phase, policy, position)
+            position.seconds += time.monotonic() - started
+            line["trajectories_per_second"] = position.trajectories / position.seconds
+            line["bonus_farming"] = farming.see(line)
+            store.log(line)
+            display.advance(line)
+            if position.step - saved >= experiment.checkpoint_every or interrupts.asked:
+                _checkpoint(store, policy, position)
+                saved = position.step
+            interrupts.stop_if_asked()
+        position.phase, position.phase_step, position.pool = position.phase + 1, 0, []
+    if position.step > saved:
+        _checkpoint(store, policy, position)
+
+
+def _step(experiment: Experiment, phase: Phase, policy: Policy, position: Position) -> dict[str, Any]:
+    """One gradient update, after fresh samples where the phase wants them."""
+    budget, task = experiment.budget, experiment.task
+    line: dict[str, Any] = {"phase": phase.name, "step": position.step + 1, "phase_step": position.phase_step + 1}
+    groups: list[Any] = []
+    if position.phase_step % phase.refresh_every == 0:
+        updates = min(phase.refresh_every, phase.steps - position.phase_step)
+        chosen = draw(experiment.seed, "problems", len(task.train), position.drawn, updates * budget.problems)
+        position.drawn += len(chosen)
+        for i in range(0, len(chosen), budget.problems):
+            groups += rollout(
+                policy,
+                task,
+                experiment.dialogue,
+                [task.train[j] for j in chosen[i : i + budget.problems]],
+                samples=budget.samples,
+                attempts=phase.turns,
+                seed=derive(experiment.seed, "rollout", position.step + i // budget.problems),
+                temperature=policy.spec.temperature,
+            )
+        position.trajectories += sum(len(group) for group in groups)
+        position.responses += sum(turn.by == "policy" for group in groups for t in group for turn in t.turns)
+        position.pool = list(phase.credit(groups))
+        random.Random(derive(experiment.seed, "shuffle", position.step)).shuffle(position.pool)
+        line |= of_groups(groups)
+    on_policy = phase.refresh_every == 1
+    if on_policy:
+        batch = _measured(groups, position.pool)
+    else:
+        batch = _minibatch(position.pool, phase, position.phase_step)
+    denominator = {
+        "trajectory": budget.problems * budget.samples,
+        "example": len(batch),
+        "token": sum(len(example.turn.tokens) for example in batch),
+    }[phase.mean_over]
+    if batch:
+        stats, norm = policy.step(batch, denominator)
+        line |= of_examples(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
+        line["loss_nll"] = -sum(e.weight * s.logprob for e, s in zip(batch, stats, strict=True)) / denominator
+    else:
+        line |= {"examples": 0}
+    position.step += 1
+    position.phase_step += 1
+    if on_policy:
+        position.pool = []
+    return line
+
+
+def _measured(groups: Sequence[Any], examples: Sequence[Example]) -> list[Example]:
+    """The examples, and with weight 0 every other on-policy turn, so that its KL is logged as well."""
+    present = {id(example.turn) for example in examples}
+    rest = (turn for group in groups for t in group for turn in t.turns if turn.by == "policy")
+    return [*examples, *(Example(turn, 0.0, 0.0) for turn in rest if id(turn) not in present)]
+
+
+def _minibatch(pool: Sequence[Example], phase: Phase, phase_step: int) -> list[Example]:
+    """The pool is fitted in one pass of `refresh_every` nearly equal parts; a smaller pool is gone round again."""
+    number = phase_step % phase.refresh_every
+    updates = min(phase.refresh_every, phase.steps - (phase_step - number))
+    if not pool:
+        return []
+    if len(pool) < updates:
+        return [pool[number % len(pool)]]
+    begin, end = (len(pool) * i // updates for i in (number, number + 1))
+    return list(pool[begin:end])
+
+
+def _evaluate(
+    experiment: Experiment,
+    policy: Policy,
+    store: RunStore,
+    display: Display,
+    when: str,
+    interrupts: _Interrupts,
+    fresh: bool = True,
+) -> None:
+    """Writes what is missing of one evaluation; keeps what whole batches an interrupted one has left."""
+    for task in experiment.evaluated:
+        records = store.recorded()
+        mine = [i for i, r in enumerate(records) if r["when"] == when and r["task"] == task.name]
+        done = whole(len(mine), len(task.test), 1)
+        if done < len(mine):
+            store.replace_records([r for i, r in enumerate(records) if i not in set(mine[done:])])
+        if done >= len(task.test):
+            continue
+        if not fresh:
+            raise StoreError(f"{store.folder}: the evaluation before training is lost and the model has moved on")
+        display.phase(f"evaluate {task.name} {when}", len(task.test), done)
+
+        def record(lines: Sequence[dict[str, Any]]) -> None:
+            store.record(lines)
+            display.advance(count=len(lines))
+            interrupts.stop_if_asked()
+
+        evaluate(
+            policy,
+            task,
+            experiment.dialogue,
+            when=when,
+            attempts=experiment.attempts,
+            seed=experiment.seed,
+            done=done,
+            record=record,
+        )
+
+
+def _checkpoint(store: RunStore, policy: Policy, position: Position) -> None:
+    fields = {f.name: getattr(position, f.name) for f in dataclasses.fields(position)}
+    store.checkpoint({**fields, "pool": [dataclasses.asdict(e) for e in position.pool]}, policy.save)
+
+
+def _example(item: dict[str, Any]) -> Example:
+    turn = item["turn"]
+    verdict = Verdict(**turn["verdict"])
+    tuples = {name: tuple(turn[name]) for name in ("context", "tokens", "logprobs")}
+    return Example(**{**item, "turn": Turn(**{**turn, **tuples, "verdict": verdict})})
+
+
+class _Interrupts:
+    """Turns the first Ctrl-C or SIGTERM into a clean stop at the next safe place; the second acts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def stop_if_asked(self) -> None:
+        """Raises Stopped when an interrupt has come."""
+        if self.asked:
+            raise Stopped

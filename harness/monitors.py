@@ -1,0 +1,127 @@
+"""What is logged at every training step: the signals whose absence let replications of SCoRe die unnoticed. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pvariance
+from typing import Any, Protocol
+
+from harness import registry
+from harness.core import Example, Group, Trajectory, Turn
+from harness.metrics import edit_ratio
+
+WINDOW = 25
+
+
+class Stats(Protocol):
+    """What the policy measured of one example; sums over its tokens."""
+
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def kl(self) -> float: ...
+    @property
+    def entropy(self) -> float: ...
+    @property
+    def tokens(self) -> int: ...
+
+
+def of_groups(groups: Sequence[Group]) -> dict[str, Any]:
+    """Rewards, accuracies, flips and failures of a batch of trajectories, per attempt (suffix _t1, _t2, ...)."""
+    trajectories = [trajectory for group in groups for trajectory in group]
+    line: dict[str, Any] = {}
+    for i in range(min(len(t.attempts) for t in trajectories)):
+        turns = [t.attempts[i] for t in trajectories]
+        status = [turn.verdict.status for turn in turns]
+        line |= {
+            f"reward_t{i + 1}": fmean(turn.verdict.reward for turn in turns),
+            f"acc_t{i + 1}": fmean(turn.verdict.correct for turn in turns),
+            f"truncated_t{i + 1}": fmean(turn.truncated for turn in turns),
+            f"no_answer_t{i + 1}": fmean(s in ("no_answer", "truncated") for s in status),
+            f"error_t{i + 1}": fmean(s in ("error", "timeout") for s in status),
+            f"length_t{i + 1}": fmean(len(turn.tokens) for turn in turns),
+        }
+    pairs = [(t.attempts[0], t.attempts[-1]) for t in trajectories if len(t.attempts) > 1]
+    if pairs:
+        right = [(a.verdict.correct, b.verdict.correct) for a, b in pairs]
+        line |= {
+            "delta": fmean(b - a for a, b in right),
+            "i_to_c": fmean(b and not a for a, b in right),
+            "c_to_i": fmean(a and not b for a, b in right),
+            "answer_change": fmean(a.verdict.answer != b.verdict.answer for a, b in pairs),
+            "edit_ratio": fmean(edit_ratio(a.text, b.text) for a, b in pairs),
+        }
+    return line
+
+
+def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Sequence[Stats]) -> dict[str, Any]:
+    """KL, entropy, bonus and advantages of what was trained on, per attempt, before the update.
+
+    `kl_t*` is per turn (summed over tokens, nats), `entropy_t*` per token; `sampler_gap` is the mean absolute
+    difference per token between the sampler's and the trainer's log-probability of the same turn (0 but for rounding).
+    `advantage_variance_*` says what turn 2's advantages would vary by under every registered baseline.
+    """
+    line: dict[str, Any] = {"examples": len(examples)}
+    by_turn: dict[int, list[tuple[Example, Stats]]] = {}
+    for example, stat in zip(examples, stats, strict=True):
+        by_turn.setdefault(example.turn.index, []).append((example, stat))
+    gaps = [
+        abs(sum(e.turn.logprobs) - s.logprob) / s.tokens
+        for e, s in zip(examples, stats, strict=True)
+        if e.turn.logprobs
+    ]
+    if gaps:
+        line["sampler_gap"] = fmean(gaps)
+    for i, items in sorted(by_turn.items()):
+        line[f"kl_t{i + 1}"] = fmean(s.kl for _, s in items)
+        line[f"entropy_t{i + 1}"] = fmean(s.entropy / s.tokens for _, s in items)
+        line[f"bonus_t{i + 1}"] = fmean(e.bonus for e, _ in items)
+        line[f"weight_variance_t{i + 1}"] = pvariance([e.weight for e, _ in items])
+    return line | _advantage_variances(groups, {id(example.turn): example for example in examples})
+
+
+def _advantage_variances(groups: Sequence[Group], examples: Mapping[int, Example]) -> dict[str, float]:
+    returns, known = [], []
+    for group in groups:
+        second: list[tuple[Trajectory, Turn]] = [(t, t.attempts[1]) for t in group if len(t.attempts) > 1]
+        if not second or any(id(turn) not in examples for _, turn in second):
+            return {}
+        returns.append([turn.verdict.reward + examples[id(turn)].bonus for _, turn in second])
+        known.append([t.rewards[:1] for t, _ in second])
+    found = {}
+    for entry in registry.entries("advantage"):
+        advantage = entry.build()
+        if all(len(group) >= advantage.least_samples for group in returns):
+            values = [value for group in advantage(returns, known) for value in group]
+            found[f"advantage_variance_{entry.name}"] = pvariance(values)
+    return found
+
+
+class BonusFarming:
+    """Flags a policy that earns the bonus by failing attempt 1: Acc@t1 falls while delta rises.
+
+    Compares the last `WINDOW` steps with the `WINDOW` before; flags when both moves exceed two standard errors of
+    their difference.
+    """
+
+    def __init__(self, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        self._steps: deque[tuple[float, float]] = deque(maxlen=2 * WINDOW)
+        for line in history:
+            self.see(line)
+
+    def see(self, line: Mapping[str, Any]) -> bool:
+        """Takes one step's line; returns the flag."""
+        if line.get("acc_t1") is None or line.get("delta") is None:
+            return False
+        self._steps.append((line["acc_t1"], line["delta"]))
+        if len(self._steps) < 2 * WINDOW:
+            return False
+        before, after = list(self._steps)[:WINDOW], list(self._steps)[WINDOW:]
+
+        def rise(column: int) -> float:
+            old, new = ([step[column] for step in part] for part in (before, after))
+            error = ((pvariance(old) + pvariance(new)) / (WINDOW - 1)) ** 0.5
+            return (fmean(new) - fmean(old)) / error if error else 0.0
+
+        return rise(0) < -2 and rise(1) > 2

@@ -1,0 +1,222 @@
+"""The command line of one run: `python -m harness.run --gin gin/score_full.gin`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import config, registry
+from harness.experiment import Experiment, Stopped, execute
+from harness.store import FORMAT, RunStore, StoreError
+
+EPILOG = """examples:
+  python -m harness.run --gin gin/score_full.gin                       the whole method, embedded model and task
+  python -m harness.run --gin gin/naive_multi_turn_rl.gin --seed 1     another row, another seed
+  python -m harness.run --gin gin/score_full.gin --bind "run.steps = 100" --bind "progress.alpha = 5.0" --out /tmp/r
+  python -m harness.run --gin gin/score_full.gin --resume              go on after an interrupt
+  python -m harness.run --gin gin/score_full.gin --print-config        every binding in force, nothing run
+  python -m harness.run --list                                         all names a gin file can use
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    console = Console(stderr=True, highlight=False)
+    try:
+        broken = config.prepare(Experiment, "run")
+        for plugin, error in broken.items():
+            console.print(f"[yellow]plugin {plugin} failed to import and is left out:[/] {error}")
+        if args.list:
+            _list()
+            return 0
+        if not args.gin:
+            parser.error("--gin FILE is needed (try --gin gin/score_full.gin, or --help)")
+        seed = [f"run.seed = {args.seed}"] if args.seed is not None else []
+        config.parse(args.gin, [*args.bind, *seed])
+        experiment: Experiment = config.build("run")
+        if args.print_config:
+            print(config.operative(), end="")
+            return 0
+        return _run(experiment, args, console)
+    except (config.ConfigError, StoreError) as error:
+        console.print("[bold red]error:[/] ", end="")
+        console.print(str(error), markup=False, soft_wrap=True)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.run", description=__doc__, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="gin file; repeat to override")
+    parser.add_argument("--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding; repeatable")
+    parser.add_argument("--seed", type=int, help="short for --bind 'run.seed = N'")
+    parser.add_argument("--out", default="results/runs", help="results folder (default: results/runs)")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run of the same key and config")
+    parser.add_argument(
+        "--threads", type=int, default=1,
+        help="CPU threads of torch (default: 1; on another number the last bits of a result may differ)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
+    parser.add_argument("--print-config", action="store_true", help="print every binding in force and stop")
+    parser.add_argument("--list", action="store_true", help="print all registered names and stop")
+    return parser
+
+
+def _list() -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "what it is", "from"):
+        table.add_column(column, overflow="fold")
+    for entry in registry.entries():
+        table.add_row(f"{entry.kind}.{entry.name}", entry.summary, entry.source)
+    files = sorted((config.ROOT / "gin").glob("*.gin"))
+    Console().print(table)
+    Console().print("\ngin files: " + ", ".join(f"gin/{path.name}" for path in files), highlight=False)
+
+
+def _run(experiment: Experiment, args: argparse.Namespace, console: Console) -> int:
+    from harness.display import LiveDisplay, final_table
+
+    out = Console(highlight=False)
+    text, folder = config.operative(), experiment.folder(Path(args.out))
+    store = RunStore(folder)
+    store.lock()
+    try:
+        if _is_done(store, text, args.resume):
+            out.print(f"{folder} is done already: nothing to run.")
+            out.print(final_table(experiment.name, store.recorded()))
+            return 0
+        _set_threads(args.threads)
+        store.save_config(text)
+        store.info = store.read_info() or {}
+        store.update(**_identity(experiment, args), status="running", error=None)
+        started = time.monotonic()
+        before = store.info.get("seconds", 0.0)
+        try:
+            with LiveDisplay() as display:
+                policy = experiment.policy.load(args.device)
+                store.update(engine=policy.describe())
+                execute(experiment, policy, store, display)
+        except (Stopped, KeyboardInterrupt):
+            store.update(status="interrupted", seconds=round(before + time.monotonic() - started, 3))
+            console.print(f"interrupted; nothing is lost. Go on with:\n  {_command(args, resume=True)}", soft_wrap=True)
+            return 130
+        except Exception as error:
+            with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+                store.update(status="failed", error=f"{type(error).__name__}: {error}")
+            if not isinstance(error, ValueError | OSError | StoreError):
+                traceback.print_exc()
+            console.print(f"[bold red]failed:[/] {type(error).__name__}: ", end="")
+            console.print(f"{error}\nWhat was computed is kept in {folder}; after a repair go on with:\n  "
+                          f"{_command(args, resume=True)}", markup=False, soft_wrap=True)  # fmt: skip
+            return 1
+        store.update(status="done", seconds=round(before + time.monotonic() - started, 3))
+        store.drop_checkpoint()
+        out.print(final_table(experiment.name, store.recorded()))
+        out.print(f"results: {folder}\nnext: python -m harness.leaderboard {args.out}", soft_wrap=True)
+        return 0
+    finally:
+        store.close()
+
+
+def _is_done(store: RunStore, text: str, resume: bool) -> bool:
+    """Whether the folder holds this very run, finished.
+
+    Raises:
+        StoreError: it holds a run of another config, or an unfinished one and `--resume` was not given.
+    """
+    info, old = store.read_info(), store.config
+    if old is not None and (changed := config.differences(old, text)):
+        listed = "\n  ".join(changed)
+        raise StoreError(
+            f"{store.folder} holds a run with another config; these bindings differ (old -> new):\n  {listed}\n"
+            "Give this run its own run.name, another --seed or another --out."
+        )
+    if info is None:
+        return False
+    if info.get("status") == "done":
+        return True
+    if not resume:
+        reached = store.last_checkpoint()
+        step = reached[0]["step"] if reached else 0
+        raise StoreError(
+            f"{store.folder} holds an unfinished run (status {info.get('status')!r}, checkpoint at update {step}): "
+            "add --resume to go on, or choose another --out"
+        )
+    return False
+
+
+def _set_threads(threads: int) -> None:
+    """Before torch is imported: idle OpenMP threads that spin halve the speed of a busy machine."""
+    os.environ["OMP_NUM_THREADS"] = str(max(1, threads))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
+    budget = experiment.budget
+    return {
+        "format": FORMAT,
+        "name": experiment.name,
+        "task": experiment.task.name,
+        "task_version": experiment.task.version,
+        "eval_tasks": {task.name: task.version for task in experiment.evaluated},
+        "policy": experiment.policy.key,
+        "seed": experiment.seed,
+        "budget": {"steps": budget.steps, "problems": budget.problems, "samples": budget.samples},
+        "spent": {"trajectories": 0, "responses": 0, "updates": 0},
+        "plugins": {f"{entry.kind}.{entry.name}": entry.source for entry in registry.entries()},
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": _commit(),
+        "command": _command(args),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+VERSIONS = ("torch", "transformers", "accelerate", "tokenizers", "gin-config", "numpy", "scipy")
+
+
+def _commit() -> str | None:
+    """The commit of the working tree, with '+' when it has changes; None outside git."""
+    try:
+        git = ["git", "-C", str(config.ROOT)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+        return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _command(args: argparse.Namespace, resume: bool = False) -> str:
+    words = ["python", "-m", "harness.run"]
+    for name in ("gin", "bind"):
+        for value in getattr(args, name):
+            words += [f"--{name}", value]
+    for name, default in (("seed", None), ("out", "results/runs"), ("threads", 1), ("device", "auto")):
+        if getattr(args, name) != default:
+            words += [f"--{name}", str(getattr(args, name))]
+    return shlex.join([*words, *(["--resume"] if resume or args.resume else [])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
