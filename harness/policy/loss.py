@@ -116,8 +116,9 @@ class Scorer(nn.Module):
         return model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
 
     def head(self, model: Any, hidden_NH: Tensor) -> Tensor:
-        """Logits [N, V] in float32 at the sampling temperature, before any softmax."""
-        logits_NV = model.get_output_embeddings()(hidden_NH).float()
+        """Logits [N, V] before the temperature, in float32 at least."""
+        logits_NV = model.get_output_embeddings()(hidden_NH)
+        logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
         config = model.config.get_text_config()
         if getattr(config, "logits_scaling", None):  # Granite
             logits_NV = logits_NV / config.logits_scaling

@@ -90,9 +90,9 @@ def main() -> None:
         num_key_value_heads=4,
         max_position_embeddings=256,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.convert_tokens_to_ids("<|pad|>"),
+        pad_token_id=SPECIAL.index("<|pad|>"),
         bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),
+        eos_token_id=SPECIAL.index("<|end|>"),
     )
     model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
@@ -103,7 +103,7 @@ def main() -> None:
     for step in track(range(args.steps), description="pre-training"):
         lines = encode(tokenizer, [line(mix, rng) for _ in range(args.batch)])
         width = max(len(ids) for ids, _ in lines)
-        ids_BT = torch.full((len(lines), width), config.pad_token_id or 0)
+        ids_BT = torch.full((len(lines), width), SPECIAL.index("<|pad|>"))
         labels_BT = torch.full((len(lines), width), -100)
         for row, (ids, begin) in enumerate(lines):
             ids_BT[row, : len(ids)] = torch.tensor(ids)

@@ -1,0 +1,275 @@
+"""The surrogate: its gradient, what it leaves alone, and the exact gradient on a model that can be enumerated."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import pvariance
+
+import pytest
+import torch
+
+from harness.core import Example, Problem, Trajectory, Turn, Verdict
+from harness.credit import Advantage, BatchMean, Conditioned, LeaveOneOut, NoBonus, Progress, Raw
+from harness.policy import HF
+from harness.policy.engine import UNGRADED, Policy
+from harness.policy.loss import merge
+from methods.score import Phase1, Phase2
+
+ASK, AGAIN = "a", "b"
+
+
+def gradient(policy: Policy, examples: Sequence[Example], denominator: float = 1.0) -> torch.Tensor:
+    policy.optimizer.zero_grad()
+    policy.accumulate(examples, denominator)
+    found = torch.cat([p.grad.flatten().double() for p in policy.model.parameters() if p.grad is not None])
+    policy.optimizer.zero_grad()
+    return found
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative to the expected gradient's norm."""
+    return float((found - expected).norm() / expected.norm())
+
+
+def replies(policy: Policy, context: tuple[int, ...], index: int) -> Iterator[Turn]:
+    """Every reply of at most two tokens: `<|end|>`, or two tokens of which only the second may end it."""
+    vocabulary, end = range(len(policy.tokenizer)), policy.end_ids[0]
+    for tokens in [(end,), *((x, y) for x in vocabulary if x != end for y in vocabulary)]:
+        yield Turn(context, tokens, policy.chat.text(tokens), UNGRADED, index=index)
+
+
+def reward(turn: Turn) -> float:
+    """An arbitrary fixed rule that about half of the replies meet."""
+    return float(turn.tokens[0] % 2 == turn.index)
+
+
+def graded(turn: Turn) -> Turn:
+    return dataclasses.replace(turn, verdict=Verdict(reward(turn), bool(reward(turn))))
+
+
+def all_trajectories(policy: Policy) -> list[tuple[Trajectory, float, float]]:
+    """(trajectory, p(y1), p(y2 | y1)) for every two-turn conversation on one prompt."""
+    problem = Problem("p", ASK, "a")
+    context = tuple(policy.chat.opening([{"role": "user", "content": ASK}]))
+    found = []
+    firsts = [graded(turn) for turn in replies(policy, context, 0)]
+    for first, logp1 in zip(firsts, policy.logprobs(firsts), strict=True):
+        follow = context + first.tokens + tuple(policy.chat.follow(AGAIN, first.tokens))
+        seconds = [graded(turn) for turn in replies(policy, follow, 1)]
+        for second, logp2 in zip(seconds, policy.logprobs(seconds), strict=True):
+            found.append((Trajectory(problem, (first, second)), math.exp(sum(logp1)), math.exp(sum(logp2))))
+    return found
+
+
+def exact_gradient(policy: Policy, pay: Callable[[float, float], tuple[float, float]]) -> torch.Tensor:
+    """Gradient of -J with per-turn rewards (gamma = 0): sum over conversations of p * R_i * grad log pi(y_i)."""
+    examples = []
+    for t, p1, p2 in all_trajectories(policy):
+        paid = pay(*t.rewards)
+        examples += [Example(turn, p1 * p2 * value) for turn, value in zip(t.turns, paid, strict=True)]
+    return gradient(policy, examples)
+
+
+def sampled_groups(policy: Policy, problems: int, samples: int, seed: int) -> list[list[Trajectory]]:
+    chat = [{"role": "user", "content": ASK}]
+    session = policy.open([chat] * problems, samples, seed=seed, temperature=1.0)
+    firsts = session.reply()
+    session.ask([AGAIN] * len(firsts))
+    rows = [(graded(a), graded(b)) for a, b in zip(firsts, session.reply(), strict=True)]
+    all_ = [Trajectory(Problem(str(i // samples), ASK, "a"), row) for i, row in enumerate(rows)]
+    return [all_[i : i + samples] for i in range(0, len(all_), samples)]
+
+
+def test_the_enumeration_is_complete(micro: Policy) -> None:
+    everything = all_trajectories(micro)
+    assert len(everything) == 31 * 31
+    assert sum(p1 * p2 for _, p1, p2 in everything) == pytest.approx(1.0, abs=1e-5)
+    assert {t.rewards for t, _, _ in everything} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_the_bonus_only_multiplies_turn_twos_gradient_by_one_plus_alpha(micro: Policy) -> None:
+    """The equality behind Conditioned: E[grad log pi(y2) * alpha * r1] = 0 (docs/paper_vs_here.md)."""
+    alpha = 10.0
+    shaped = exact_gradient(micro, lambda r1, r2: (0.0, r2 + alpha * (r2 - r1)))
+    scaled = (1 + alpha) * exact_gradient(micro, lambda r1, r2: (0.0, r2))
+    assert distance(shaped, scaled) < 1e-4
+    indicator = exact_gradient(micro, lambda r1, r2: (0.0, r2 + alpha * (r2 > r1)))
+    assert distance(indicator, scaled) > 0.05  # the note's bonus is another objective
+
+
+@pytest.mark.parametrize(
+    "advantage", [Raw(), BatchMean(), LeaveOneOut(), Conditioned()], ids=lambda a: type(a).__name__
+)
+def test_the_estimate_converges_to_the_exact_gradient(micro: Policy, advantage: Advantage) -> None:
+    phase = Phase2(kl=0.0, bonus=Progress(2.0), advantage=advantage)
+    exact = exact_gradient(micro, lambda r1, r2: (r1, r2 + 2.0 * (r2 - r1)))
+    estimates = []
+    for seed in range(12):
+        groups = sampled_groups(micro, problems=64, samples=8, seed=seed)
+        estimates.append(gradient(micro, phase.credit(groups), 64 * 8))
+    errors = [float((torch.stack(estimates[:n]).mean(0) - exact).norm() / exact.norm()) for n in (1, len(estimates))]
+    spread = float((torch.stack(estimates) - exact).norm(dim=1).pow(2).mean().sqrt() / exact.norm())
+    assert errors[1] < 2.5 * spread / len(estimates) ** 0.5  # unbiased: the mean's error falls as 1/sqrt(n)
+    assert errors[1] < 0.5
+
+
+def test_conditioning_on_turn_one_takes_the_bonus_noise_out(micro: Policy) -> None:
+    """Law of total variance: what the batch mean leaves in and conditioning takes out is Var(E[R2 | r1])."""
+    alpha, groups = 10.0, sampled_groups(micro, 128, 8, seed=11)
+    variance = {
+        type(advantage): pvariance(e.weight for e in phase.credit(groups) if e.turn.index == 1)
+        for advantage in (BatchMean(), Conditioned())
+        for phase in [Phase2(bonus=Progress(alpha), advantage=advantage)]
+    }
+    mass, mean = {0.0: 0.0, 1.0: 0.0}, {0.0: 0.0, 1.0: 0.0}
+    for t, p1, p2 in all_trajectories(micro):
+        r1, r2 = t.rewards
+        mass[r1] += p1 * p2
+        mean[r1] += p1 * p2 * (r2 + alpha * (r2 - r1))
+    between = mass[0.0] * mass[1.0] * (mean[0.0] / mass[0.0] - mean[1.0] / mass[1.0]) ** 2
+    assert between > 1  # the model answers both ways, so there is something to take out
+    assert variance[BatchMean] - variance[Conditioned] == pytest.approx(between, rel=0.25)
+
+
+def flip_first(trajectory: Trajectory) -> Trajectory:
+    first, second = trajectory.turns
+    other = Verdict(1 - first.verdict.reward, not first.verdict.correct)
+    return dataclasses.replace(trajectory, turns=(dataclasses.replace(first, verdict=other), second))
+
+
+def test_stage_one_reward_of_attempt_one_has_exactly_no_gradient(micro: Policy) -> None:
+    groups = sampled_groups(micro, 8, 4, seed=1)
+    flipped = [[flip_first(t) for t in group] for group in groups]
+    phase = Phase1(advantage=LeaveOneOut())
+    assert torch.equal(gradient(micro, phase.credit(groups)), gradient(micro, phase.credit(flipped)))
+    firsts_only = [e for e in Phase1(kl=0.0, kl_first=0.0).credit(groups) if e.turn.index == 0]
+    assert float(gradient(micro, firsts_only).abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("kl", ["exact", "k1", "k2", "k3"])
+def test_gradient_equals_finite_differences(micro_folder: Path, kl: str) -> None:
+    policy = HF(path=str(micro_folder), max_new_tokens=2, kl=kl).load("cpu")
+    groups = sampled_groups(policy, 4, 4, seed=0)
+    examples = Phase2(kl=0.3, bonus=Progress(2.0), advantage=LeaveOneOut()).credit(groups)
+    policy.model.double()
+    policy.reference.model.double()
+    torch.manual_seed(1)
+    with torch.no_grad():  # away from the reference, where the KL's gradient is not 0
+        for p in policy.model.parameters():
+            p += 0.05 * torch.randn_like(p)
+    found = gradient(policy, examples, 16)
+    direction = (found / found.norm()).split([p.numel() for p in policy.model.parameters()])
+
+    @torch.no_grad()
+    def surrogate(shift: float) -> float:
+        for p, d in zip(policy.model.parameters(), direction, strict=True):
+            p += shift * d.view_as(p)
+        _, loss, _ = policy._surrogate(merge(examples), examples, 16)
+        for p, d in zip(policy.model.parameters(), direction, strict=True):
+            p -= shift * d.view_as(p)
+        return float(loss)
+
+    step = 1e-3  # the model's norms and rotations stay in float32 whatever its dtype
+    slope = (surrogate(step) - surrogate(-step)) / (2 * step)
+    assert slope == pytest.approx(float(found.norm()), rel=1e-3)
+
+
+def test_one_forward_gives_both_turns_what_two_forwards_give(micro: Policy) -> None:
+    turns = [turn for group in sampled_groups(micro, 8, 4, seed=3) for t in group for turn in t.turns]
+    assert len(merge([Example(turn) for turn in turns])) <= len(turns) // 2
+    together = micro.logprobs(turns)
+    apart = [micro.logprobs([turn])[0] for turn in turns]
+    plain = [_plain_logprobs(micro, turn) for turn in turns]
+    for a, b, c in zip(together, apart, plain, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+        assert a == pytest.approx(c, abs=1e-5)
+
+
+def test_sampler_and_trainer_agree(micro: Policy) -> None:
+    turns = [turn for group in sampled_groups(micro, 8, 4, seed=4) for t in group for turn in t.turns]
+    for turn, scored in zip(turns, micro.logprobs(turns), strict=True):
+        assert list(turn.logprobs) == pytest.approx(scored, abs=1e-5)
+
+
+def test_pads_and_neighbours_change_nothing(micro: Policy) -> None:
+    groups = sampled_groups(micro, 6, 4, seed=5)
+    examples = Phase2(kl=0.1, advantage=LeaveOneOut()).credit(groups)
+    whole = gradient(micro, examples, 24)
+    parts = torch.stack([gradient(micro, [example], 24) for example in examples]).sum(0)
+    assert distance(parts, whole) < 1e-5
+    old, micro.pad_id = micro.pad_id, 5
+    assert distance(gradient(micro, examples, 24), whole) < 1e-5
+    micro.pad_id = old
+
+
+def test_tokens_after_the_end_are_not_there_to_be_trained(micro: Policy) -> None:
+    for group in sampled_groups(micro, 16, 8, seed=6):
+        for turn in itertools.chain.from_iterable(t.turns for t in group):
+            assert micro.end_ids[0] not in turn.tokens[:-1]
+            assert turn.truncated == (turn.tokens[-1] != micro.end_ids[0])
+
+
+def test_an_example_of_weight_and_kl_zero_has_no_gradient(micro: Policy) -> None:
+    turns = [turn for group in sampled_groups(micro, 4, 2, seed=7) for t in group for turn in t.turns]
+    assert float(gradient(micro, [Example(turn, 0.0, 0.0) for turn in turns]).abs().max()) == 0.0
+
+
+def test_chunks_of_the_vocabulary_change_nothing(micro_folder: Path) -> None:
+    whole, chunked = (HF(path=str(micro_folder), max_new_tokens=2, logits_bound=n).load("cpu") for n in (1 << 20, 12))
+    examples = Phase2(kl=0.1, advantage=LeaveOneOut()).credit(sampled_groups(whole, 6, 4, seed=8))
+    with torch.no_grad():
+        for a, b in zip(whole.model.parameters(), chunked.model.parameters(), strict=True):
+            a *= 1.1
+            b *= 1.1
+    assert distance(gradient(chunked, examples, 24), gradient(whole, examples, 24)) < 1e-5
+
+
+def test_micro_batches_change_nothing(micro_folder: Path) -> None:
+    whole, parts = (HF(path=str(micro_folder), max_new_tokens=2, microbatch_tokens=n).load("cpu") for n in (9999, 40))
+    examples = Phase2(kl=0.1, advantage=LeaveOneOut()).credit(sampled_groups(whole, 6, 4, seed=9))
+    assert distance(gradient(parts, examples, 24), gradient(whole, examples, 24)) < 1e-5
+
+
+def test_kl_estimators_agree_in_expectation_at_the_samplers_policy(micro_folder: Path) -> None:
+    """exact, k1 and k3 have one mean; the gradients of exact and k2 agree, k1's is 0 in expectation."""
+    values, slopes = {}, {}
+    for kl in ("exact", "k1", "k2", "k3"):
+        policy = HF(path=str(micro_folder), max_new_tokens=2, kl=kl).load("cpu")
+        torch.manual_seed(2)
+        with torch.no_grad():
+            for p in policy.model.parameters():
+                p += 0.02 * torch.randn_like(p)
+        context = tuple(policy.chat.opening([{"role": "user", "content": ASK}]))
+        turns = [Turn(context, (token,), "", UNGRADED) for token in range(len(policy.tokenizer))]
+        probability = [math.exp(x[0]) for x in policy.logprobs(turns)]
+        examples = [Example(turn, 0.0, p) for turn, p in zip(turns, probability, strict=True)]
+        stats = policy.accumulate(examples, 1.0)
+        values[kl] = sum(p * s.kl for p, s in zip(probability, stats, strict=True))
+        slopes[kl] = gradient(policy, examples)
+    assert values["k1"] == pytest.approx(values["exact"], rel=1e-3)
+    assert values["k3"] == pytest.approx(values["exact"], rel=1e-3)
+    assert torch.allclose(slopes["k2"], slopes["exact"], atol=1e-5)
+    assert float(slopes["k1"].norm()) < 1e-4 < float(slopes["exact"].norm())
+    assert float((slopes["k3"] - slopes["exact"]).norm()) > 1e-4
+
+
+def test_an_unknown_kl_estimator_names_the_nearest(micro_folder: Path) -> None:
+    with pytest.raises(ValueError, match="nearest: exact"):
+        HF(path=str(micro_folder), kl="exat").load("cpu")
+
+
+def test_no_bonus_is_no_bonus() -> None:
+    assert NoBonus()(0.0, 1.0) == 0.0
+
+
+def _plain_logprobs(policy: Policy, turn: Turn) -> list[float]:
+    """One turn, one forward of the model itself."""
+    ids = torch.tensor([[*turn.context, *turn.tokens]])
+    with torch.no_grad():
+        logp = policy.model(input_ids=ids).logits[0].log_softmax(-1)
+    begin = len(turn.context)
+    return [float(logp[begin + i - 1, token]) for i, token in enumerate(turn.tokens)]

@@ -1,0 +1,132 @@
+"""Sampling: the cache changes no token, rows are independent of their neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.policy import HF
+from harness.policy.engine import Policy
+from harness.policy.sampling import Sampler, draw
+
+TEXTS = ["a", "ab", "b", "aab", "ba", "bbbb"]
+
+
+@pytest.fixture(scope="module")
+def policy(micro_folder: Path) -> Policy:
+    return HF(path=str(micro_folder), max_new_tokens=6).load("cpu")
+
+
+def conversations(policy: Policy, texts: list[str], samples: int, seed: int = 0, temperature: float = 1.0):
+    session = policy.open([[{"role": "user", "content": text}] for text in texts], samples, seed, temperature)
+    first = session.reply()
+    session.ask(["b"] * len(first))
+    return first, session.reply()
+
+
+def test_reusing_the_cache_at_turn_two_changes_no_token(policy: Policy) -> None:
+    """Every second reply again, from its whole context in one fresh prefill, under the same uniforms."""
+    first, second = conversations(policy, TEXTS, samples=4)
+    uniform = torch.rand(len(first), 6, generator=torch.Generator().manual_seed(3))
+    session = policy.open([[{"role": "user", "content": text}] for text in TEXTS], 4, 0, 1.0)
+    session.reply()
+    session.ask(["b"] * len(first))
+    reused = session._samplers[0].reply(uniform, 1.0)
+    fresh = Sampler(policy.model, [turn.context for turn in second], 1, policy.end_ids, policy.pad_id)
+    for a, b in zip(reused, fresh.reply(uniform, 1.0), strict=True):
+        assert a.tokens == b.tokens
+        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
+
+
+def test_the_context_of_turn_two_extends_turn_one_token_by_token(policy: Policy) -> None:
+    for first, second in zip(*conversations(policy, TEXTS, samples=8), strict=True):
+        assert second.context[: len(first.context + first.tokens)] == first.context + first.tokens
+        rest = second.context[len(first.context + first.tokens) :]
+        end, user, assistant, b = 1, 2, 3, 5
+        closed = () if first.tokens[-1] == end else (end,)  # a truncated reply is closed by the template
+        assert rest == (*closed, user, b, end, assistant)
+
+
+def test_a_row_is_the_same_whatever_shares_its_batch(micro_folder: Path, policy: Policy) -> None:
+    together = conversations(policy, TEXTS, samples=4)
+    narrow = HF(path=str(micro_folder), max_new_tokens=6, sample_rows=4).load("cpu")
+    apart = conversations(narrow, TEXTS, samples=4)
+    for a, b in zip(together, apart, strict=True):
+        assert [turn.tokens for turn in a] == [turn.tokens for turn in b]
+
+
+def test_greedy_takes_the_likeliest_token(policy: Policy) -> None:
+    first, _ = conversations(policy, TEXTS, samples=1, temperature=0.0)
+    for turn in first:
+        ids = torch.tensor([[*turn.context, *turn.tokens]])
+        likeliest = policy.model(input_ids=ids).logits[0, len(turn.context) - 1 : -1].argmax(-1).tolist()
+        assert list(turn.tokens) == likeliest
+
+
+def test_draw_inverts_the_distribution() -> None:
+    logits = torch.tensor([[0.5, 0.25, 0.25]]).log().expand(4, 3)
+    token, logprob = draw(logits, torch.tensor([0.0, 0.4999, 0.5, 0.9999]), 1.0)
+    assert token.tolist() == [0, 0, 1, 2]
+    assert logprob.exp().tolist() == pytest.approx([0.5, 0.5, 0.25, 0.25])
+
+
+def test_samples_follow_the_models_distribution(policy: Policy) -> None:
+    session = policy.open([[{"role": "user", "content": "a"}]], 20_000, 0, 1.0)
+    replies = session.reply()
+    counts = torch.bincount(torch.tensor([turn.tokens[0] for turn in replies]), minlength=6) / len(replies)
+    ids = torch.tensor([policy.chat.opening([{"role": "user", "content": "a"}])])
+    expected = policy.model(input_ids=ids).logits[0, -1].softmax(-1)
+    assert torch.allclose(counts, expected, atol=0.015)
+
+
+def test_given_replies_are_read_like_sampled_ones(policy: Policy) -> None:
+    session = policy.open([[{"role": "user", "content": "a"}]] * 2, 1, 0, 1.0)
+    given = session.give(["ab", "b"])
+    session.ask(["b"] * 2)
+    second = session.reply()
+    assert [turn.by for turn in given] == ["given"] * 2
+    assert given[0].tokens == (4, 5, 1)
+    scored = policy.logprobs(second)
+    for turn, values in zip(second, scored, strict=True):
+        assert list(turn.logprobs) == pytest.approx(values, abs=1e-5)
+
+
+def test_a_tokenizer_without_chat_template_is_refused_by_name(micro_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "no_template"
+    shutil.copytree(micro_folder, folder)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match=r"no_template.*no chat template"):
+        HF(path=str(folder)).load("cpu")
+
+
+def test_a_model_that_cannot_be_had_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Nobody/Nothing.*--bind"):
+        HF(path="Nobody/Nothing").load("cpu")
+    with pytest.raises(ValueError, match="no complete Hugging Face model"):
+        HF(path=str(tmp_path)).load("cpu")
+    with pytest.raises(ValueError, match="nearest: arithmetic"):
+        HF(path="embedded:arithmetics").load("cpu")
+
+
+def test_saved_state_continues_exactly(micro_folder: Path, tmp_path: Path) -> None:
+    from harness.core import Example
+
+    def step(policy: Policy) -> None:
+        first, second = conversations(policy, TEXTS, samples=2, seed=1)
+        policy.step([Example(turn, 0.5 + turn.index, 0.1) for turn in first + second], 12)
+
+    a, b = (HF(path=str(micro_folder), max_new_tokens=6, lr=1e-2).load("cpu") for _ in range(2))
+    step(a)
+    a.save(tmp_path / "state")
+    step(a)
+    b.load(tmp_path / "state")
+    step(b)
+    for x, y in zip(a.model.parameters(), b.model.parameters(), strict=True):
+        assert torch.equal(x, y)
+    base = HF(path=str(micro_folder), max_new_tokens=6).load("cpu")
+    for x, y in zip(b.reference.model.parameters(), base.model.parameters(), strict=True):
+        assert torch.equal(x, y)  # the reference is the base model still
