@@ -20,7 +20,7 @@ import gin
 from harness import registry
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOTS: dict[str, Callable[..., Any]] = {}
+_roots: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # {name: (the object, gin's wrapper of it)}
 
 
 class ConfigError(ValueError):
@@ -44,8 +44,8 @@ def prepare(root: Callable[..., Any], name: str) -> dict[str, str]:
         )
     broken = registry.load_plugins()
     _expose()
-    if name not in ROOTS:
-        ROOTS[name] = gin.external_configurable(root, name=name)
+    if name not in _roots:
+        _roots[name] = root, gin.external_configurable(root, name=name)
     gin.add_config_file_search_path(str(ROOT))
     return broken
 
@@ -104,11 +104,12 @@ def _import_plugins(path: Path) -> None:
 def _explain(error: Exception) -> str:
     """Gin's message with the nearest existing name, on as few lines as it takes."""
     text = str(error).strip()
-    names = [f"{entry.kind}.{entry.name}" for entry in registry.entries()] + list(ROOTS)
+    names = [f"{entry.kind}.{entry.name}" for entry in registry.entries()] + list(_roots)
     if match := re.search(r"No configurable matching '?([\w./]+)'?", text):
         return f"{text}{registry.nearest(match[1], names)}"
     if match := re.search(r"[Cc]onfigurable '?([\w.]+)'? doesn't have a parameter named '?(\w+)'?", text):
-        build = next((e.build for e in registry.entries() if match[1].endswith(e.name)), ROOTS.get(match[1]))
+        builds = {entry.name: entry.build for entry in registry.entries()} | {k: v[0] for k, v in _roots.items()}
+        build = builds.get(match[1].rpartition(".")[2])
         known = _parameters(build) if build else []
         return f"{text}{registry.nearest(match[2], known)}; it has: {', '.join(known)}"
     return text
@@ -125,7 +126,7 @@ def build(root: str) -> Any:
         ConfigError: a required binding is missing, or an object refuses its parameters.
     """
     try:
-        return ROOTS[root]()
+        return _roots[root][1]()
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise ConfigError(str(error).strip()) from error
 

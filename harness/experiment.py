@@ -7,6 +7,7 @@ and the examples still to be fitted, nothing else.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import re
 import signal
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harness.core import Budget, Example, Method, Phase, Task, Turn, Verdict
+from harness.core import Budget, Example, Method, Phase, Problem, Task, Trajectory, Turn, Verdict
 from harness.dialogue import Dialogue
 from harness.evaluate import evaluate, whole
 from harness.monitors import BonusFarming, of_examples, of_groups
@@ -80,8 +81,10 @@ class Experiment:
             raise ValueError(f"run.name {self.name!r} is no folder name: letters, digits, and . _ + - only")
         if self.attempts < 1 or self.checkpoint_every < 1:
             raise ValueError("run.attempts and run.checkpoint_every must be at least 1")
-        self.phases()
-        trains = bool(self.phases())
+        trains = False
+        for phase in self.phases():
+            trains = True
+            _rehearse(phase, self.budget)
         for task in self.evaluated:
             _require(task, "test")
         if trains:
@@ -121,6 +124,31 @@ class Experiment:
                 f"the budget has {self.budget.steps}: rows would not be comparable"
             )
         return phases
+
+
+def _rehearse(phase: Phase, budget: Budget) -> None:
+    """Runs a phase's credit on a small made-up batch, so that what it cannot work with is known before hours of work.
+
+    Raises:
+        ValueError: naming the phase.
+    """
+
+    def turn(problem: int, sample: int, index: int) -> Turn:
+        right = (problem + sample + index) % 2 == 0
+        return Turn((0,), (0,), "", Verdict(float(right), right), index=index, logprobs=(0.0,))
+
+    problem = Problem("rehearsal", "", "", solution="")
+    groups = [
+        [Trajectory(problem, tuple(turn(p, s, i) for i in range(phase.turns))) for s in range(budget.samples)]
+        for p in range(min(2, budget.problems))
+    ]
+    try:
+        examples = phase.credit(groups)
+    except Exception as error:  # the method may be a stranger's and raise anything
+        raise ValueError(f"phase {phase.name!r} cannot use this budget: {error}") from error
+    for example in examples:
+        if not all(map(math.isfinite, (example.weight, example.kl))):
+            raise ValueError(f"phase {phase.name!r} gave an example that is no finite number: {example}")
 
 
 def _require(task: Task, part: Literal["train", "test"]) -> None:

@@ -6,7 +6,6 @@ Not covered: encoder-decoder models and models without an attention cache.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -262,10 +262,11 @@ def _pretrained(auto: Any, spec: HF, **options: Any) -> Any:
     local = os.path.isdir(spec.folder)
     try:
         return auto.from_pretrained(spec.folder, revision=None if local else spec.revision, **options)
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
         if local:
-            raise ValueError(f"the folder {spec.folder!r} holds no complete Hugging Face model: {error}") from error
+            raise ValueError(f"the folder {spec.folder!r} holds no complete Hugging Face model: {reason}") from error
         raise ValueError(
-            f"cannot load the model {spec.folder!r}: no such folder here, and the hub did not give it ({error}). "
-            "Name a local folder: --bind \"policy.hf.path = '/path/to/model'\""
+            f"cannot load the model {spec.folder!r}: no such folder here, and the hub did not give it ({reason}). "
+            "To use a local copy: --bind \"hf.path = '/path/to/model'\""
         ) from error

@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch", type=int, default=256, help="corpus lines per step")
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--init", type=float, default=0.08, help="standard deviation of the initial weights")
+    parser.add_argument("--rope-theta", type=float, default=100.0, help="short texts want short wavelengths")
     parser.add_argument("--seed", type=int, default=0)
     for item in dataclasses.fields(Mix):
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=float, default=item.default)
@@ -90,6 +92,8 @@ def main() -> None:
         num_key_value_heads=4,
         max_position_embeddings=256,
         tie_word_embeddings=True,
+        initializer_range=args.init,
+        rope_parameters={"rope_type": "default", "rope_theta": args.rope_theta},
         pad_token_id=SPECIAL.index("<|pad|>"),
         bos_token_id=None,
         eos_token_id=SPECIAL.index("<|end|>"),

@@ -108,7 +108,7 @@ def test_a_model_that_cannot_be_had_says_how_to_go_on(tmp_path: Path) -> None:
         HF(path="Nobody/Nothing").load("cpu")
     with pytest.raises(ValueError, match="no complete Hugging Face model"):
         HF(path=str(tmp_path)).load("cpu")
-    with pytest.raises(ValueError, match="nearest: arithmetic"):
+    with pytest.raises(ValueError, match="no embedded model 'arithmetics'"):
         HF(path="embedded:arithmetics").load("cpu")
 
 

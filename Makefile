@@ -1,0 +1,48 @@
+# `make run` and `make test` build their own environment in .venv/ and use it again while it is up to date.
+.DELETE_ON_ERROR:
+.PHONY: run test lint unit bench clean
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+OUT ?= results/runs
+
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+# The main job: SCoRe on the embedded model and task. Goes on where an interrupted one stopped.
+run: $(VENV)/.runs
+	$(BIN)/python -m harness.run --gin gin/score_full.gin --out $(OUT) --resume
+
+# Everything CI checks; offline once the environment stands.
+test: lint unit
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+unit: export HF_HUB_OFFLINE = 1
+unit: export HF_DATASETS_OFFLINE = 1
+unit: export HF_EVALUATE_OFFLINE = 1
+unit: export OMP_NUM_THREADS = 1
+unit: $(VENV)/.tests
+	$(BIN)/python -m pytest
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.runs: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e '.[dev,peft]'
+	touch $@ $(VENV)/.runs
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,120 @@
+"""Gin at the door: clear errors, and an operative config that runs again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.experiment import Experiment
+
+ROOT = config.ROOT
+
+
+@pytest.fixture(autouse=True)
+def _prepared() -> None:
+    config.prepare(Experiment, "run")
+
+
+def build(*bindings: str, file: str = "gin/score_full.gin") -> Experiment:
+    config.parse([file], list(bindings))
+    return config.build("run")
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("run.sed = 1", "nearest: seed"),
+        ("score_phase2.bonuss = 1", "nearest: bonus"),
+        ("run.method = @method.scor()", "scor"),
+        ("scoree.parts = []", "nearest: method.score"),
+        ("run.seed = ", "Unable to parse"),
+        ("run.steps = 'many'", "run.steps|budget.steps"),
+        ("run.steps = -1", "steps"),
+        ("run.samples = 0", "samples"),
+        ("run.problems = 1000000", "more than the 20000 training problems"),
+        ("run.name = 'a/b'", "no folder name"),
+        ("arithmetic.test_size = 0", "test_size"),
+        ("ADVANTAGE = @advantage.leave_one_out()\nrun.samples = 1", "at least 2 samples"),
+        ("run.eval_tasks = [@task.arithmetic(), @task.arithmetic()]", "two tasks of one name"),
+    ],
+)
+def test_a_wrong_binding_gives_one_clear_error(binding: str, message: str) -> None:
+    with pytest.raises(config.ConfigError, match=message):
+        build(binding)
+
+
+def test_a_missing_file_names_the_nearest() -> None:
+    with pytest.raises(config.ConfigError, match=r"score_ful.gin.*nearest: gin/score_full.gin"):
+        config.parse(["gin/score_ful.gin"], [])
+
+
+def test_a_missing_required_binding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.gin").write_text("run.name = 'x'\n")
+    config.parse([str(tmp_path / "x.gin")], [])
+    with pytest.raises(config.ConfigError, match="method"):
+        config.build("run")
+
+
+def test_the_operative_config_runs_again_and_is_a_fixed_point(tmp_path: Path) -> None:
+    first = build("run.seed = 3", "progress.alpha = 5.0")
+    text = config.operative()
+    (tmp_path / "config.gin").write_text(text)
+    second = build(file=str(tmp_path / "config.gin"))
+    assert second == first
+    assert config.operative() == text
+    assert config.lines(text)["run.seed"] == "3"
+    assert config.lines(text)["score_phase1.turns"] == "2"  # defaults are listed as well
+
+
+def test_a_gin_file_may_sit_anywhere_and_import_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_plugin.py").write_text(
+        "from harness import register\n"
+        "@register('bonus', 'twice')\n"
+        "def twice():\n    '''Twice.'''\n    return lambda before, reward: 2 * reward\n"
+    )
+    (tmp_path / "mine.gin").write_text(
+        "import my_plugin\ninclude 'gin/score_full.gin'\nscore_phase2.bonus = @bonus.twice()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    experiment = build(file="mine.gin")
+    assert experiment.phases()[1].name == "2_phase2"
+    text = config.operative()
+    assert "import my_plugin" in text
+    (tmp_path / "again.gin").write_text(text)
+    build(file="again.gin")
+
+
+def test_a_broken_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_plugin.py").write_text("1 / 0\n")
+    (tmp_path / "mine.gin").write_text("import broken_plugin\ninclude 'gin/score_full.gin'\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(config.ConfigError, match=r"broken_plugin.*ZeroDivisionError"):
+        config.parse(["mine.gin"], [])
+
+
+def test_differences_name_the_bindings() -> None:
+    assert config.differences("a = 1\nb = 2\n", "a = 1\nb = 3\nc = 4\n") == ["b: 2 -> 3", "c: not set -> 4"]
+
+
+def test_the_gin_folder_is_no_package() -> None:
+    assert not (ROOT / "gin" / "__init__.py").exists()
+
+
+def test_every_row_file_builds_under_its_own_name() -> None:
+    for path in sorted((ROOT / "gin").glob("*.gin")):
+        experiment = build(file=str(path))
+        assert experiment.name == path.stem
+
+
+@pytest.mark.parametrize("name", ["score_no_phase1", "score_no_shaping"])
+def test_an_ablation_is_one_include_one_name_and_at_most_two_bindings(name: str) -> None:
+    lines = [
+        line
+        for line in (ROOT / "gin" / f"{name}.gin").read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    assert lines[0] == "include 'gin/score_full.gin'"
+    assert lines[1] == f"run.name = '{name}'"
+    assert 1 <= len(lines[2:]) <= 2
