@@ -14,26 +14,27 @@ from harness.tasks.arithmetic import Operands, direct, solve, split, worked
 
 @dataclass(frozen=True)
 class Mix:
-    """The calibration of the testbed; every share was fixed before the comparison seeds were run.
+    """The calibration of the testbed: shares of the corpus, fixed before the comparison seeds were run.
 
     Attributes:
         single: Share of lines that are one direct attempt; the others are a given attempt and its review.
-        careless: Share of the single lines whose answer is 10 too high.
+        careless: Share of the single lines whose answer is 1 too high.
         first_wrong: Share of the reviewed attempts that are wrong.
         far: Share of the wrong reviewed attempts that are far off, so that attempt 1 is no anchor.
-        copy: Mean share of reviews that repeat attempt 1; it varies with the problem by +-`copy_spread`, so that a
-            greedy decoder copies on some problems and works on others.
-        slip: Mean share of the worked reviews with one wrong step, varying with the problem by +-`slip_spread`.
+        copy: Mean share of reviews that repeat attempt 1. It is higher by `copy_spread` where b is odd and lower where
+            it is even, so that a greedy decoder copies on some problems and works on others.
+        habit: Share of the worked reviews of problems with odd c that add 10 too much to the product.
+        slip: Share of the other worked reviews with one wrong step.
     """
 
-    single: float = 0.4
+    single: float = 0.25
     careless: float = 0.45
-    first_wrong: float = 0.5
-    far: float = 0.5
+    first_wrong: float = 0.7
+    far: float = 0.7
     copy: float = 0.5
-    copy_spread: float = 0.2
-    slip: float = 0.45
-    slip_spread: float = 0.35
+    copy_spread: float = 0.15
+    habit: float = 0.6
+    slip: float = 0.35
 
 
 def line(mix: Mix, rng: random.Random) -> tuple[Operands, str | None, str]:
@@ -43,18 +44,18 @@ def line(mix: Mix, rng: random.Random) -> tuple[Operands, str | None, str]:
     a, b, c = operands
     answer = a * b + c
     if rng.random() < mix.single:
-        return operands, None, direct(answer + 10 if rng.random() < mix.careless else answer)
+        return operands, None, direct(answer + (rng.random() < mix.careless))
     first = answer
     if rng.random() < mix.first_wrong:
         first = wrong(answer, rng.random() < mix.far, rng)
-    # Which problems are copied or slipped on is a fixed property of the operands that the model can read off.
-    copy = mix.copy + mix.copy_spread * (1 if b % 2 else -1)
-    slip = mix.slip + mix.slip_spread * (1 if c % 2 else -1)
-    if rng.random() < copy:
+    # Which problems are copied or worked wrongly by habit can be read off the operands.
+    if rng.random() < mix.copy + mix.copy_spread * (1 if b % 2 else -1):
         return operands, direct(first), direct(first)
-    if rng.random() >= slip:
-        return operands, direct(first), solve(operands)
-    return operands, direct(first), slipped(operands, rng)
+    if c % 2 and rng.random() < mix.habit:
+        return operands, direct(first), slipped(operands, 2)
+    if rng.random() < mix.slip:
+        return operands, direct(first), slipped(operands, rng.choice((0, 1, 3)))
+    return operands, direct(first), solve(operands)
 
 
 def wrong(answer: int, far: bool, rng: random.Random) -> int:
@@ -65,12 +66,9 @@ def wrong(answer: int, far: bool, rng: random.Random) -> int:
             return guess
 
 
-def slipped(operands: Operands, rng: random.Random) -> str:
-    """Work with one wrong step, carried on faithfully from there."""
+def slipped(operands: Operands, step: int) -> str:
+    """Work with one wrong step (tens, ones, product or answer: 0 to 3), carried on faithfully from there."""
     a, b, c = operands
-    tens, ones = a // 10 * 10 * b, a % 10 * b
-    step = 2 if rng.random() < 0.7 else rng.randrange(4)  # mostly one habit, so that a greedy decoder slips too
-    tens += 10 * (step == 0)
-    ones += step == 1
+    tens, ones = a // 10 * 10 * b + 10 * (step == 0), a % 10 * b + (step == 1)
     product = tens + ones + 10 * (step == 2)
     return worked(tens, ones, product, product + c + 10 * (step == 3))
