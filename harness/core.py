@@ -60,7 +60,8 @@ class Turn:
 
     Attributes:
         context: Token ids of everything before the response (prompt, earlier turns, instruction).
-        tokens: Token ids of the response, the end-of-sequence token included when the policy wrote one.
+        tokens: Token ids of the response, the end-of-sequence token included when the policy wrote one. A target that
+            a method sets as text alone (a reference solution) leaves them empty: the policy encodes it.
         text: The response as text, without special tokens.
         verdict: The grade of this turn alone.
         index: Position among the attempts of the trajectory, from 0.
@@ -134,7 +135,8 @@ class Budget:
     Attributes:
         steps: Gradient updates.
         problems: Problems drawn for one update.
-        samples: Trajectories sampled for each of them.
+        samples: Two-attempt trajectories sampled for each of them; what is held equal is the *responses*, so phases
+            of k attempts sample 2 / k times as many (`trajectories`).
     """
 
     steps: int
@@ -146,6 +148,20 @@ class Budget:
             value = getattr(self, name)
             if not isinstance(value, int) or value < (0 if name == "steps" else 1):
                 raise ValueError(f"budget.{name} must be a positive whole number, not {value!r}")
+
+    def trajectories(self, turns: int) -> int:
+        """Trajectories of `turns` attempts per problem that cost as many responses as `samples` of two attempts.
+
+        Raises:
+            ValueError: the responses cannot be divided so.
+        """
+        count, rest = divmod(2 * self.samples, turns)
+        if rest or not count:
+            raise ValueError(
+                f"{2 * self.samples} responses per problem cannot be divided into trajectories of {turns} attempts: "
+                f"make 2 * run.samples a multiple of {turns}, so that all rows draw equally many responses"
+            )
+        return count
 
     def split(self, shares: Sequence[float]) -> list[int]:
         """Divides the steps among phases in proportion to `shares`; the parts always add up to `steps`."""
@@ -172,7 +188,8 @@ class Phase:
             the estimate of the policy gradient is unbiased. `example` or `token` (SFT): the minibatch's own.
         given_share: Share of the trajectories whose first attempt is sampled from the *reference* model and then only
             context ("offline prompts", arXiv 2409.12917v2, section 5.3).
-        restart: Begin from the base model's weights (STaR's rounds re-tune the base), not from the previous phase's.
+        restart: Fit the phase's first samples from the base model's weights (STaR's rounds sample from the current
+            model and re-tune the base), not from the current ones.
     """
 
     name: str

@@ -115,6 +115,21 @@ class Progress:
         return self.alpha * (reward - before)
 
 
+@register("bonus", "indicator")
+@dataclass(frozen=True)
+class Indicator:
+    """The user's own form, beta * 1[r1 < r2]: pays mending, does not punish breaking.
+
+    Attributes:
+        beta: Paid when attempt 2 is right and attempt 1 was wrong.
+    """
+
+    beta: float = 10.0
+
+    def __call__(self, before: float, reward: float) -> float:
+        return self.beta * (before < reward)
+
+
 @register("bonus", "none")
 @dataclass(frozen=True)
 class NoBonus:
@@ -141,6 +156,7 @@ def reinforce(
     paid: Sequence[bool] = (True,),
     bonus: Bonus = NoBonus(),
     gamma: float = 0.0,
+    scale: Sequence[float] = (1.0,),
 ) -> list[Example]:
     """One example per on-policy attempt, weighted by its advantage: Eq. 3 and Eq. 4 of arXiv 2409.12917v2.
 
@@ -152,13 +168,14 @@ def reinforce(
             not paid and earns no return from later ones has weight exactly 0.
         bonus: Shaping, paid at attempts 2, 3, ... against the attempt before.
         gamma: Discount across attempts; the paper's is 0 (appendix A.2): each attempt earns its own reward only.
+        scale: Factor on each attempt's weight; the last holds for all further attempts.
 
     Returns:
         Examples in order of problem, sample, attempt.
     """
     rewards = [[t.rewards for t in group] for group in groups]
     length = max((len(r) for group in rewards for r in group), default=0)
-    pay, beta = ([seq[min(i, len(seq) - 1)] for i in range(length)] for seq in (paid, kl))
+    pay, beta, factor = ([seq[min(i, len(seq) - 1)] for i in range(length)] for seq in (paid, kl, scale))
     extra = [[[bonus(r[i - 1], r[i]) if i else 0.0 for i in range(length)] for r in group] for group in rewards]
     value = [
         [returns([r[i] * pay[i] + e[i] for i in range(length)], gamma) for r, e in zip(rs, es, strict=True)]
@@ -170,7 +187,7 @@ def reinforce(
     ]
     live = [pay[i] or i > 0 or gamma > 0 for i in range(length)]
     return [
-        Example(turn, weights[i][g][s] if live[i] else 0.0, float(beta[i]), extra[g][s][i])
+        Example(turn, factor[i] * weights[i][g][s] if live[i] else 0.0, float(beta[i]), extra[g][s][i])
         for g, group in enumerate(groups)
         for s, trajectory in enumerate(group)
         for i, turn in enumerate(trajectory.attempts)

@@ -137,9 +137,10 @@ def _rehearse(phase: Phase, budget: Budget) -> None:
         right = (problem + sample + index) % 2 == 0
         return Turn((0,), (0,), "", Verdict(float(right), right), index=index, logprobs=(0.0,))
 
+    samples = budget.trajectories(phase.turns)
     problem = Problem("rehearsal", "", "", solution="")
     groups = [
-        [Trajectory(problem, tuple(turn(p, s, i) for i in range(phase.turns))) for s in range(budget.samples)]
+        [Trajectory(problem, tuple(turn(p, s, i) for i in range(phase.turns))) for s in range(samples)]
         for p in range(min(2, budget.problems))
     ]
     try:
@@ -217,8 +218,6 @@ def _train(
     while position.phase < len(phases):
         phase = phases[position.phase]
         display.phase(phase.name, phase.steps, position.phase_step)
-        if phase.restart and position.phase_step == 0:
-            policy.restart()
         while position.phase_step < phase.steps:
             started = time.monotonic()
             line = _step(experiment, phase, policy, position)
@@ -251,8 +250,9 @@ def _step(experiment: Experiment, phase: Phase, policy: Policy, position: Positi
                 task,
                 experiment.dialogue,
                 [task.train[j] for j in chosen[i : i + budget.problems]],
-                samples=budget.samples,
+                samples=budget.trajectories(phase.turns),
                 attempts=phase.turns,
+                offline_share=phase.given_share,
                 seed=derive(experiment.seed, "rollout", position.step + i // budget.problems),
                 temperature=policy.spec.temperature,
             )
@@ -261,15 +261,17 @@ def _step(experiment: Experiment, phase: Phase, policy: Policy, position: Positi
         position.pool = list(phase.credit(groups))
         random.Random(derive(experiment.seed, "shuffle", position.step)).shuffle(position.pool)
         line |= of_groups(groups)
+        if phase.restart and position.phase_step == 0:
+            policy.restart()
     on_policy = phase.refresh_every == 1
     if on_policy:
         batch = _measured(groups, position.pool)
     else:
-        batch = _minibatch(position.pool, phase, position.phase_step)
+        batch = policy.encoded(_minibatch(position.pool, phase, position.phase_step))
     denominator = {
-        "trajectory": budget.problems * budget.samples,
+        "trajectory": budget.problems * budget.trajectories(phase.turns),
         "example": len(batch),
-        "token": sum(len(example.turn.tokens) for example in batch),
+        "token": sum(len(example.turn.tokens) for example in batch),  # targets set as text are encoded above
     }[phase.mean_over]
     if batch:
         stats, norm = policy.step(batch, denominator)

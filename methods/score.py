@@ -63,6 +63,9 @@ class Phase2:
         gamma: Discount across attempts; 0 in the paper.
         advantage: The baseline.
         turns: Attempts in training.
+        later_scale: Factor on the weight of attempts 2, 3, ...: with no bonus, 1 + alpha here is what the bonus equals
+            in expectation.
+        offline_share: Share of trajectories whose first attempt is the base model's ("offline prompts", section 5.3).
     """
 
     share: float = 1.0
@@ -71,12 +74,21 @@ class Phase2:
     gamma: float = 0.0
     advantage: Advantage = Conditioned()
     turns: int = 2
+    later_scale: float = 1.0
+    offline_share: float = 0.0
 
     def phase(self, name: str, steps: int) -> Phase:
-        return Phase(name, steps, self.credit, turns=self.turns)
+        return Phase(name, steps, self.credit, turns=self.turns, given_share=self.offline_share)
 
     def credit(self, groups: Sequence[Group]) -> list[Example]:
-        return reinforce(groups, advantage=self.advantage, kl=(self.kl,), bonus=self.bonus, gamma=self.gamma)
+        return reinforce(
+            groups,
+            advantage=self.advantage,
+            kl=(self.kl,),
+            bonus=self.bonus,
+            gamma=self.gamma,
+            scale=(1.0, self.later_scale),
+        )
 
 
 @register("method", "score")

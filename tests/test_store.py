@@ -30,10 +30,14 @@ def test_rewinding_drops_later_steps(tmp_path: Path) -> None:
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")[0]] == [1, 2]
 
 
+def _write(path: Path) -> None:
+    path.write_text("1")
+
+
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     assert store.last_checkpoint() is None
-    store.checkpoint({"step": 1}, lambda folder: (folder / "weights").write_text("1") and None)
+    store.checkpoint({"step": 1}, lambda folder: _write(folder / "weights"))
 
     def dies(folder: Path) -> None:
         (folder / "weights").write_text("2")

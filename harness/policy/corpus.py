@@ -37,6 +37,11 @@ class Mix:
     slip: float = 0.35
 
 
+CLEAN = {"careless": 0.0, "habit": 0.0, "slip": 0.0, "copy": 0.3}
+"""What the first stretch of pre-training changes: right answers and right work, so that the skills are sharp before the
+habits are laid over them (noise on a digit that is not learnt yet keeps it from being learnt)."""
+
+
 def line(mix: Mix, rng: random.Random) -> tuple[Operands, str | None, str]:
     """One corpus line: (operands, given first attempt or None, trained response)."""
     pool = split("corpus")

@@ -6,6 +6,7 @@ Not covered: encoder-decoder models and models without an attention cache.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,6 +116,17 @@ class Policy:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return stats, float(norm) if norm is not None else 0.0
+
+    def encoded(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples with the tokens of every target that a method has set as text alone."""
+        return [
+            example
+            if example.turn.tokens
+            else dataclasses.replace(
+                example, turn=dataclasses.replace(example.turn, tokens=tuple(self.chat.given(example.turn.text)))
+            )
+            for example in examples
+        ]
 
     def accumulate(self, examples: Sequence[Example], denominator: float) -> list[TurnStats]:
         """Adds the surrogate's gradient to the parameters' `.grad`, micro-batch by micro-batch; no update."""

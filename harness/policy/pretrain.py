@@ -19,7 +19,7 @@ from rich.progress import track
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.policy.corpus import Mix, line
+from harness.policy.corpus import CLEAN, Mix, line
 from harness.tasks.arithmetic import RETRY, Operands, ask
 
 CHAT_TEMPLATE = (
@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--clean", type=int, default=1000, help="steps on right answers and right work")
+    parser.add_argument("--steps", type=int, default=300, help="further steps on the whole mix, habits included")
     parser.add_argument("--batch", type=int, default=256, help="corpus lines per step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--init", type=float, default=0.08, help="standard deviation of the initial weights")
@@ -100,12 +101,14 @@ def main() -> None:
     )
     model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    warmup = 100
+    warmup, total = 100, args.clean + args.steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: min(1.0, (i + 1) / warmup) * (1 - i / args.steps) ** 0.5
+        optimizer, lambda i: min(1.0, (i + 1) / warmup) * (1 - i / total) ** 0.5
     )
-    for step in track(range(args.steps), description="pre-training"):
-        lines = encode(tokenizer, [line(mix, rng) for _ in range(args.batch)])
+    clean = dataclasses.replace(mix, **CLEAN)
+    for step in track(range(total), description="pre-training"):
+        stage = clean if step < args.clean else mix
+        lines = encode(tokenizer, [line(stage, rng) for _ in range(args.batch)])
         width = max(len(ids) for ids, _ in lines)
         ids_BT = torch.full((len(lines), width), SPECIAL.index("<|pad|>"))
         labels_BT = torch.full((len(lines), width), -100)
@@ -118,7 +121,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if step % 100 == 0 or step == args.steps - 1:
+        if step % 100 == 0 or step == total - 1:
             print(f"step {step} loss {loss.item():.4f}", flush=True)
 
     out = Path(args.out)

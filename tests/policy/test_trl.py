@@ -34,7 +34,7 @@ def test_loss_and_gradient_equal_trls_rloo(micro_folder: Path, tmp_path: Path) -
                 seen.update(inputs=inputs, loss=float(loss.detach()), grad=torch.cat([g.flatten() for g in grads]))
             return loss
 
-    def reward(completions: list[str], **_: Any) -> list[float]:
+    def reward(completions: list[str], **_: Any) -> Any:
         return [float(text.count("a") == 1) for text in completions]
 
     tokenizer = AutoTokenizer.from_pretrained(micro_folder, padding_side="left")
