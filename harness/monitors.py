@@ -89,6 +89,8 @@ def _advantage_variances(groups: Sequence[Group], examples: Mapping[int, Example
             return {}
         returns.append([turn.verdict.reward + examples[id(turn)].bonus for _, turn in second])
         known.append([t.rewards[:1] for t, _ in second])
+    if not returns:
+        return {}
     found = {}
     for entry in registry.entries("advantage"):
         advantage = entry.build()

@@ -108,13 +108,36 @@ def test_every_row_file_builds_under_its_own_name() -> None:
         assert experiment.name == path.stem
 
 
-@pytest.mark.parametrize("name", ["score_no_phase1", "score_no_shaping"])
+def _lines(name: str) -> list[str]:
+    text = (ROOT / "gin" / f"{name}.gin").read_text()
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+ROWS = sorted(path.stem for path in (ROOT / "gin").glob("*.gin"))
+CHILDREN = [name for name in ROWS if _lines(name)[0] not in ("include 'gin/base.gin'", "run.name = 'base'")]
+
+
+@pytest.mark.parametrize("name", CHILDREN)
 def test_an_ablation_is_one_include_one_name_and_at_most_two_bindings(name: str) -> None:
-    lines = [
-        line
-        for line in (ROOT / "gin" / f"{name}.gin").read_text().splitlines()
-        if line.strip() and not line.startswith("#")
-    ]
-    assert lines[0] == "include 'gin/score_full.gin'"
+    lines = _lines(name)
+    parent = lines[0].partition("'gin/")[2].removesuffix(".gin'")
+    assert lines[0] == f"include 'gin/{parent}.gin'"
     assert lines[1] == f"run.name = '{name}'"
     assert 1 <= len(lines[2:]) <= 2
+    build(file=f"gin/{parent}.gin")
+    before = config.operative()
+    build(file=f"gin/{name}.gin")
+    changed = {d.partition(":")[0] for d in config.differences(before, config.operative())}
+    assert {line.partition(" = ")[0] for line in lines[1:]} <= changed
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_trained_row_spends_the_same_budget(name: str) -> None:
+    experiment = build(file=f"gin/{name}.gin")
+    phases, budget = experiment.phases(), experiment.budget
+    if not phases:
+        assert name == "base"
+        return
+    assert sum(phase.steps for phase in phases) == budget.steps
+    responses = {budget.problems * budget.trajectories(phase.turns) * phase.turns for phase in phases}
+    assert responses == {budget.problems * budget.samples * 2}

@@ -76,4 +76,4 @@ def slipped(operands: Operands, step: int) -> str:
     a, b, c = operands
     tens, ones = a // 10 * 10 * b + 10 * (step == 0), a % 10 * b + (step == 1)
     product = tens + ones + 10 * (step == 2)
-    return worked(tens, ones, product, product + c + 10 * (step == 3))
+    return worked(tens, ones, c, product, product + c + 10 * (step == 3))
