@@ -17,6 +17,7 @@ lengths).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -216,11 +217,12 @@ def tabulate(records: Iterable[Record]) -> Table:
     )
 
 
-def summarize(records: Iterable[Record] | Table) -> dict[str, Any]:
+def summarize(records: Iterable[Record] | Table, values: Mapping[str, Floats] | None = None) -> dict[str, Any]:
     """Every metric of one evaluation.
 
     Args:
         records: The records of one (run, when, task, temperature), in any order, or their `tabulate`d form.
+        values: `Table.values` of every quantity, where the caller has them already.
 
     Returns:
         A plain dict (JSON-ready). Rates are fractions in [0, 1], counts are integers over records, token numbers are
@@ -269,7 +271,8 @@ def summarize(records: Iterable[Record] | Table) -> dict[str, Any]:
         "break_rate": _ratio(broken, int(first.sum())) if two else None,
     }
     for quantity in ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged"):
-        summary[quantity] = rate(table.column(quantity)) if two else None
+        per_problem = values[quantity] if values else table.values(quantity)
+        summary[quantity] = float(per_problem.mean()) if two else None
     statuses = np.asarray(table.status, dtype=object).T
     for status in STATUSES:
         hit = statuses == status
@@ -334,7 +337,7 @@ def majority_curve(
         votes: [P, n] answer codes per problem, -1 for no answer (`Table.pools`).
         right: [P, n] whether each sample is correct.
         k: Votes per problem, 1 <= k <= n.
-        subsets: Random subsets averaged over; k = 1 and k = n are exact and need none.
+        subsets: Random subsets averaged over; where there are no more than that, all of them are (an exact value).
         seed: Of the subsets' generator; equal arguments give equal bits.
 
     Returns:
@@ -351,6 +354,9 @@ def majority_curve(
         return _vote(votes, grades)
     if k == 1:
         return np.where(votes >= 0, grades, 0.0).mean(axis=1)
+    if math.comb(size, k) <= subsets:
+        picks = list(itertools.combinations(range(size), k))
+        return np.mean([_vote(votes[:, pick], grades[:, pick]) for pick in picks], axis=0)
     rng = np.random.default_rng(seed)
     total = np.zeros(len(votes))
     for _ in range(subsets):
@@ -361,13 +367,15 @@ def majority_curve(
 
 def _vote(votes: NDArray[np.intp], grades: Floats) -> Floats:
     """[P, k] codes and grades -> [P] expected grade of the most voted answer (uniform over tied answers)."""
-    same = (votes[:, :, None] == votes[:, None, :]) & (votes >= 0)[:, :, None]
-    support = same.sum(axis=2)  # votes for the answer of each ballot, 0 for abstentions
-    top = support.max(axis=1, keepdims=True, initial=0)
-    # A winning answer holds `top` ballots, so each of them carries 1/top of that answer's share of the tie.
-    winning = (support == top) & (support > 0)
-    ballots = winning.sum(axis=1)
-    return np.where(winning, grades, 0.0).sum(axis=1) / np.maximum(ballots, 1)
+    rows, width = len(votes), int(votes.max(initial=0)) + 1
+    cast = votes >= 0
+    slots = (votes + np.arange(rows)[:, None] * width)[cast]
+    ballots = np.bincount(slots, minlength=rows * width).reshape(rows, width)
+    graded = np.bincount(slots, weights=grades[cast], minlength=rows * width).reshape(rows, width)
+    top = ballots.max(axis=1, keepdims=True)
+    winners = (ballots == top) & (top > 0)
+    share = np.where(winners, graded / np.maximum(ballots, 1), 0.0).sum(axis=1)
+    return share / np.maximum(winners.sum(axis=1), 1)
 
 
 def _codes(answers: Sequence[Hashable | None]) -> list[int]:
