@@ -2,7 +2,8 @@
 
 The reading side of docs/results_format.md; it shares no code with the writing side, only the format. Nothing here
 raises for what a folder holds: a missing file, a truncated last line, an unfinished or failed run becomes a `Trouble`
-with the folder's path. `run.json` is asked what a run *was* (versions, status, budget), never for a number.
+with the folder's path (above 300 lines because of that). `run.json` is asked what a run *was* (versions, status,
+budget), never for a number.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Run:
         return str(self.info.get("task_version", "")) if task == self.task else ""
 
     def grader(self, task: str) -> str:
-        """What graded a task: run.json's `graders`, else the `verifier` bindings of config.gin, '' when neither says."""
+        """What graded a task: run.json's `graders`, else the `verifier` bindings of config.gin, else ''."""
         graders = self.info.get("graders")
         if isinstance(graders, Mapping):
             return str(graders.get(task, ""))
@@ -197,7 +198,7 @@ def read_run(
         return None, [Trouble(label, "; ".join(bad))]
     _lines(path / "metrics.jsonl", notes := [], check=True)
     troubles = [Trouble(label, note, left_out=False) for note in notes]
-    task, policy, name = (path.parts[-4:-1] if len(path.parts) >= 4 else ("", "", path.parent.name))
+    task, policy, name = path.parts[-4:-1] if len(path.parts) >= 4 else ("", "", path.parent.name)
     return Run(path, label, task, policy, name, _seed(path.name) or 0, info, evaluations), troubles
 
 

@@ -46,8 +46,8 @@ def trajectory(
 
 
 def records(
-    rates: Sequence[float], seed: int, *, when: str = "after", problems: int = 60, samples: int = 0, turns: int = 2,
-    task: str = TASK, split: str = "test", given: bool = False,
+    rates: Sequence[float], seed: int | str, *, when: str = "after", problems: int = 60, samples: int = 0,
+    turns: int = 2, task: str = TASK, split: str = "test", given: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Greedy records, or with `samples` that many at temperature 0.7."""
     rng, rows = random.Random(f"{seed} {when} {split} {samples} {given}"), []

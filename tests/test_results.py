@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from harness import results
-
 import synthetic
+
+from harness import results
 
 
 def test_a_suite_is_read_in_order_with_every_evaluation(tmp_path):
