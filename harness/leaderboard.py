@@ -223,7 +223,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
         seeds=tuple(run.seed for run in runs),
         trained=trained,
         values=values,
-        cells={q: _interval(q, v, evaluations, trained) for q, v in values.items() if not np.isnan(v).any()},
+        cells=_intervals({q: v for q, v in values.items() if not np.isnan(v).any()}, evaluations, trained),
         rates=_means([e.summary for e in evaluations]),
         p=stats.paired_test(values["delta"], seeds_vary=trained) if turns > 1 else None,
         budget=_budget(runs),
@@ -264,22 +264,23 @@ def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
     return same and "majority_2" in evaluation.values and evaluation.problems == greedy.problems
 
 
-def _interval(quantity: str, values: NDArray[Any], evaluations: list[Evaluation], trained: bool) -> Interval:
+def _intervals(
+    values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool
+) -> dict[str, Interval]:
     """Wilson or adjusted Wald for one run with one sample per problem, else the nested bootstrap."""
-    summary = evaluations[0].summary
-    if len(evaluations) == 1 and summary["samples"] == 1:
-        if quantity == "delta":
-            return stats.delta_interval(summary["i_to_c_count"], summary["c_to_i_count"], summary["n"])
-        if quantity not in ("edit_ratio", "majority_2"):
-            return stats.wilson(round(float(values.sum())), values.size)
-    mean, lo, hi = stats.bootstrap(values, seeds_vary=trained)
-    if lo == hi and mean in (
-        0.0,
-        1.0,
-    ):  # nothing ever happened (or failed to): P problems cannot promise that it never will
-        n = values.shape[1]
-        return stats.delta_interval(0, 0, n) if quantity == "delta" else stats.wilson(round(mean * n), n)
-    return Interval(mean, max(lo, -1.0 if quantity == "delta" else 0.0), min(hi, 1.0))
+    summary, n = evaluations[0].summary, len(evaluations[0].problems)
+    single = len(evaluations) == 1 and summary["samples"] == 1
+    counted = {q: v for q, v in values.items() if single and q not in ("delta", "edit_ratio", "majority_2")}
+    cells = {q: stats.wilson(round(float(v.sum())), n) for q, v in counted.items()}
+    if single and "delta" in values:
+        cells["delta"] = stats.delta_interval(summary["i_to_c_count"], summary["c_to_i_count"], n)
+    rest = {q: v for q, v in values.items() if q not in cells}
+    for q, (mean, lo, hi) in stats.bootstrap_all(rest, seeds_vary=trained).items():
+        if lo == hi and mean in (0.0, 1.0):  # it never (always) happened; P problems cannot promise that it never will
+            cells[q] = stats.delta_interval(0, 0, n) if q == "delta" else stats.wilson(round(mean * n), n)
+        else:
+            cells[q] = Interval(mean, max(lo, -1.0 if q == "delta" else 0.0), min(hi, 1.0))
+    return {q: cells[q] for q in values}
 
 
 def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path) -> Row | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy import stats as sps
 __all__ = [
     "Interval",
     "bootstrap",
+    "bootstrap_all",
     "delta_interval",
     "holm",
     "iqm",
@@ -117,20 +118,42 @@ def bootstrap(
     Raises:
         ValueError: an empty array, NaN, or more than two axes.
     """
-    grid = _grid(values)
-    trainings = len(grid)
-    means_RS = _resampled_means(grid, resamples, seed)
-    if trainings > 1 and seeds_vary:
-        draws = (means_RS * _resample_counts(trainings, resamples, seed + 1)).sum(axis=1) / trainings
-    else:
-        draws = means_RS.mean(axis=1)
-    mean, spread = float(grid.mean()), float(draws.std())
-    if spread < 1e-12:
-        return Interval(mean, mean, mean)
-    error, freedom = _standard_error(grid, seeds_vary)
-    stretch = float(sps.t.ppf(0.5 + confidence / 2, freedom)) / _z(confidence) * error / spread
-    lo, hi = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(mean, mean + (float(lo) - mean) * stretch, mean + (float(hi) - mean) * stretch)
+    options = {"resamples": resamples, "seed": seed, "confidence": confidence, "seeds_vary": seeds_vary}
+    return bootstrap_all({"": values}, **options)[""]
+
+
+def bootstrap_all(
+    values: Mapping[str, Any],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    confidence: float = 0.95,
+    seeds_vary: bool = True,
+) -> dict[str, Interval]:
+    """`bootstrap` for several quantities of the same seeds and problems: equal results, one pass over the resamples."""
+    grids = {name: _grid(grid) for name, grid in values.items()}
+    if len({grid.shape for grid in grids.values()}) > 1:
+        raise ValueError("quantities differ in their seeds or problems")
+    if not grids:
+        return {}
+    trainings = len(next(iter(grids.values())))
+    means = _resampled_means(np.concatenate(list(grids.values())), resamples, seed)
+    tail, found = 0.5 - confidence / 2, {}
+    for i, (name, grid) in enumerate(grids.items()):
+        means_RS = means[:, i * trainings : (i + 1) * trainings]
+        if trainings > 1 and seeds_vary:
+            draws = (means_RS * _resample_counts(trainings, resamples, seed + 1)).sum(axis=1) / trainings
+        else:
+            draws = means_RS.mean(axis=1)
+        mean, spread = float(grid.mean()), float(draws.std())
+        if spread < 1e-12:
+            found[name] = Interval(mean, mean, mean)
+            continue
+        error, freedom = _standard_error(grid, seeds_vary)
+        stretch = float(sps.t.ppf(1 - tail, freedom)) / _z(confidence) * error / spread
+        lo, hi = np.quantile(draws, [tail, 1 - tail])
+        found[name] = Interval(mean, mean + (float(lo) - mean) * stretch, mean + (float(hi) - mean) * stretch)
+    return found
 
 
 def paired_test(differences: Any, *, seeds_vary: bool = True) -> float:
