@@ -70,7 +70,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         size = write(Path(folder), options.runs, options.problems)
         print(f"{options.runs} runs x {options.problems} problems, before and after: {size / 1e6:.0f} MB of eval.jsonl")
-        command = [sys.executable, "-m", "harness.leaderboard", folder, "--format", "csv", "--out", f"{folder}/board.csv"]
+        command = [
+            sys.executable,
+            "-m",
+            "harness.leaderboard",
+            folder,
+            "--format",
+            "csv",
+            "--out",
+            f"{folder}/board.csv",
+        ]
         threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
         core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
         begin = time.perf_counter()

@@ -160,9 +160,9 @@ def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, gi
     grouped: dict[Subject, list[tuple[Run, Evaluation]]] = {}
     more = list(troubles)
     for run in runs:
-        greedy = [e for e in run.evaluations.values() if e.key[0] == "after" and e.key[2:4] == ("test", 0.0)]
+        greedy = [e for e in run.finals if (e.key.split, e.key.temperature) == ("test", 0.0)]
         if not greedy:
-            more.append(Trouble(run.label, "has no greedy evaluation after training on a test split"))
+            more.append(Trouble(run.label, "has no greedy evaluation on a test split"))
         for evaluation in greedy:
             grouped.setdefault(_subject(run, evaluation), []).append((run, evaluation))
     sections = tuple(_section(subject, grouped[subject], root, gin) for subject in sorted(grouped))
@@ -264,9 +264,7 @@ def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
     return same and "majority_2" in evaluation.values and evaluation.problems == greedy.problems
 
 
-def _intervals(
-    values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool
-) -> dict[str, Interval]:
+def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
     """Wilson or adjusted Wald for one run with one sample per problem, else the nested bootstrap."""
     summary, n = evaluations[0].summary, len(evaluations[0].problems)
     single = len(evaluations) == 1 and summary["samples"] == 1
@@ -290,7 +288,7 @@ def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path)
         wanted = evaluation.key._replace(when="before")
         found = again.evaluations.get(wanted) if again else None
         if found and (found.digest, found.summary["turns"]) == (subject.digest, subject.turns):
-            base = Run(run.path, run.label, run.task, run.policy, BASE, run.seed, {}, {})
+            base = Run(run.path, run.label, run.task, run.policy, BASE, run.seed, {}, {wanted: found})
             row = _row(f"{BASE} (before training)", [(base, found)], Path("-"))
             return Row(**{**row.__dict__, "notes": (*row.notes, f"the evaluation before training of {run.label}")})
     return None
@@ -369,11 +367,13 @@ def lineage(name: str, gin: Path, operative: Mapping[str, str]) -> tuple[str, st
     includes = [
         line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip().startswith("include ")
     ]
-    parent = Path(includes[-1][len("include ") :].split("#")[0].strip().strip("'\"")).stem if includes else ""
+    if not includes:
+        return "", "", ()  # the root file: all of its bindings are defaults
+    parent = Path(includes[-1][len("include ") :].split("#")[0].strip().strip("'\"")).stem
     own = {k: v for k, v in results.read_bindings(path).items() if k != "run.name"}
     clashes = [key for key, value in own.items() if key in operative and _clash(value, operative[key])]
     changes = ", ".join(f"{key} = {value}" for key, value in own.items())
-    difference = "; ".join(part for part in (f"= {parent}" if parent else "", changes) if part)
+    difference = "; ".join(part for part in (f"= {parent}", changes) if part)
     notes = tuple(f"its config.gin has {key} = {operative[key]}, unlike its gin file" for key in clashes)
     return parent, difference, notes
 

@@ -8,6 +8,7 @@ budget), never for a number.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -110,6 +111,12 @@ class Run:
         return read_bindings(self.path / "config.gin")
 
     @property
+    def finals(self) -> list[Evaluation]:
+        """What the row is judged by: evaluations after training; of an untrained run, which may have none, before."""
+        last = "after" if self.trained or any(key.when == "after" for key in self.evaluations) else "before"
+        return [evaluation for key, evaluation in self.evaluations.items() if key.when == last]
+
+    @property
     def trained(self) -> bool:
         """Whether the run made any update."""
         return bool((self.info.get("spent") or {}).get("updates"))
@@ -132,8 +139,9 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The model behind the policy: run.json's `model` (a path or a hash) where given, else the policy's name."""
-        return str(self.info.get("model") or self.policy)
+        """The model behind the policy: run.json's `model` where given, else the bound path, else the policy's name."""
+        paths = [value.strip("'\"") for key, value in self.bindings.items() if key == "hf.path"]
+        return str(self.info.get("model") or (paths or [self.policy])[0])
 
 
 def find_runs(root: Path | str) -> list[Path]:
@@ -155,7 +163,7 @@ def read_runs(root: Path | str, *, whens: Sequence[str] = ("before", "after")) -
 
     Args:
         root: As in `find_runs`.
-        whens: Which evaluations to read; leaving one out saves the time its lines take.
+        whens: Which evaluations of trained runs to read; leaving one out saves the time its lines take.
 
     Returns:
         The finished, undamaged runs, sorted by (task, policy, name, seed), and every trouble met.
@@ -182,7 +190,10 @@ def read_run(
         return None, [Trouble(label, why)]
     if not (path / "eval.jsonl").is_file():
         return None, [Trouble(label, "finished, but eval.jsonl is missing")]
+    task, policy, name = path.parts[-4:-1] if len(path.parts) >= 4 else ("", "", path.parent.name)
+    run = Run(path, label, task, policy, name, _seed(path.name) or 0, info, {})
     bad: list[str] = []
+    whens = whens if run.trained else ("before", "after")
     grouped: dict[Key, list[dict[str, Any]]] = {}
     for record in read_records(path, whens=whens, bad=bad):
         grouped.setdefault(key_of(record), []).append(record)
@@ -198,8 +209,7 @@ def read_run(
         return None, [Trouble(label, "; ".join(bad))]
     _lines(path / "metrics.jsonl", notes := [], check=True)
     troubles = [Trouble(label, note, left_out=False) for note in notes]
-    task, policy, name = path.parts[-4:-1] if len(path.parts) >= 4 else ("", "", path.parent.name)
-    return Run(path, label, task, policy, name, _seed(path.name) or 0, info, evaluations), troubles
+    return dataclasses.replace(run, evaluations=evaluations), troubles
 
 
 def read_records(
@@ -208,7 +218,8 @@ def read_records(
     """The records of a run folder's eval.jsonl; bad lines are left out and told in `bad`."""
     skipped = [when for when in ("before", "after") if when not in whens]
     notes = [] if bad is None else bad
-    for record in _lines(path / "eval.jsonl", notes, skip=tuple(f'{{"when": "{when}"' for when in skipped)):
+    heads = tuple(f'{{"when":{space}"{when}"' for when in skipped for space in ("", " "))  # spares their parsing
+    for record in _lines(path / "eval.jsonl", notes, skip=heads):
         if record.get("when") not in skipped:
             yield record
 

@@ -80,7 +80,7 @@ def _section(section: Section) -> Iterator[Block]:
         (Cell(names[row.name]), *(_percent(row.cells.get(q), signed=q == "delta") for q in columns),
          *([_p(row.p)] if turns > 1 else []), Cell(str(len(row.seeds)), sort=len(row.seeds)),
          _percent(row.cells.get("majority_2")),
-         Cell(row.budget["responses"]), Cell(row.budget["updates"]), Cell(row.difference or NONE))
+         Cell(row.budget["responses"]), Cell(row.budget["updates"]), Cell(_short(row.difference) or NONE))
         for row in section.rows
     ]  # fmt: skip
     for beside in section.beside:
@@ -162,6 +162,12 @@ def _title(subject: Subject) -> str:
     title += f"; graded by {subject.grader}" if subject.grader else ""
     title += "; first attempts given" if subject.given else ""
     return title + (f"; {subject.turns} attempts" if subject.turns != 2 else "")
+
+
+def _short(difference: str, most: int = 3) -> str:
+    """The parent and its first few bindings; CSV and JSON have them all."""
+    parts = difference.split(", ")
+    return ", ".join(parts[:most]) + (f", and {len(parts) - most} more" if len(parts) > most else "")
 
 
 def _heading(quantity: str, turns: int) -> str:

@@ -95,7 +95,7 @@ def test_a_rate_that_is_zero_in_every_seed_keeps_an_interval(tmp_path):
 def test_lineage_is_read_from_the_gin_text(board):
     child = row_of(board, "score_no_shaping")
     assert (child.parent, child.difference) == ("score_full", "= score_full; score.bonus = 0")
-    assert row_of(board, "base").difference == "run.method = @method.none()"
+    assert row_of(board, "base").difference == ""
     assert row_of(board, "pair_sft").difference == ""
 
 
@@ -324,3 +324,10 @@ def test_several_tasks_get_an_interquartile_mean_and_two_versions_of_one_do_not(
     rows = synthetic.records((0.5, 0.1, 0.1, 0), 7, task="easy", problems=20)
     synthetic.write_run(tmp_path, "late", 1, rows, eval_tasks={"easy": "2"})
     assert leaderboard.build(tmp_path).overall == ()
+
+
+def test_an_untrained_run_that_was_only_evaluated_before_is_a_row(tmp_path):
+    synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 0, when="before"), trained=False)
+    after = synthetic.records((0.6, 0.2, 0.1, 0), 1)
+    synthetic.write_run(tmp_path, "score_full", 1, after)
+    assert [row.name for row in leaderboard.build(tmp_path).sections[0].rows] == ["base", "score_full"]
