@@ -1,8 +1,8 @@
 """How long the leaderboard takes over many runs: `python benchmarks/reading.py [--runs 1000] [--problems 500]`.
 
-Writes synthetic run folders (200 rows x 5 seeds by default, greedy evaluation before and after training, two attempts) to
-a temporary folder, then builds the leaderboard in a fresh process limited to one core and prints its CPU time, wall time
-and peak memory. The aim: 1,000 runs x 500 problems in under 10 s and 1 GB on one core; the exit status says so.
+Writes synthetic run folders (200 rows x 5 seeds by default, greedy evaluation before and after training, two attempts)
+to a temporary folder, then builds the leaderboard in a fresh process limited to one core and prints its CPU time, wall
+time and peak memory. The aim: 1,000 runs x 500 problems in under 10 s and 1 GB on one core; the exit status says so.
 """
 
 from __future__ import annotations
