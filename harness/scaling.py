@@ -150,9 +150,9 @@ def markdown(found: Sequence[Curve]) -> str:
         seeds = f"{len(curve.seeds)} seed{'s' if len(curve.seeds) > 1 else ''}"
         lines += [f"## {escape_markdown(curve.label)}", ""]
         lines += [
-            f"{curve.problems} problems, {curve.samples} samples each at temperature {curve.key.temperature:g}, {seeds}; "
-            f"one sample: {_show(curve.single)}. Tokens per first answer {curve.tokens[0]:.1f}, per correction "
-            f"{curve.tokens[1]:.1f}.",
+            f"{curve.problems} problems, {curve.samples} samples each at temperature {curve.key.temperature:g}, "
+            f"{seeds}; one sample: {_show(curve.single)}. Tokens per first answer {curve.tokens[0]:.1f}, "
+            f"per correction {curve.tokens[1]:.1f}.",
             "",
         ]
         lines += ["| answers | 2K parallel | K + K corrections | all 2K vote | corrections − parallel | p |"]

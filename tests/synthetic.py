@@ -131,5 +131,27 @@ def write_suite(root: Path, *, seeds: Sequence[int] = (1, 2, 3), problems: int =
                 rows += records(rates, seed, problems=problems, samples=samples)
             logged = steps(40, seed, collapse=name == "naive_multi_turn_rl") if name.endswith("rl") else []
             logged = steps(40, seed) if name.startswith("score") else logged
-            write_run(root, name, seed, rows, logged=logged, trained=trained)
+            config = ["score_phase2.gamma = 0.0", "progress.alpha = 10.0"] if name == "score_full" else []
+            write_run(root, name, seed, rows, logged=logged, trained=trained, config=config)
+    return root
+
+
+def write_everything(root: Path) -> Path:
+    """A suite that fills every figure: splits, ten attempts, bonus and discount sweeps, a failed run."""
+    write_suite(root, samples=8, problems=40)
+    for name, gamma, alpha in (
+        ("score_discounted", 0.8, 10.0),
+        ("score_discounted_1", 1.0, 10.0),
+        ("score_bonus_1", 0.0, 1.0),
+    ):
+        for seed in (1, 2):
+            rows = records(RATES["score_no_shaping"], seed, problems=40)
+            rows += records(RATES["pair_sft"], seed, problems=40, split="train")
+            config = [f"score_phase2.gamma = {gamma}", f"progress.alpha = {alpha}"]
+            write_run(root, name, seed, rows, logged=steps(40, seed, collapse=gamma > 0.5), config=config)
+    for name in ("base", "pair_sft", "score_full"):
+        rows = records(RATES[name], 1, problems=40, turns=10, task="synthetic10")
+        write_run(root, name, 7, rows, trained=name != "base", policy="ten")
+    evil = "<script>document.title='pwned'</script> | `x`"
+    write_run(root, "crashed", 1, [], status="failed", error=evil)
     return root
