@@ -213,6 +213,8 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
         notes = (*notes, "its seeds were run with different bindings")
     if trained and len(runs) == 1:
         notes = (*notes, "1 seed: its intervals speak of the choice of problems and cannot speak of training noise")
+    if trained and len(runs) == 2:
+        notes = (*notes, "2 seeds: two trainings hardly tell how much trainings differ, hence its wide intervals")
     if pools:
         notes = (
             *notes,

@@ -94,7 +94,7 @@ def _section(section: Section) -> Iterator[Block]:
         f"Responses and updates are what the training of one seed spent."
     )
     yield Block(
-        _title(subject), 2, lead, tuple(header), tuple(body), (*_numbered(notes), *section.notes),
+        title_of(subject), 2, lead, tuple(header), tuple(body), (*_numbered(notes), *section.notes),
         split=len(columns) + 1, name="accuracy",
     )  # fmt: skip
     yield _behaviour(section)
@@ -147,14 +147,14 @@ def _comparison_block(family: str, comparisons: Sequence[Comparison], turns: int
          Cell(_number(c.smallest), sort=c.smallest), Cell(str(len(c.seeds)), sort=len(c.seeds)))
         for c in comparisons
     )  # fmt: skip
-    lead = (
-        f"Acc@t{turns} minus {'Acc@t1' if family.endswith('first attempt') else f'Acc@t{turns}'} in points, paired by "
-    )
-    lead += "problem. Smallest shown: the difference that these data would show four times in five."
+    other = "Acc@t1" if family.endswith("first attempt") else f"Acc@t{turns}"
+    lead = f"Acc@t{turns} of the one minus {other} of the other, in points, paired by problem. Smallest shown: the "
+    lead += "difference that these data would show four times in five."
     return Block(f"Comparison {family}", 3, lead, header, rows, name="comparison")
 
 
-def _title(subject: Subject) -> str:
+def title_of(subject: Subject) -> str:
+    """A table's heading: everything its rows have in common."""
     train = f"{subject.train_task} (version {subject.train_version})"
     task = f"{subject.task} (version {subject.version or 'not told'})"
     title = f"{task}, trained on {train}" if train != task else task
@@ -262,15 +262,20 @@ def _joined(parts: Sequence[str]) -> str:
 # -- HTML --------------------------------------------------------------------------------------------------------------
 
 
-def fragment(board: Board) -> str:
-    """The tables as HTML without a page around them; the report shows the same."""
+def fragment(board: Board, deeper: int = 0) -> str:
+    """The tables as HTML without a page around them, headings `deeper` by so many levels; the report shows the same."""
     parts = []
     for block in blocks(board):
-        parts.append(f"<h{block.level}>{escape_html(block.title)}</h{block.level}>")
+        level = block.level + deeper
+        parts.append(f"<h{level}>{escape_html(block.title)}</h{level}>")
         if block.lead:
             parts.append(f'<p class="lead">{escape_html(block.lead)}</p>')
         if block.header:
-            head = "".join(f'<th scope="col">{escape_html(name)}</th>' for name in block.header)
+            words = _wordy(block)
+            kinds = [' class="text"' if i in words else "" for i in range(len(block.header))]
+            head = "".join(
+                f'<th scope="col"{k}>{escape_html(n)}</th>' for k, n in zip(kinds, block.header, strict=True)
+            )
             parts.append(f'<div class="scroll"><table class="board {block.name}"><thead><tr>{head}</tr></thead><tbody>')
             for row in block.rows:
                 first = f'<th scope="row">{escape_html(row[0].text)}</th>'
