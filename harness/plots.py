@@ -369,7 +369,8 @@ def _phases(ax: Axes, scope: Scope, row: Row) -> None:
         ax.axvline(step - 0.5, color="0.35", linewidth=0.8, linestyle=":")
         ax.annotate(
             name, (step, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=5.5, color="0.35",
-            xytext=(1.5, 0), textcoords="offset points", va="bottom",
+            xytext=(2.5, 0), textcoords="offset points", va="bottom",
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4},
         )  # fmt: skip
 
 
