@@ -172,7 +172,7 @@ def test_majority_breaks_ties_evenly_and_ignores_missing_answers():
     assert metrics.majority(["a", "a", "b", "b", "c"], [True, True, False, False, False]) == 0.5
 
 
-def test_majority_at_k_approaches_the_mean_over_all_subsets():
+def test_majority_at_k_is_the_mean_over_all_subsets_or_approaches_it():
     rng = np.random.default_rng(0)
     pools = [[("x", "y", None, "z")[i] for i in rng.integers(0, 4, 6)] for _ in range(20)]
     rows = [
@@ -187,8 +187,8 @@ def test_majority_at_k_approaches_the_mean_over_all_subsets():
             for pool in pools
             for subsets in [list(itertools.combinations(range(6), k))]
         ]
-        got = metrics.majority_curve(votes, right, k, subsets=2000)
-        assert got == pytest.approx(np.array(exact), abs=0 if k in (1, 6) else 0.05)
+        assert metrics.majority_curve(votes, right, k) == pytest.approx(np.array(exact))
+        assert metrics.majority_curve(votes, right, k, subsets=5).mean() == pytest.approx(np.mean(exact), abs=0.08)
     summary = metrics.summarize(rows)
     assert list(summary["majority"]) == [1, 2, 4, 6]
     assert summary["majority"] == summary["majority_last"]

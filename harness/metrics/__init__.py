@@ -17,6 +17,7 @@ lengths).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,15 +152,15 @@ class Table:
         """One of `QUANTITIES` for every problem, [P], in the order of `problems`: what paired statistics work on."""
         return self.per_problem(self.column(quantity))
 
-    def pools(self, attempt: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """The votes each problem's samples cast with one attempt.
+    def pools(self, *attempts: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """The votes each problem's samples cast with the given attempts, one vote per attempt.
 
         Args:
-            attempt: Index of the attempt, from 0; -1 is the last.
+            attempts: Indices of m attempts, from 0; -1 is the last.
 
         Returns:
-            votes: [P, n] integer code of each sample's answer within its problem, -1 for no answer.
-            right: [P, n] whether that sample is correct.
+            votes: [P, n, m] integer code of each answer within its problem, -1 for no answer.
+            right: [P, n, m] whether that attempt is correct.
 
         Raises:
             ValueError: the problems do not all have the same number of samples.
@@ -167,12 +168,13 @@ class Table:
         if len(set(self.counts.tolist())) > 1:
             low, high = int(self.counts.min()), int(self.counts.max())
             raise ValueError(f"problems have between {low} and {high} samples; a pool needs the same number for each")
-        size = int(self.counts[0]) if len(self.counts) else 0
-        answers = self.answers[attempt]
-        votes = np.empty((len(self.problems), size), dtype=np.intp)
+        size, width = int(self.counts[0]), len(attempts)
+        answers = list(zip(*(self.answers[i] for i in attempts), strict=True))
+        votes = np.empty((len(self.problems), size, width), dtype=np.intp)
         for row in range(len(votes)):
-            votes[row] = _codes(answers[row * size : (row + 1) * size])
-        return votes, self.correct[:, attempt].reshape(-1, size)
+            flat = [answer for given in answers[row * size : (row + 1) * size] for answer in given]
+            votes[row] = np.reshape(_codes(flat), (size, width))
+        return votes, self.correct[:, list(attempts)].reshape(-1, size, width)
 
 
 def tabulate(records: Iterable[Record]) -> Table:
@@ -216,11 +218,12 @@ def tabulate(records: Iterable[Record]) -> Table:
     )
 
 
-def summarize(records: Iterable[Record] | Table) -> dict[str, Any]:
+def summarize(records: Iterable[Record] | Table, values: Mapping[str, Floats] | None = None) -> dict[str, Any]:
     """Every metric of one evaluation.
 
     Args:
         records: The records of one (run, when, task, temperature), in any order, or their `tabulate`d form.
+        values: `Table.values` of every quantity, where the caller has them already.
 
     Returns:
         A plain dict (JSON-ready). Rates are fractions in [0, 1], counts are integers over records, token numbers are
@@ -269,7 +272,8 @@ def summarize(records: Iterable[Record] | Table) -> dict[str, Any]:
         "break_rate": _ratio(broken, int(first.sum())) if two else None,
     }
     for quantity in ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged"):
-        summary[quantity] = rate(table.column(quantity)) if two else None
+        per_problem = values[quantity] if values else table.values(quantity)
+        summary[quantity] = float(per_problem.mean()) if two else None
     statuses = np.asarray(table.status, dtype=object).T
     for status in STATUSES:
         hit = statuses == status
@@ -280,7 +284,9 @@ def summarize(records: Iterable[Record] | Table) -> dict[str, Any]:
         ks = _powers(int(table.counts[0]))
         votes, right = table.pools(0)
         summary["majority"] = {k: majority_at(votes, right, k) for k in ks}
-        summary["pass"] = {k: float(np.mean([pass_at(len(row), int(row.sum()), k) for row in right])) for k in ks}
+        summary["pass"] = {
+            k: float(np.mean([pass_at(len(row), int(row.sum()), k) for row in right[:, :, 0]])) for k in ks
+        }
         summary["majority_last"] = {k: majority_at(*table.pools(-1), k) for k in ks} if two else None
     else:
         summary.update({"majority": None, "pass": None, "majority_last": None})
@@ -331,10 +337,10 @@ def majority_curve(
     """Expected majority@k of each problem when k of its n samples are drawn without replacement.
 
     Args:
-        votes: [P, n] answer codes per problem, -1 for no answer (`Table.pools`).
-        right: [P, n] whether each sample is correct.
-        k: Votes per problem, 1 <= k <= n.
-        subsets: Random subsets averaged over; k = 1 and k = n are exact and need none.
+        votes: [P, n] or [P, n, m] answer codes of n samples with m ballots each, -1 for no answer (`Table.pools`).
+        right: The same shape: whether each is correct.
+        k: Samples that vote, 1 <= k <= n.
+        subsets: Random subsets averaged over; where there are no more than that, all of them are (an exact value).
         seed: Of the subsets' generator; equal arguments give equal bits.
 
     Returns:
@@ -343,31 +349,36 @@ def majority_curve(
     Raises:
         ValueError: k out of range.
     """
-    size = votes.shape[1]
+    rows, size = votes.shape[:2]
     if not 1 <= k <= size:
-        raise ValueError(f"majority@{k} needs between 1 and {size} votes per problem")
-    grades = np.asarray(right, dtype=float)
-    if k == size:
-        return _vote(votes, grades)
-    if k == 1:
-        return np.where(votes >= 0, grades, 0.0).mean(axis=1)
+        raise ValueError(f"majority@{k} needs between 1 and {size} samples per problem")
+    votes, grades = votes.reshape(rows, size, -1), np.asarray(right, dtype=float).reshape(rows, size, -1)
+
+    def vote(picked: NDArray[np.intp], graded: Floats) -> Floats:
+        return _vote(picked.reshape(rows, -1), graded.reshape(rows, -1))
+
+    if math.comb(size, k) <= subsets:
+        picks = list(itertools.combinations(range(size), k))
+        return np.mean([vote(votes[:, pick], grades[:, pick]) for pick in picks], axis=0)
     rng = np.random.default_rng(seed)
-    total = np.zeros(len(votes))
+    total = np.zeros(rows)
     for _ in range(subsets):
-        pick = np.argpartition(rng.random(votes.shape), k - 1, axis=1)[:, :k]
-        total += _vote(np.take_along_axis(votes, pick, 1), np.take_along_axis(grades, pick, 1))
+        pick = np.argpartition(rng.random((rows, size)), k - 1, axis=1)[:, :k, None]
+        total += vote(np.take_along_axis(votes, pick, 1), np.take_along_axis(grades, pick, 1))
     return total / subsets
 
 
 def _vote(votes: NDArray[np.intp], grades: Floats) -> Floats:
     """[P, k] codes and grades -> [P] expected grade of the most voted answer (uniform over tied answers)."""
-    same = (votes[:, :, None] == votes[:, None, :]) & (votes >= 0)[:, :, None]
-    support = same.sum(axis=2)  # votes for the answer of each ballot, 0 for abstentions
-    top = support.max(axis=1, keepdims=True, initial=0)
-    # A winning answer holds `top` ballots, so each of them carries 1/top of that answer's share of the tie.
-    winning = (support == top) & (support > 0)
-    ballots = winning.sum(axis=1)
-    return np.where(winning, grades, 0.0).sum(axis=1) / np.maximum(ballots, 1)
+    rows, width = len(votes), int(votes.max(initial=0)) + 1
+    cast = votes >= 0
+    slots = (votes + np.arange(rows)[:, None] * width)[cast]
+    ballots = np.bincount(slots, minlength=rows * width).reshape(rows, width)
+    graded = np.bincount(slots, weights=grades[cast], minlength=rows * width).reshape(rows, width)
+    top = ballots.max(axis=1, keepdims=True)
+    winners = (ballots == top) & (top > 0)
+    share = np.where(winners, graded / np.maximum(ballots, 1), 0.0).sum(axis=1)
+    return share / np.maximum(winners.sum(axis=1), 1)
 
 
 def _codes(answers: Sequence[Hashable | None]) -> list[int]:

@@ -1,0 +1,98 @@
+"""How long the leaderboard takes over many runs: `python benchmarks/reading.py [--runs 1000] [--problems 500]`.
+
+Writes synthetic run folders (200 rows x 5 seeds by default, greedy evaluation before and after training, two attempts)
+to a temporary folder, then builds the leaderboard in a fresh process limited to one core and prints its CPU time, wall
+time and peak memory. The aim: 1,000 runs x 500 problems in under 10 s and 1 GB on one core; the exit status says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SEEDS, LIMIT_S, LIMIT_GB = 5, 10.0, 1.0
+
+
+def attempt(rng: random.Random, right: float) -> dict[str, Any]:
+    """One attempt of realistic length (about 120 characters)."""
+    correct = rng.random() < right
+    a, b = rng.randint(100, 999), rng.randint(2, 9)
+    answer = str(a * b + (0 if correct else rng.choice([-10, -1, 1, 10])))
+    text = f"We split ${a} \\times {b}$ into ${a // 10 * 10} \\times {b} + {a % 10} \\times {b}$, which adds up to "
+    text += f"${answer}$. \\boxed{{{answer}}}"
+    return {"text": text, "answer": answer, "reward": float(correct), "correct": correct, "status": "ok",
+            "tokens": len(text) // 3, "truncated": False, "by": "policy"}  # fmt: skip
+
+
+def lines(rng: random.Random, when: str, problems: int) -> str:
+    """The eval.jsonl lines of one evaluation."""
+    rows = (
+        {"when": when, "task": "bench", "id": f"test-{p:05}", "sample": 0, "temperature": 0.0,
+         "attempts": [attempt(rng, 0.5), attempt(rng, 0.6)]}
+        for p in range(problems)
+    )  # fmt: skip
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write(root: Path, runs: int, problems: int) -> int:
+    """Writes the run folders; twenty different evaluations are dealt out among them. Returns bytes of eval.jsonl."""
+    rng, size = random.Random(0), 0
+    before, decks = lines(rng, "before", problems), [lines(rng, "after", problems) for _ in range(20)]
+    for run in range(runs):
+        name, seed = f"row{run // SEEDS:03}", run % SEEDS + 1
+        folder = root / "runs" / "bench" / "tiny" / name / f"seed{seed}"
+        folder.mkdir(parents=True)
+        info = {"format": 1, "name": name, "task": "bench", "task_version": "1", "policy": "tiny", "seed": seed,
+                "status": "done", "spent": {"responses": 1, "updates": 1}, "eval_tasks": {"bench": "1"}}  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(info))
+        (folder / "config.gin").write_text(f"run.name = '{name}'\nrun.seed = {seed}\n")
+        (folder / "eval.jsonl").write_text(text := before + decks[rng.randrange(20)])
+        size += len(text)
+    return size
+
+
+def main() -> int:
+    """Writes, measures, prints; 0 when both limits hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--problems", type=int, default=500)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        size = write(Path(folder), options.runs, options.problems)
+        print(f"{options.runs} runs x {options.problems} problems, before and after: {size / 1e6:.0f} MB of eval.jsonl")
+        command = [
+            sys.executable,
+            "-m",
+            "harness.leaderboard",
+            folder,
+            "--format",
+            "csv",
+            "--out",
+            f"{folder}/board.csv",
+        ]
+        threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+        core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        begin = time.perf_counter()
+        subprocess.run(
+            command, cwd=ROOT, check=True, env={**os.environ, **threads},
+            preexec_fn=(lambda: os.sched_setaffinity(0, {core})) if core is not None else None,
+        )  # fmt: skip
+        wall = time.perf_counter() - begin
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    print(f"leaderboard: {cpu:.1f} s CPU, {wall:.1f} s wall on one core, peak {peak:.2f} GB")
+    return 0 if cpu < LIMIT_S and peak < LIMIT_GB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,378 @@
+"""Reads run folders: finished runs as numbers recomputed from `eval.jsonl`, everything else as a named trouble.
+
+The reading side of docs/results_format.md; it shares no code with the writing side, only the format. Nothing here
+raises for what a folder holds: a missing file, a truncated last line, an unfinished or failed run becomes a `Trouble`
+with the folder's path (above 300 lines because of that). `run.json` is asked what a run *was* (versions, status,
+budget), never for a number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from harness import metrics
+
+FORMAT = 1
+
+
+class Key(NamedTuple):
+    """What one evaluation of a run was of: records that differ in any of these are never averaged together.
+
+    Attributes:
+        when: `before` or `after` training.
+        task: The evaluation task's name.
+        split: `test`, `validation` or `train`.
+        temperature: 0.0 for greedy decoding.
+        given: The first attempt was given to the policy, not written by it (repair tasks, fixed first attempts).
+    """
+
+    when: str
+    task: str
+    split: str
+    temperature: float
+    given: bool
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something a reader must be told about a run folder; `left_out` says that the run is in no table."""
+
+    path: str
+    message: str
+    left_out: bool = True
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of one run, reduced to numbers.
+
+    Attributes:
+        key: What it was of.
+        summary: `metrics.summarize` of its records.
+        problems: The problem ids, sorted; P of them.
+        values: For each of `metrics.QUANTITIES`, [P] per-problem means in that order; with several samples per problem
+            also `majority_2`, the expected majority@2 of first attempts.
+        attempts: [P, k] per-problem accuracy of each attempt.
+    """
+
+    key: Key
+    summary: Mapping[str, Any]
+    problems: tuple[str, ...]
+    values: Mapping[str, NDArray[Any]]
+    attempts: NDArray[Any]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Names the set of problems: two evaluations can be paired when these are equal."""
+        return _digest(self.problems)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run folder `<task>/<policy>/<name>/seed<k>`.
+
+    Attributes:
+        path: The folder.
+        label: The folder relative to the results root, with forward slashes: how reports name the run.
+        task: Training task.
+        policy: The policy's name.
+        name: The row: the gin file's name.
+        seed: The training seed.
+        info: `run.json`.
+        evaluations: Every evaluation in `eval.jsonl`.
+    """
+
+    path: Path
+    label: str
+    task: str
+    policy: str
+    name: str
+    seed: int
+    info: Mapping[str, Any]
+    evaluations: Mapping[Key, Evaluation] = field(repr=False)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The training steps logged in `metrics.jsonl`, in order; [] for untrained rows. Bad lines are left out."""
+        return list(_lines(self.path / "metrics.jsonl", []))
+
+    @functools.cached_property
+    def bindings(self) -> dict[str, str]:
+        """The operative configuration: {'name.param' or 'MACRO': value as text}."""
+        return read_bindings(self.path / "config.gin")
+
+    @property
+    def finals(self) -> list[Evaluation]:
+        """What the row is judged by: evaluations after training; of an untrained run, which may have none, before."""
+        last = "after" if self.trained or any(key.when == "after" for key in self.evaluations) else "before"
+        return [evaluation for key, evaluation in self.evaluations.items() if key.when == last]
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run made any update."""
+        return bool((self.info.get("spent") or {}).get("updates"))
+
+    def version(self, task: str) -> str:
+        """The version of an evaluation task, '' when run.json does not say."""
+        versions = self.info.get("eval_tasks")
+        if isinstance(versions, Mapping) and task in versions:
+            return str(versions[task])
+        return str(self.info.get("task_version", "")) if task == self.task else ""
+
+    def grader(self, task: str) -> str:
+        """What graded a task: run.json's `graders`, else the `verifier` bindings of config.gin, else ''."""
+        graders = self.info.get("graders")
+        if isinstance(graders, Mapping):
+            return str(graders.get(task, ""))
+        verifiers = {k: v for k, v in self.bindings.items() if k.endswith(".verifier")}
+        mine = {k: v for k, v in verifiers.items() if k.split(".")[-2] == task} or verifiers
+        return ", ".join(sorted(set(mine.values())))
+
+    @property
+    def model(self) -> str:
+        """The model behind the policy: run.json's `model` where given, else the bound path, else the policy's name."""
+        paths = [value.strip("'\"") for key, value in self.bindings.items() if key == "hf.path"]
+        return str(self.info.get("model") or (paths or [self.policy])[0])
+
+
+def find_runs(root: Path | str) -> list[Path]:
+    """Every folder `seed<k>` under a results folder, sorted; `root` may be that folder, its `runs/` or one run."""
+    base = Path(root)
+    if not base.is_dir():
+        raise FileNotFoundError(f"no results folder {str(root)!r}")
+    found = []
+    for folder, names, _ in os.walk(base):
+        names.sort()
+        if _seed(Path(folder).name) is not None:
+            found.append(Path(folder))
+            names.clear()
+    return sorted(found, key=_order)
+
+
+def read_runs(root: Path | str, *, whens: Sequence[str] = ("before", "after")) -> tuple[list[Run], list[Trouble]]:
+    """Reads every run under `root`.
+
+    Args:
+        root: As in `find_runs`.
+        whens: Which evaluations of trained runs to read; leaving one out saves the time its lines take.
+
+    Returns:
+        The finished, undamaged runs, sorted by (task, policy, name, seed), and every trouble met.
+
+    Raises:
+        FileNotFoundError: `root` is no folder. Nothing below it raises.
+    """
+    runs, troubles = [], []
+    for path in find_runs(root):
+        run, found = read_run(path, Path(root), whens=whens)
+        troubles += found
+        if run is not None:
+            runs.append(run)
+    return runs, troubles
+
+
+def read_run(
+    path: Path, root: Path | None = None, *, whens: Sequence[str] = ("before", "after")
+) -> tuple[Run | None, list[Trouble]]:
+    """One run folder; None (and why) when it is not finished, failed or damaged."""
+    label = _label(path, root)
+    info, why = _info(path)
+    if why:
+        return None, [Trouble(label, why)]
+    if not (path / "eval.jsonl").is_file():
+        return None, [Trouble(label, "finished, but eval.jsonl is missing")]
+    task, policy, name = path.parts[-4:-1] if len(path.parts) >= 4 else ("", "", path.parent.name)
+    run = Run(path, label, task, policy, name, _seed(path.name) or 0, info, {})
+    bad: list[str] = []
+    whens = whens if run.trained else ("before", "after")
+    grouped: dict[Key, list[dict[str, Any]]] = {}
+    for record in read_records(path, whens=whens, bad=bad):
+        grouped.setdefault(key_of(record), []).append(record)
+    evaluations = {}
+    for key, records in grouped.items():
+        try:
+            evaluations[key] = _evaluate(key, records)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            bad.append(f"eval.jsonl: {key.when} {key.task}: {error}")
+    if not evaluations and not bad:
+        bad.append("eval.jsonl holds no records")
+    if bad:
+        return None, [Trouble(label, "; ".join(bad))]
+    _lines(path / "metrics.jsonl", notes := [], check=True)
+    troubles = [Trouble(label, note, left_out=False) for note in notes]
+    return dataclasses.replace(run, evaluations=evaluations), troubles
+
+
+def read_records(
+    path: Path, *, whens: Sequence[str] = ("before", "after"), bad: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of a run folder's eval.jsonl; bad lines are left out and told in `bad`."""
+    skipped = [when for when in ("before", "after") if when not in whens]
+    notes = [] if bad is None else bad
+    heads = tuple(f'{{"when":{space}"{when}"' for when in skipped for space in ("", " "))  # spares their parsing
+    for record in _lines(path / "eval.jsonl", notes, skip=heads):
+        if record.get("when") not in skipped:
+            yield record
+
+
+def key_of(record: Mapping[str, Any]) -> Key:
+    """What a record is an evaluation of."""
+    get, attempts = record.get, record.get("attempts")
+    given = bool(attempts) and attempts[0].get("by") == "given"
+    return _key(get("when", "after"), get("task", ""), get("split", "test"), get("temperature", 0.0), given)
+
+
+@functools.lru_cache(maxsize=1024)
+def _key(when: Any, task: Any, split: Any, temperature: Any, given: bool) -> Key:
+    return Key(str(when), str(task), str(split), float(temperature), given)
+
+
+def read_bindings(path: Path) -> dict[str, str]:
+    """The bindings of a gin file as text, {'name.param' or 'MACRO': 'value'}; comments, includes and imports left out.
+
+    A line ending in an open bracket or a backslash goes on; whitespace inside a value is normalised. {} without file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    bindings, pending = {}, ""
+    for raw in text.splitlines():
+        line = _uncomment(raw).strip()
+        if not line:
+            continue
+        pending = f"{pending} {line}".strip()
+        if pending.endswith("\\"):
+            pending = pending[:-1].rstrip()
+            continue
+        if _depth(pending) > 0 or pending.endswith("="):
+            continue
+        name, equals, value = pending.partition("=")
+        if equals and not pending.startswith(("include ", "import ", "from ")):
+            bindings[name.strip()] = " ".join(value.split())
+        pending = ""
+    return bindings
+
+
+def _evaluate(key: Key, records: list[dict[str, Any]]) -> Evaluation:
+    table = metrics.tabulate(records)
+    values = {quantity: table.values(quantity) for quantity in metrics.QUANTITIES}
+    summary = metrics.summarize(table, values)
+    if summary["majority"]:
+        values["majority_2"] = metrics.majority_curve(*table.pools(0), 2)
+    return Evaluation(key, summary, _shared(tuple(table.problems)), values, table.per_problem(table.correct))
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(problems: tuple[str, ...]) -> tuple[str, ...]:
+    """One tuple for all runs over the same problems: a thousand runs need not hold a thousand copies."""
+    return problems
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(problems: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(problems).encode()).hexdigest()[:12]
+
+
+def _info(path: Path) -> tuple[dict[str, Any], str]:
+    """run.json, and why the run cannot be used ('' when it can)."""
+    try:
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, "run.json is missing"
+    except (OSError, ValueError) as error:
+        return {}, f"run.json cannot be read: {error}"
+    if not isinstance(info, dict):
+        return {}, "run.json does not hold an object"
+    if info.get("format") != FORMAT:
+        return info, f"run.json has format {info.get('format')!r}; this reader knows {FORMAT}"
+    status = info.get("status")
+    if status != "done":
+        error = str(info.get("error") or "").strip().splitlines()
+        return info, f"{status or 'no status'}" + (f": {error[-1]}" if error else "")
+    return info, ""
+
+
+def _lines(path: Path, bad: list[str], *, skip: tuple[str, ...] = (), check: bool = False) -> Any:
+    """The JSON objects of a .jsonl file; with `check` only the last line is parsed, for its notes."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return []
+    whole = lines.pop() == ""  # a finished file ends in a line feed
+    if not whole:
+        bad.append(f"{path.name}: the last line is cut off")
+    return [] if check else _parse(path.name, lines, bad, skip)
+
+
+def _parse(name: str, lines: list[str], bad: list[str], skip: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    wanted = [line for line in lines if line and not (skip and line.startswith(skip))]
+    try:  # all at once, which takes half the time; one bad line sends us the slow way
+        rows = json.loads(f"[{','.join(wanted)}]")
+        if len(rows) == len(wanted) and all(type(row) is dict for row in rows):
+            yield from rows
+            return
+    except ValueError:
+        pass
+    for number, line in enumerate(lines, 1):
+        if not line or (skip and line.startswith(skip)):
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            bad.append(f"{name}: line {number} is no JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield row
+        else:
+            bad.append(f"{name}: line {number} is no object")
+
+
+def _label(path: Path, root: Path | None) -> str:
+    try:
+        inside = path.resolve().relative_to(root.resolve()) if root else path
+    except ValueError:
+        inside = path
+    return inside.as_posix() if inside.parts else path.as_posix()
+
+
+def _seed(name: str) -> int | None:
+    digits = name.removeprefix("seed")
+    return int(digits) if name.startswith("seed") and digits.isdecimal() else None
+
+
+def _order(path: Path) -> tuple[Any, ...]:
+    return (*path.parts[:-1], _seed(path.name) or 0)
+
+
+def _uncomment(line: str) -> str:
+    quote = ""
+    for i, char in enumerate(line):
+        if quote:
+            quote = "" if char == quote and line[i - 1] != "\\" else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "#":
+            return line[:i]
+    return line
+
+
+def _depth(text: str) -> int:
+    quote, depth = "", 0
+    for i, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote and text[i - 1] != "\\" else quote
+        elif char in "'\"":
+            quote = char
+        else:
+            depth += (char in "([{") - (char in ")]}")
+    return depth

@@ -1,0 +1,333 @@
+"""harness.leaderboard and harness.tables: rows, intervals, lineage, separation of tables, and every output format."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from harness import leaderboard, stats, tables
+
+ROOT = Path(__file__).parents[1]
+EVIL = "<script>alert(1)</script>|`$x_1$`&\\input{/etc/passwd} *b* [l](http://e.x) %\t# h ë→"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    root = synthetic.write_suite(tmp_path_factory.mktemp("suite"), samples=4)
+    synthetic.write_run(root, "crashed", 1, [], status="failed", error=EVIL)
+    return root
+
+
+@pytest.fixture(scope="module")
+def gin(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gin")
+    (folder / "base.gin").write_text("run.method = @method.none()\nrun.name = 'base'\n")
+    (folder / "score_full.gin").write_text("include 'gin/base.gin'\nrun.name = 'score_full'\nscore.bonus = 10\n")
+    (folder / "score_no_shaping.gin").write_text(
+        "# the bonus is off\ninclude 'gin/score_full.gin'  # parent\nrun.name = 'score_no_shaping'\nscore.bonus = 0\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def board(suite, gin):
+    return leaderboard.build(suite, gin=gin)
+
+
+def row_of(board, name, table=0):
+    return next(row for row in board.sections[table].rows if row.name == name)
+
+
+def test_rows_come_in_the_papers_order_with_seeds_and_budget(board):
+    (section,) = board.sections
+    names = [row.name for row in section.rows]
+    assert names[:2] == ["base", "self_refine"]
+    assert names.index("star_plus") < names.index("pair_sft") < names.index("single_turn_rl")
+    assert names[-2:] == ["score_full", "score_no_shaping"]
+    row = row_of(board, "score_full")
+    assert row.seeds == (1, 2, 3)
+    assert row.budget == {"responses": "25600", "updates": "100"}
+    assert section.problems == 60
+
+
+def test_cells_are_recomputed_from_records(board, suite):
+    row = row_of(board, "score_full")
+    files = sorted(suite.glob("runs/*/*/score_full/seed*/eval.jsonl"))
+    right = []
+    for file in files:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = [r for r in rows if r["when"] == "after" and r["temperature"] == 0]
+        right.append([r["attempts"][1]["correct"] for r in sorted(rows, key=lambda r: r["id"])])
+    assert row.cells["t2"] == stats.bootstrap(np.array(right, dtype=float))
+    assert row.cells["delta"].mean == pytest.approx(row.cells["i_to_c"].mean - row.cells["c_to_i"].mean)
+
+
+def test_one_run_gets_wilson_mcnemar_and_a_warning_only_if_trained(board, tmp_path):
+    base = row_of(board, "base")
+    n, right = 60, round(base.cells["t2"].mean * 60)
+    assert base.cells["t2"] == stats.wilson(right, n)
+    flips = round(base.cells["i_to_c"].mean * n), round(base.cells["c_to_i"].mean * n)
+    assert base.p == stats.mcnemar(*flips)
+    assert base.cells["delta"] == stats.delta_interval(*flips, n)
+    assert not any("1 seed" in note for note in base.notes)
+    synthetic.write_run(tmp_path, "score_full", 1, synthetic.records((0.5, 0.2, 0.1, 0), 1))
+    lonely = leaderboard.build(tmp_path)
+    assert "cannot speak of training noise" in row_of(lonely, "score_full").notes[0]
+
+
+def test_a_rate_that_is_zero_in_every_seed_keeps_an_interval(tmp_path):
+    for seed in (1, 2, 3):
+        synthetic.write_run(tmp_path, "row", seed, synthetic.records((0.5, 0, 0, 1), 1))
+    row = row_of(leaderboard.build(tmp_path), "row")
+    assert row.cells["c_to_i"].mean == 0
+    assert row.cells["c_to_i"].hi > 0.03
+    assert row.cells["delta"].hi > 0.01
+
+
+def test_lineage_is_read_from_the_gin_text(board):
+    child = row_of(board, "score_no_shaping")
+    assert (child.parent, child.difference) == ("score_full", "= score_full; score.bonus = 0")
+    assert row_of(board, "base").difference == ""
+    assert row_of(board, "pair_sft").difference == ""
+
+
+def test_a_run_that_contradicts_its_gin_file_is_told(tmp_path, gin):
+    rows = synthetic.records((0.5, 0.2, 0.1, 0), 1)
+    synthetic.write_run(tmp_path, "score_no_shaping", 1, rows, config=["score.bonus = 3"])
+    synthetic.write_run(tmp_path, "score_no_shaping", 2, rows, config=["score.bonus = 4"])
+    notes = row_of(leaderboard.build(tmp_path, gin=gin), "score_no_shaping").notes
+    assert any("score.bonus = 3, unlike its gin file" in note for note in notes)
+    assert any("different bindings" in note for note in notes)
+
+
+def test_comparisons_are_paired_and_holm_corrected_within_a_family(board):
+    families = board.sections[0].families
+    assert list(families) == [
+        "against the parent",
+        "against the base",
+        "against single_turn_rl's first attempt",
+    ]
+    (ablation,) = families["against the parent"]
+    a, b = row_of(board, "score_no_shaping"), row_of(board, "score_full")
+    assert ablation.difference == stats.bootstrap(a.values["last"] - b.values["last"])
+    assert ablation.p == ablation.p_holm
+    assert ablation.seeds == (1, 2, 3)
+    against = families["against the base"]
+    assert stats.holm([c.p for c in against]) == [c.p_holm for c in against]
+
+
+def test_pairing_uses_common_seeds_and_an_untrained_row_stands_against_all(board, tmp_path):
+    for name, seeds in {"a": (1, 2, 3), "b": (2, 3, 4), "c": (9,)}.items():
+        for seed in seeds:
+            synthetic.write_run(tmp_path, name, seed, synthetic.records((0.5, 0.2, 0.1, 0), seed, problems=8))
+    rows = {row.name: row for row in leaderboard.build(tmp_path).sections[0].rows}
+    seeds, grid = leaderboard.paired(rows["a"], rows["b"], "last", "last")
+    assert seeds == (2, 3)
+    assert (grid == rows["a"].values["last"][1:] - rows["b"].values["last"][:2]).all()
+    assert leaderboard.paired(rows["a"], rows["c"], "last", "last")[0] == ()
+    base, full = row_of(board, "base"), row_of(board, "score_full")
+    assert leaderboard.paired(full, base, "last", "last")[0] == (1, 2, 3)
+    assert leaderboard.paired(base, full, "last", "t1")[1].shape == (3, 60)
+
+
+def test_single_turn_rl_stands_beside_and_its_absence_is_said(board, tmp_path):
+    first, vote = board.sections[0].beside
+    assert first.cell == row_of(board, "single_turn_rl").cells["t1"]
+    assert vote.cell is not None
+    assert "temperature 0.7, 4 samples" in vote.note
+    synthetic.write_run(tmp_path, "score_full", 1, synthetic.records((0.5, 0.2, 0.1, 0), 1))
+    missing = leaderboard.build(tmp_path).sections[0].beside
+    assert all(beside.cell is None and "no finished single_turn_rl" in beside.note for beside in missing)
+
+
+def test_without_a_base_run_the_evaluation_before_training_is_the_base_row(tmp_path):
+    before = synthetic.records((0.4, 0.1, 0.2, 0), 0, when="before")
+    after = synthetic.records((0.6, 0.2, 0.1, 0), 1)
+    synthetic.write_run(tmp_path, "score_full", 1, [*before, *after])
+    board = leaderboard.build(tmp_path)
+    row = row_of(board, "base (before training)")
+    assert not row.trained
+    assert row.cells["t1"].mean == np.mean([r["attempts"][0]["correct"] for r in before])
+    assert "before training of runs/" in row.notes[-1]
+    synthetic.write_run(tmp_path / "other", "score_full", 1, after)
+    assert "No base row" in leaderboard.build(tmp_path / "other").sections[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eval_tasks": {"synthetic": "2"}},
+        {"task_version": "2"},
+        {"model": "another"},
+        {"graders": {"synthetic": "other"}},
+        {"policy": "other"},
+        {"task": "other"},
+        {"problems": 59},
+        {"turns": 3},
+    ],
+)
+def test_what_cannot_be_compared_is_never_in_one_table(tmp_path, change):
+    kind = {key: change.pop(key) for key in ("problems", "turns") if key in change}
+    synthetic.write_run(tmp_path, "a", 1, synthetic.records((0.5, 0.2, 0.1, 0), 1))
+    synthetic.write_run(tmp_path, "b", 1, synthetic.records((0.5, 0.2, 0.1, 0), 1, **kind), **change)
+    board = leaderboard.build(tmp_path)
+    assert [[row.name for row in section.rows] for section in board.sections] in ([["a"], ["b"]], [["b"], ["a"]])
+
+
+def test_unequal_budgets_are_told(tmp_path):
+    rows = synthetic.records((0.5, 0.2, 0.1, 0), 1)
+    synthetic.write_run(tmp_path, "a", 1, rows)
+    synthetic.write_run(tmp_path, "b", 1, rows, spent={"responses": 9, "updates": 100})
+    assert "differ in budget" in leaderboard.build(tmp_path).sections[0].notes[0]
+
+
+def test_ten_attempts_and_one_attempt_have_tables(tmp_path):
+    synthetic.write_run(tmp_path, "many", 1, synthetic.records((0.5, 0.1, 0.05, 0.3), 1, turns=10))
+    synthetic.write_run(tmp_path, "one", 1, synthetic.records((0.5, 0.1, 0.05, 0.3), 1, turns=1))
+    text = tables.markdown(leaderboard.build(tmp_path))
+    assert "| Method | Acc@t1 | Acc@t2 | Acc@t10 | Δ(t1,t10) |" in text
+    assert "| Method | Acc@t1 | seeds | majority@2 |" in text
+
+
+def test_failed_runs_are_below_the_tables_and_nothing_else_is_lost(board):
+    (trouble,) = board.troubles
+    assert trouble.path == "runs/synthetic/tiny/crashed/seed1"
+    text = tables.markdown(board)
+    assert text.index("Not in the tables") > text.index("Reference: the paper's own numbers")
+
+
+def test_a_run_without_greedy_evaluation_is_told(tmp_path):
+    synthetic.write_run(tmp_path, "row", 1, synthetic.records((0.5, 0.2, 0.1, 0), 1, samples=2))
+    board = leaderboard.build(tmp_path)
+    assert not board.sections
+    assert "no greedy evaluation" in board.troubles[0].message
+    assert "No finished run" in tables.markdown(board)
+
+
+def test_the_papers_block_is_labelled_and_its_table_holds(board):
+    text = tables.markdown(board)
+    assert "comparable with no row above" in text
+    assert "| SCoRe | 60.0 [55.6, 64.2] | 64.4 [60.1, 68.5] | +4.4 | 5.8 [4.1, 8.2] | 1.4 [0.7, 2.9] |" in text
+    for table in board.paper["tables"]:
+        for name, t1, t2, delta, *flips in table["rows"]:
+            misprint = (table["n"], name) == (164, "Self-Refine")
+            assert t2 - t1 == pytest.approx(delta, abs=0.06 + misprint * 0.1)
+            if flips:
+                assert flips[0] - flips[1] == pytest.approx(delta, abs=0.06)
+
+
+def test_markdown_is_stable_and_escaped(board, suite, gin):
+    text = tables.markdown(board)
+    assert text == tables.markdown(leaderboard.build(suite, gin=gin))
+    assert "<script>" not in text
+    line = next(line for line in text.splitlines() if "crashed" in line)
+    assert len(re.findall(r"(?<!\\)\|", line)) == 4
+    assert r"\[l\](http" in line
+    assert "**" not in text
+    assert str(suite) not in text
+
+
+def test_html_is_escaped_and_sorts_by_number(board):
+    text = tables.page(board)
+    assert "<script" not in text
+    assert 'data-sort="0.' in text
+    assert text.count("<table") == text.count("</table>")
+    assert text.isprintable() or {c for c in text if not c.isprintable()} == {"\n"}
+
+
+def test_csv_holds_every_row_and_no_formula(board):
+    lines = list(csv.DictReader(io.StringIO(tables.as_csv(board))))
+    kinds = {kind: [line for line in lines if line["kind"] == kind] for kind in {line["kind"] for line in lines}}
+    assert {k: len(v) for k, v in kinds.items()} == {
+        "row": 8, "beside": 2, "comparison": 15, "paper": 19, "left out": 1,
+    }  # fmt: skip
+    full = next(line for line in kinds["row"] if line["method"] == "score_full")
+    assert float(full["t2"]) == pytest.approx(row_of(board, "score_full").cells["t2"].mean, abs=1e-6)
+    assert not any(value.startswith(("=", "+", "@")) for line in lines for value in line.values())
+
+
+def test_json_is_data(board):
+    data = json.loads(tables.as_json(board))
+    rows = {row["name"]: row for row in data["tables"][0]["rows"]}
+    assert rows["score_full"]["cells"]["delta"]["lo"] < rows["score_full"]["cells"]["delta"]["mean"]
+    assert rows["score_no_shaping"]["parent"] == "score_full"
+    assert data["troubles"][0]["left_out"] is True
+
+
+def test_latex_escapes_everything():
+    assert tables.escape_latex(r"\input{a_b} 50% & $x^2$ ~ #1") == (
+        r"\textbackslash{}input\{a\_\allowbreak{}b\} 50\% \& \$x\textasciicircum{}2\$ \textasciitilde{} \#1"
+    )
+    assert tables.escape_latex("ë Δ 好") == r"e $\Delta$ ?"
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_latex_compiles_with_booktabs(board, tmp_path):
+    (tmp_path / "table.tex").write_text(tables.latex(board))
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs,textcomp}"
+        "\n" + r"\begin{document}\input{table}\end{document}" + "\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in (tmp_path / "paper.log").read_text(errors="replace")
+
+
+def test_the_command_line_writes_checks_and_refuses(suite, gin, tmp_path, capsys):
+    out = tmp_path / "new" / "leaderboard.md"
+    common = [str(suite), "--gin", str(gin)]
+    assert leaderboard.main([*common, "--out", str(out)]) == 0
+    assert leaderboard.main([*common, "--check", str(out)]) == 0
+    out.write_text(out.read_text().replace("score_full", "score_best"))
+    capsys.readouterr()
+    assert leaderboard.main([*common, "--check", str(out)]) == 1
+    assert "score_best" in capsys.readouterr().out
+    assert leaderboard.main([str(tmp_path / "nowhere")]) == 2
+    assert "no results folder" in capsys.readouterr().err
+
+
+def test_no_torch_no_gin_no_pandas(suite):
+    code = (
+        "import sys; from harness import leaderboard; leaderboard.main([sys.argv[1], '--format', 'json'])\n"
+        "print(*(set(sys.modules) & {'torch', 'transformers', 'gin', 'pandas'}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(suite)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == ""
+
+
+def test_several_tasks_get_an_interquartile_mean_and_two_versions_of_one_do_not(tmp_path):
+    for name, rates in (("base", (0.4, 0.1, 0.2, 0)), ("score_full", (0.6, 0.2, 0.1, 0))):
+        for seed in (1, 2, 3):
+            rows = [r for t in ("easy", "hard") for r in synthetic.records(rates, f"{seed}{t}", task=t, problems=20)]
+            synthetic.write_run(tmp_path, name, seed, rows)
+    board = leaderboard.build(tmp_path)
+    assert [section.subject.task for section in board.sections] == ["easy", "hard"]
+    (overall,) = board.overall
+    assert overall.tasks == ("easy", "hard")
+    name, seeds, cells = overall.rows[1]
+    grid = np.stack([row_of(board, name, i).values["last"].mean(axis=1) for i in (0, 1)], axis=1)
+    assert (name, seeds, cells["last"].mean) == ("score_full", (1, 2, 3), stats.iqm(grid))
+    assert "Interquartile mean" in tables.markdown(board)
+    rows = synthetic.records((0.5, 0.1, 0.1, 0), 7, task="easy", problems=20)
+    synthetic.write_run(tmp_path, "late", 1, rows, eval_tasks={"easy": "2"})
+    assert leaderboard.build(tmp_path).overall == ()
+
+
+def test_an_untrained_run_that_was_only_evaluated_before_is_a_row(tmp_path):
+    synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 0, when="before"), trained=False)
+    after = synthetic.records((0.6, 0.2, 0.1, 0), 1)
+    synthetic.write_run(tmp_path, "score_full", 1, after)
+    assert [row.name for row in leaderboard.build(tmp_path).sections[0].rows] == ["base", "score_full"]

@@ -1,0 +1,108 @@
+"""harness.plots: every figure from results that fill it, a reason where they do not, equal bytes, no clipped text."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+import synthetic
+from matplotlib.text import Text
+
+from harness import plots
+
+mpl.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def scopes(tmp_path_factory):
+    return plots.scopes(synthetic.write_everything(tmp_path_factory.mktemp("all")))[0]
+
+
+@pytest.fixture(scope="module")
+def drawn(scopes):
+    found = {}
+    for scope in scopes:
+        for name, figure in plots.draw(scope):
+            if not isinstance(figure, plots.Missing) or name not in found:
+                found[name] = figure
+    yield found
+    plt.close("all")
+
+
+def test_two_scopes_have_two_folders(scopes):
+    assert [plots.folder_of(scope, scopes) for scope in scopes] == [
+        "synthetic-ten-synthetic10",
+        "synthetic-tiny-synthetic",
+    ]
+    assert plots.folder_of(scopes[0], scopes[:1]) == ""
+
+
+@pytest.mark.parametrize("name", plots.FIGURES)
+def test_every_figure_is_drawn_whole(drawn, name, tmp_path):
+    figure = drawn[name]
+    assert not isinstance(figure, plots.Missing), figure
+    files = plots.save(figure, tmp_path / name)
+    first = [file.read_bytes() for file in files]
+    assert first[0].startswith(b"%PDF")
+    assert first[1].startswith(b"\x89PNG")
+    if name in ("accuracy", "training"):  # one without and one with small multiples: writing twice takes its time
+        assert [file.read_bytes() for file in plots.save(figure, tmp_path / name)] == first
+    for ax in figure.axes:
+        if ax.get_visible():
+            assert ax.has_data()
+    labels = [figure.get_supxlabel(), *(ax.get_xlabel() for ax in figure.axes)]
+    assert any(labels), "the horizontal axis is not explained"
+
+
+@pytest.mark.parametrize("name", plots.FIGURES)
+def test_no_text_is_clipped_or_overlaps_a_neighbour(drawn, name):
+    """Tick labels, titles and legend texts of a figure lie inside it and apart from each other."""
+    figure = drawn[name]
+    with mpl.rc_context(plots.STYLE):
+        figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    hidden = {text for ax in figure.axes for text in _undrawn(ax)}
+    boxes = []
+    for text in figure.findobj(lambda artist: isinstance(artist, Text) and artist not in hidden):
+        if text.get_visible() and text.get_text().strip():
+            boxes.append((text.get_text(), text.get_window_extent(renderer)))
+    frame = figure.bbox.expanded(1.02, 1.02)
+    for label, box in boxes:
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1, f"clipped: {label}"
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1, f"clipped: {label}"
+    for i, (one, a) in enumerate(boxes):
+        for two, b in boxes[i + 1 :]:
+            overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert min(overlap) <= 1, f"{one!r} overlaps {two!r}"
+
+
+def _undrawn(ax):
+    """Texts of hidden panels, and labels that matplotlib keeps for ticks beyond the axis and never draws."""
+    if not ax.get_visible():
+        yield from ax.findobj(Text)
+    for axis in (ax.xaxis, ax.yaxis):
+        lo, hi = sorted(axis.get_view_interval())
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            for label, shown in ((tick.label1, tick.label1.get_visible()), (tick.label2, tick.label2.get_visible())):
+                if not shown or not lo <= tick.get_loc() <= hi:
+                    yield label
+
+
+def test_what_is_missing_is_said(tmp_path):
+    synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 1, turns=1), trained=False)
+    (scope,) = plots.scopes(tmp_path)[0]
+    answers = dict(plots.draw(scope))
+    plt.close("all")
+    missing = {name: str(figure) for name, figure in answers.items() if isinstance(figure, plots.Missing)}
+    assert "records have one attempt" in missing["accuracy"]
+    assert "metrics.jsonl" in missing["training"]
+    assert "split 'train'" in missing["edit_distance_splits"] or "one attempt" in missing["edit_distance_splits"]
+
+
+def test_the_command_line(tmp_path, capsys):
+    root = synthetic.write_suite(tmp_path / "r", problems=10, seeds=(1,))
+    out = tmp_path / "figures"
+    assert plots.main([str(root), "--out", str(out), "--only", "accuracy", "--only", "discount"]) == 0
+    assert sorted(file.name for file in out.iterdir()) == ["accuracy.pdf", "accuracy.png"]
+    assert "not drawn: discount: needs" in capsys.readouterr().out
+    assert plots.main([str(tmp_path / "nowhere")]) == 2
+    (tmp_path / "empty").mkdir()
+    assert plots.main([str(tmp_path / "empty")]) == 0
