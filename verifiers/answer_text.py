@@ -58,7 +58,7 @@ _SPELLINGS = (
     (re.compile(r"\\(?:bf|rm|it|sf|boldsymbol|mathbf|mathit|bold)(?![A-Za-z])"), ""),
     (re.compile(r"\\mathbb\s*R(?![A-Za-z])|\\mathbb\s*\{\s*R\s*\}|\\R(?![A-Za-z])|\\Bbb\s*\{?R\}?"), r"\\mathbb{R}"),
     (re.compile(r"\^\s*\{\s*\\circ\s*\}"), r"^\\circ"),
-    (re.compile(r"\\(?:quad|qquad|enspace|thinspace|hspace\{[^{}]*\}|,|;|:|>| )"), " "),
+    (re.compile(r"(?<!\\)\\(?:quad|qquad|enspace|thinspace|hspace\{[^{}]*\}|,|;|:|>| )"), " "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r",?\\!\s*(?:\{,\}|,)?\s*(?:\\!)?\s*(?=\d{3}(?!\d))"), ""),
     (re.compile(r"\\!"), ""),

@@ -96,8 +96,6 @@ class _Comparison:
             return self._matched(self._items(one[1], distinct), self._items(other[1], distinct))
         if one[0] != other[0]:
             return False
-        if one[0] in ("matrix", "union"):
-            pass  # rows by rows below; unions that are no real sets only as they are spelled
         if one[0] == "union":
             return self._matched(one[1], other[1])
         if one[2] != other[2] or len(one[1]) != len(other[1]):
@@ -259,7 +257,7 @@ class _Comparison:
 
 def is_text(text: str) -> bool:
     """Words, not mathematics: `\\text{east}`, Evelyn, 4:30 p.m."""
-    if re.search(r"\d\s*(?:\\text\s*\{)?\s*[ap]\.?\s?m\b\.?", text):
+    if re.search(r"\d\s*(?:\\text\s*\{)?\s*[ap]\.?\s?m\b\.?", text, re.I):
         return True
     bare = plain(text)
     if _MATHY.search(bare):
@@ -333,7 +331,7 @@ def form(text: str) -> Form:
     """What an answer is, its members, and the brackets (or the shape) that must agree."""
     text = text.strip()
     if match := _MATRIX.fullmatch(text.removeprefix("(").removesuffix(")") if "array" in text else text):
-        rows = [cut(row, re.compile("&")) for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip(" \\hline")]
+        rows = [cut(row, re.compile("&")) for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
         kind = "det" if match[1].startswith(("v", "V")) else "matrix"
         return "matrix", [cell for row in rows for cell in row], f"{kind} {[len(row) for row in rows]}"
     if top_level(text, _CUP):
@@ -344,6 +342,8 @@ def form(text: str) -> Form:
         return "set", cut(_hide_thousands(inside), _JOIN), ""
     if text in ("\\{\\}", "\\{ \\}", "\\emptyset"):
         return "set", [], ""
+    if len(signs := plus_minus(text)) > 1:
+        return "list", signs, ""
     if top_level(text, _RELATION):
         return "relation", [text], ""
     if inside := _wrapped(text, "\\langle", "\\rangle"):
@@ -354,8 +354,6 @@ def form(text: str) -> Form:
             return "tuple", items, text[0] + text[-1]
     if re.fullmatch(r"[^:]+(?::[^:]+)+", text) and not top_level(text, re.compile(r"\\text")):
         return "ratio", [part.strip() for part in text.split(":")], str(text.count(":"))
-    if len(signs := plus_minus(text)) > 1:
-        return "list", signs, ""
     return "scalar", [text], ""
 
 
@@ -444,7 +442,8 @@ def _loose(text: str) -> bool:
     if _THOUSANDS.fullmatch(text.strip()):
         return False
     return bool(
-        re.search(r"\\[{}$%]|\\(?:text|mbox|cup|cap|pm|mp|emptyset|begin|in|mathbb)(?![A-Za-z])|[%$;:?=<>]", text)
+        re.search(r"\\[{}$%]|\\(?:text|mbox|cup|cap|pm|mp|emptyset|begin|in|mathbb)(?![A-Za-z])|[%$;:?]", text)
+        or top_level(text, _RELATION)
         or re.search(r"\d\s*_", text)
         or top_level(text, _COMMA)
     )

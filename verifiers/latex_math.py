@@ -37,7 +37,7 @@ class Undefined(ArithmeticError):
 
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+\.?\d*|\.\d+)|(?P<command>\\[A-Za-z]+|\\.)|(?P<other>\S))"
+    r"\s*(?:(?P<number>\d+(?:,\d{3})+(?!\d)(?:\.\d+)?|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3}(?!\d))?)|(?P<command>\\[A-Za-z]+|\\.)|(?P<other>\S))"
 )
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
@@ -336,7 +336,7 @@ def _number(text: str) -> Fraction:
     text = text.replace(",", "")
     if len(text) > 400:
         raise NotMath("a number of too many digits")
-    return Fraction(text if not text.endswith(".") else text[:-1])
+    return Fraction(text.removesuffix("."))
 
 
 def variables(tree: Tree) -> set[str]:

@@ -54,7 +54,7 @@ _define("celsius", {"°c": "1"})
 _define("fahrenheit", {"°f": "1"})
 _define("radian", {"radian radians rad": "1"})
 for _word in (
-    "unit units mph kph people person persons students student ways way times points point apples marbles books "
+    "unit units people person persons students student ways way times points point apples marbles books "
     "men women boys girls children cars coins balls cards sides edges vertices faces triangles games days hours "
     "integers numbers solutions values digits pages gallon gallons cup cups pint pints quart quarts acre acres "
     "calories watts volts joules newtons amperes ohms hertz pairs dozen words bits bytes cubes squares tickets "
@@ -70,7 +70,7 @@ _WORD_BASES = dict(
         strict=True,
     )
 )
-_BASE = re.compile(r"(?P<digits>-?[0-9A-Za-z]*[0-9][0-9A-Za-z.]*)\s*_\s*(?:\{\s*(?P<braced>\w+)\s*\}|(?P<bare>\d+))")
+_BASE = re.compile(r"(?P<digits>-?[0-9A-Za-z]*[0-9][0-9A-Za-z.]*)\s*_\s*(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<braced>\w+)[\s}]*\}|(?P<bare>\d+))")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent(?:age)?(?: points?)?)\s*$")
 _SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|USD\b)(?:\s*\})?\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{)?\s*([CF])?\s*\}?\s*$")
@@ -130,6 +130,7 @@ def _unit(text: str) -> tuple[str, Fraction] | None:
     text = re.sub(r"\\(?:text|mbox|mathrm|textrm|hbox)\s*\{([^{}]*)\}", r" \1 ", text)
     text = text.replace("\\cdot", " ").replace("{", "").replace("}", "")
     spelled = re.sub(r"\bper\b", "/", text.lower())
+    spelled = re.sub(r"\b(m|k)p/?h\b", lambda match: "mile/hour" if match[1] == "m" else "km/hour", spelled)
     top, scale, power, sign = [], Fraction(1), 1, 1
     for token in re.findall(r"[a-z¢°.']+|\^\s*-?\d|/|\S", spelled):
         token = token.strip(".")
