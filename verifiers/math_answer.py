@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.core import Problem, Status, Verdict
@@ -42,12 +43,14 @@ class Grade:
         status: ok, timeout or error.
         rung: exact, normalised, fractions, form, numeric, math-verify or limit: what decided.
         detail: The reason of an error.
+        seconds: Wall time it took (0 when it was remembered).
     """
 
     equal: bool
     status: Status = "ok"
     rung: str = "exact"
     detail: str = ""
+    seconds: float = 0.0
 
 
 class _Fractions:
@@ -173,13 +176,14 @@ class MathAnswer:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
+        started = time.perf_counter()
         grade = self._in_process(gold, given, question)
         if grade is None:
             if not wait:
                 return None
             grade = self._in_worker(gold, given, question)
         self._remember(key, grade)
-        return grade
+        return replace(grade, seconds=time.perf_counter() - started)
 
     def _in_process(self, gold: str, given: str, question: str) -> Grade | None:
         if normalise(gold) == normalise(given):
