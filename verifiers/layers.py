@@ -151,6 +151,29 @@ def hide(path: str) -> bool:
     return _libc.mount(b"none", path.encode(), b"tmpfs", 0x1 | 0x2 | 0x4 | 0x8, b"size=0") == 0
 
 
+def reveal(paths: Iterable[str]) -> None:
+    """Makes directories under a private folder (such as /root) reachable by others at their own paths.
+
+    For root in an own mount namespace: a Python that lives in root's home must stay readable after the change of uid.
+    The private folder is covered by an empty one in which only the named paths are mounted again, read as before.
+    """
+    private: dict[str, list[str]] = {}
+    for path in paths:
+        parts = os.path.realpath(path).split("/")
+        for i in range(2, len(parts) + 1):
+            parent = "/".join(parts[:i])
+            if os.path.isdir(parent) and not os.stat(parent).st_mode & 0o001:
+                private.setdefault(parent, []).append(os.path.realpath(path))
+                break
+    for folder, inside in private.items():
+        held = [(path, os.open(path, os.O_PATH)) for path in sorted(set(inside)) if os.path.isdir(path)]
+        _call(_libc.mount(b"none", folder.encode(), b"tmpfs", 0x2 | 0x4, b"mode=755"), f"mount over {folder}")
+        for path, fd in held:
+            os.makedirs(path, mode=0o755, exist_ok=True)
+            _call(_libc.mount(f"/proc/self/fd/{fd}".encode(), path.encode(), None, 0x1000 | 0x4000, None), path)
+            os.close(fd)
+
+
 def limits(memory: int, cpu: float, processes: int = 64, file_size: int = 0, files: int = 64) -> None:
     """Resource limits of one program: bytes of address space, CPU seconds, processes, bytes per file, open files."""
     wanted = {

@@ -8,6 +8,7 @@ Not covered: identity and shared structure; in-place changes of arguments.
 
 from __future__ import annotations
 
+import builtins
 import datetime
 import json
 import re
@@ -117,6 +118,8 @@ def _tag(value: Any, refer: Callable[[Any], Any] | None, always: type | None = N
         return {"D": str(value)}
     if kind is type(...):
         return {"e": 0}
+    if kind is type and getattr(builtins, value.__name__, None) is value:
+        return {"T": value.__name__}
     if kind is re.Match and isinstance(value.string, str):
         groups = [value.group(0), *value.groups()]
         return {"m": [groups, [list(value.span(i)) for i in range(len(groups))], value.groupdict()]}
@@ -161,6 +164,13 @@ def _untag(data: Any, resolve: Callable[[Any], Any] | None) -> Any:
     return _BUILD_SCALAR[name](content)
 
 
+def _builtin_type(name: str) -> type:
+    kind = getattr(builtins, name, None)
+    if not isinstance(kind, type):
+        raise ValueError(f"no built-in type {name!r}")
+    return kind
+
+
 _SEQUENCES: dict[type, str] = {tuple: "t", set: "s", frozenset: "f", deque: "q"}
 _MAPPINGS: dict[type, str] = {dict: "d", defaultdict: "d", Counter: "C", OrderedDict: "o"}
 _BUILD_SEQUENCE: dict[str, Any] = {
@@ -180,6 +190,7 @@ _BUILD_SCALAR: dict[str, Any] = {
     "sl": lambda parts: slice(*parts),
     "D": Decimal,
     "e": lambda _: ...,
+    "T": lambda name: _builtin_type(name),
     "m": lambda parts: MatchValue(*parts),
     "dt": datetime.datetime.fromisoformat,
     "da": datetime.date.fromisoformat,

@@ -171,6 +171,8 @@ def _bubblewrap() -> list[str]:
     places = [*readable(), str(here), sys.prefix, os.path.dirname(os.path.realpath(sys.executable))]
     places += [os.path.dirname(sys.executable)]
     for path in dict.fromkeys(places):
+        for parent in reversed(Path(path).parents):
+            argv += ["--perms", "0755", "--dir", str(parent)]  # passable for the lower uid, whatever they are outside
         argv += ["--ro-bind-try", path, path]
     return [*argv, "--chdir", "/", "--"]
 
