@@ -18,7 +18,7 @@ FORGERS: dict[str, str] = {
     "object posing as int": "class E:\n    __class__ = int\n    def __eq__(s, o): return True\ndef double(x): return E()",
     "frame walk": "import sys\ndef double(x):\n    f = sys._getframe()\n    while f:\n        for v in list(f.f_locals.values()) + list(f.f_globals.values()):\n            if isinstance(v, list): v.append('passed')\n            if isinstance(v, dict):\n                try: v['passed'] = True\n                except Exception: pass\n        f = f.f_back\n    return 0",
     "gc walk": "import gc\ndef double(x):\n    for o in gc.get_objects():\n        if isinstance(o, dict):\n            for k in ('passed', 'correct', 'reward', 'status'):\n                if k in o: o[k] = True\n    return 0",
-    "gc hunt for the tests": "import gc\ndef double(x):\n    for o in gc.get_objects():\n        try: s = repr(o)\n        except Exception: continue\n        if ('candidate' + '(7) ==') in s: return {2: 4, 7: 14, 10: 20}[x]\n    return 0",
+    "gc hunt for the tests": "import gc\ndef double(x):\n    for o in gc.get_objects():\n        try: s = repr(o)\n        except Exception: continue\n        if ''.join(['candi', 'date(7) ==']) in s: return {2: 4, 7: 14, 10: 20}[x]\n    return 0",
     "memory hunt for the tests": "def double(x):\n    data = open('/proc/self/mem', 'rb')\n    return 2 * x",
     "exit 0 at import": "import sys\nsys.exit(0)\ndef double(x): return 0",
     "exit 0 in the call": "import sys\ndef double(x): sys.exit(0)",

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -40,13 +41,10 @@ def left_over(package: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world():
     """What an attack could reach: a file, a listening port, a process, a secret."""
-    folder = tmp_path_factory.mktemp("world")
+    folder = Path(tempfile.mkdtemp(prefix="verifiers-attacks-"))  # pytest's own folders are closed to other users
     os.chmod(folder, 0o777)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            os.chmod(parent, parent.stat().st_mode | 0o055)
     marker = folder / "marker"
     marker.write_text("untouched")
     os.chmod(marker, 0o666)
@@ -57,6 +55,7 @@ def world(tmp_path_factory):
     victim.kill()
     victim.wait()
     listener.close()
+    shutil.rmtree(folder)
 
 
 def programs(world) -> dict[str, str]:
@@ -92,7 +91,7 @@ def python_for(user: int) -> list[str] | None:
     packages = str(Path(importlib.util.find_spec("pyseccomp").origin).parent)  # pyright: ignore
     for python in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin")):
         probe = "import sys, pyseccomp, harness; assert sys.version_info >= (3, 11)"
-        env = ["env", f"PYTHONPATH={packages}"] if python != sys.executable else ["env"]
+        env = ["/usr/bin/env", f"PYTHONPATH={packages}"] if python != sys.executable else ["/usr/bin/env"]
         done = subprocess.run(
             [*env, str(python), "-c", probe], cwd=REPO, user=user, group=user, extra_groups=[], capture_output=True
         )
