@@ -167,14 +167,14 @@ class _Reader:
         return base
 
     def postfix(self, base: Tree) -> Tree:
-        raised = False
+        raised = factorial = False
         while True:
             token = self.peek()
             if token == "!":
-                if base[0] == "fact":
+                if factorial:
                     raise NotMath("a double factorial")
                 self.take()
-                base = ("fact", base)
+                base, factorial = ("fact", base), True
             elif token == "'":
                 raise NotMath("a prime")
             elif token == "^":

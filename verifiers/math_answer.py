@@ -27,6 +27,8 @@ from verifiers.latex_math import NotExact, NotMath, Undefined
 from verifiers.worker_pool import WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
 
 MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
+IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
+START_LIMIT = 60.0  # seconds a worker may take to start or to import
 CACHE = 200_000  # graded pairs kept
 
 
@@ -150,7 +152,7 @@ class MathAnswer:
         grade = self.compare(problem.answer, answer, question, wait)
         if grade is None:
             return None  # pyright: ignore[reportReturnType]  (only with wait=False)
-        canonical = normalise(answer) if len(answer) <= MAX_ANSWER else answer[:MAX_ANSWER]
+        canonical = normalise(answer) if len(answer) <= IN_PROCESS else answer[:MAX_ANSWER]
         return Verdict(float(grade.equal), grade.equal, grade.status, canonical), grade
 
     def extract(self, text: str) -> tuple[str | None, Literal["ok", "no_answer", "truncated"]]:
@@ -186,6 +188,8 @@ class MathAnswer:
         return replace(grade, seconds=time.perf_counter() - started)
 
     def _in_process(self, gold: str, given: str, question: str) -> Grade | None:
+        if len(gold) > IN_PROCESS or len(given) > IN_PROCESS:
+            return None
         if normalise(gold) == normalise(given):
             return Grade(True, rung="normalised")
         leaf = _Fractions()
@@ -198,7 +202,10 @@ class MathAnswer:
     def _in_worker(self, gold: str, given: str, question: str) -> Grade:
         request = json.dumps({"gold": gold, "given": given, "question": question}).encode()
         try:
-            reply = json.loads(self.pool().ask([request], self.time_limit))
+            with self.pool().hold() as worker:
+                reply = json.loads(worker.ask([request], self.time_limit))
+                while "warming" in reply or "warm" in reply:  # importing math-verify is not thinking
+                    reply = json.loads(worker.receive(START_LIMIT if "warming" in reply else self.time_limit))
         except WorkerTimeout:
             return Grade(False, "timeout", "limit", f"no decision within {self.time_limit} s")
         except WorkerDied as error:
@@ -228,7 +235,7 @@ class MathAnswer:
         paths = json.dumps([path for path in sys.path if path])
         env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPMATH_NOGMPY": "1", "SYMPY_GROUND_TYPES": "python"}
         argv = command("math_process", str(self.time_limit), paths, isolated=False)
-        return WorkerPool(lambda: argv, env, self.workers)
+        return WorkerPool(lambda: argv, env, self.workers, START_LIMIT)
 
 
 def usable(problems: Sequence[Problem]) -> tuple[list[Problem], int]:

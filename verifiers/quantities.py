@@ -71,13 +71,26 @@ _WORD_BASES = dict(
     )
 )
 _BASE = re.compile(r"(?P<digits>-?[0-9A-Za-z]*[0-9][0-9A-Za-z.]*)\s*_\s*(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<braced>\w+)[\s}]*\}|(?P<bare>\d+))")
-_PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent(?:age)?(?: points?)?)\s*$")
+_PERCENT = re.compile(r" ?(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent(?:age)?(?: points?)?)\s*$")
 _SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|USD\b)(?:\s*\})?\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{)?\s*([CF])?\s*\}?\s*$")
-_TAIL = re.compile(
-    r"\s*(?P<unit>(?:(?:\\(?:text|mbox|mathrm|textrm|hbox)\s*\{[^{}]*\}|(?<![\\A-Za-z])[A-Za-z¢][A-Za-z.¢]*)\s*"
-    r"(?:\^\s*\{?\s*-?\d\s*\}?)?\s*(?:/|per\b|\\cdot)?\s*)+)$"
+_TAIL = re.compile(  # one piece of a unit at the end of a text
+    r"(?:\\(?:text|mbox|mathrm|textrm|hbox) ?\{[^{}]{1,60}\}|(?<![\\A-Za-z])[A-Za-z¢][A-Za-z.¢]{0,20}|\^ ?(?:\{ ?-?\d ?\}|-?\d)"
+    r"|/|\\cdot) ?$"
 )
+_TAIL_LENGTH, _TAIL_PIECES = 120, 10
+
+
+def _tail(text: str) -> int:
+    """Where the longest run of unit pieces at the end of a text starts."""
+    start = low = max(len(text) - _TAIL_LENGTH, 0)
+    end = len(text)
+    for _ in range(_TAIL_PIECES):
+        match = _TAIL.search(text[low:end])
+        if match is None:
+            break
+        end = start = low + match.start()
+    return start if end < len(text) else len(text)
 
 
 @dataclass(frozen=True)
@@ -119,9 +132,9 @@ def split(text: str) -> Quantity:
         if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", text) is None:
             return Quantity(text[: match.start()].strip(), {"C": "celsius", "F": "fahrenheit"}.get(match[1], "degree"))
         return Quantity(text)
-    match = _TAIL.search(text)
-    if match and match.start() and (found := _unit(match["unit"])):
-        return Quantity(text[: match.start()].strip(), *found)
+    start = _tail(text)
+    if 0 < start < len(text) and (found := _unit(text[start:])):
+        return Quantity(text[:start].strip(), *found)
     return Quantity(text)
 
 

@@ -99,6 +99,10 @@ class Worker:
         self._send(b"".join(_LENGTH.pack(len(frame)) + frame for frame in frames), deadline)
         return self._receive(deadline)
 
+    def receive(self, limit: float) -> bytes:
+        """Waits for one more frame; errors as for `ask`."""
+        return self._receive(time.monotonic() + limit)
+
     def _wait(self, fd: int, event: int, deadline: float) -> None:
         poll = select.poll()
         poll.register(fd, event)
