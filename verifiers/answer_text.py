@@ -43,7 +43,12 @@ _UNICODE = str.maketrans(
     }
 )
 _SPELLINGS = (
-    (re.compile(r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|displaystyle|textstyle|limits)(?![A-Za-z])\.?"), ""),
+    (
+        re.compile(
+            r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|displaystyle|textstyle|limits)(?![A-Za-z])\.?"
+        ),
+        "",
+    ),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:leq|leqslant)(?![A-Za-z])"), r"\\le"),
     (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge"),
@@ -65,7 +70,9 @@ _SPELLINGS = (
     (re.compile(r"(?<!\\)~"), " "),
 )
 _TEXT = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathsf|operatorname|hbox)\s*\{([^{}]*)\}")
-_OPERATORS = re.compile(r"\\(?:operatorname|mathrm|text)\s*\{\s*(sin|cos|tan|cot|sec|csc|ln|log|arcsin|arccos|arctan)\s*\}")
+_OPERATORS = re.compile(
+    r"\\(?:operatorname|mathrm|text)\s*\{\s*(sin|cos|tan|cot|sec|csc|ln|log|arcsin|arccos|arctan)\s*\}"
+)
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])")
 _MIXED = re.compile(r"(?<![\d./^{])(\d+) (?:and )?(\d+)/(\d+)(?![\d.])")
 _SPACES = re.compile(r"\s+")

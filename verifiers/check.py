@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verifier", choices=("math", "code"), required=True)
     parser.add_argument("--bare", action="store_true", help="math: the prediction is the answer itself, not a response")
     parser.add_argument("--final-answer", action="store_true", help='math: read "The final answer is $...$", not a box')
-    parser.add_argument("--compat", action="store_true", help="code: one process, as published harnesses; can be forged")
+    parser.add_argument(
+        "--compat", action="store_true", help="code: one process, as published harnesses; can be forged"
+    )
     parser.add_argument("--time-limit", type=float, help="seconds of one row (default: math 3, code 6)")
     parser.add_argument("--memory-mb", type=int, default=1024, help="code: address space of a program")
     parser.add_argument("--workers", type=int, help="rows graded at a time")

@@ -263,7 +263,9 @@ def is_text(text: str) -> bool:
     if _MATHY.search(bare):
         return False
     if re.search(r"\\(?:text|mbox|textbf)\s*\{[^{}]*[A-Za-z]{2,}[^{}]*\}", text):
-        return not re.sub(r"\\(?:text|mbox|textbf|textit|mathrm)\s*\{[^{}]*\}|[\s,;.]", "", text) or bool(_WORD.search(bare))
+        return not re.sub(r"\\(?:text|mbox|textbf|textit|mathrm)\s*\{[^{}]*\}|[\s,;.]", "", text) or bool(
+            _WORD.search(bare)
+        )
     return bool(_WORD.search(bare)) and re.fullmatch(r"[A-Za-z\s,;.'’?!-]+", bare) is not None
 
 
@@ -271,7 +273,9 @@ def words(text: str) -> tuple[str, ...]:
     """The words of a text answer, without case, articles and punctuation; lists of words in any order."""
     bare = re.sub(r"\b([ap])\.?\s*m\b\.?", r"\1m", plain(text).lower())
     parts = [part for part in re.split(r",|;|\band\b|\bor\b", bare) if part.strip()]
-    return tuple(sorted("".join(re.findall(r"[a-z0-9:.]+", re.sub(r"\b(?:the|an?)\b", " ", p))).rstrip(".") for p in parts))
+    return tuple(
+        sorted("".join(re.findall(r"[a-z0-9:.]+", re.sub(r"\b(?:the|an?)\b", " ", p))).rstrip(".") for p in parts)
+    )
 
 
 def _choice(text: str, lenient: bool = False) -> str | None:
@@ -360,7 +364,9 @@ def form(text: str) -> Form:
 def _hide_thousands(text: str) -> str:
     """1,234,567 as one number; `1,234` inside brackets is left alone."""
     if _THOUSANDS.match(text):
-        return re.sub(r"^([-+]?(?:\\?\$)?\s*)(\d{1,3}(?:,\d{3})+)(?!\d|,)", lambda m: m[1] + m[2].replace(",", ""), text)
+        return re.sub(
+            r"^([-+]?(?:\\?\$)?\s*)(\d{1,3}(?:,\d{3})+)(?!\d|,)", lambda m: m[1] + m[2].replace(",", ""), text
+        )
     return text
 
 
@@ -423,7 +429,9 @@ def _rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]
 def is_name(text: str) -> bool:
     r"""A thing that can be given a value: x, f(x), \angle ABC, AB; not a number or constant."""
     text = text.strip()
-    return _NAME.fullmatch(text) is not None and text not in _CONSTANTS or bool(re.fullmatch(r"\\text\s*\{[^{}]+\}", text))
+    return (
+        _NAME.fullmatch(text) is not None and text not in _CONSTANTS or bool(re.fullmatch(r"\\text\s*\{[^{}]+\}", text))
+    )
 
 
 def is_expression(text: str) -> bool:

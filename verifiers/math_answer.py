@@ -242,5 +242,3 @@ def usable(problems: Sequence[Problem]) -> tuple[list[Problem], int]:
     """The problems with a gold answer a grader can use, and how many were dropped (an empty box in the data)."""
     kept = [problem for problem in problems if problem.answer.strip().strip("$").strip()]
     return kept, len(problems) - len(kept)
-
-

@@ -161,7 +161,10 @@ def judge(request: dict[str, str]) -> dict[str, Any]:
     """One request's answer: {"equal": bool, "rung": ...} or {"error": text}."""
     leaf = Leaf()
     try:
-        return {"equal": forms.equal(request["gold"], request["given"], leaf, request.get("question", "")), "rung": leaf.rung}
+        return {
+            "equal": forms.equal(request["gold"], request["given"], leaf, request.get("question", "")),
+            "rung": leaf.rung,
+        }
     except CannotTell as error:
         return {"error": str(error), "rung": leaf.rung}
     except Exception as error:  # this process is the sandbox of math-verify, which may raise anything on odd text

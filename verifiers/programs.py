@@ -85,11 +85,11 @@ def _fenced(text: str) -> Iterator[str]:
             yield _dedent(text[opened.end() : match.start()].strip("\n"), opened)
             opened = match
     if opened is not None and opened["tag"].lower() in _PYTHON:
-        rest = text[opened.end() :].strip("\n")
+        rest, before = text[opened.end() :].strip("\n"), text[: opened.start()].rstrip("\n")
         if rest.strip():
             yield _dedent(rest, opened)
-        elif text[: opened.start()].strip():  # only a closing fence: the prompt opened it
-            yield text[: opened.start()].rstrip("\n")
+        if before.strip() and not opened["tag"]:  # perhaps a closing fence whose opening was in the prompt
+            yield before
 
 
 def _dedent(code: str, fence: re.Match[str]) -> str:
@@ -132,7 +132,9 @@ def _good(code: str, wanted: Sequence[str]) -> bool:
     if tree is None or not tree.body:
         return False
     names = defined(tree)
-    return bool(names & set(wanted)) if wanted else any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body)
+    return (
+        bool(names & set(wanted)) if wanted else any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body)
+    )
 
 
 def _whole(code: str, wanted: Sequence[str]) -> str | None:

@@ -70,7 +70,9 @@ _WORD_BASES = dict(
         strict=True,
     )
 )
-_BASE = re.compile(r"(?P<digits>-?[0-9A-Za-z]*[0-9][0-9A-Za-z.]*)\s*_\s*(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<braced>\w+)[\s}]*\}|(?P<bare>\d+))")
+_BASE = re.compile(
+    r"(?P<digits>-?[0-9A-Za-z]*[0-9][0-9A-Za-z.]*)\s*_\s*(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<braced>\w+)[\s}]*\}|(?P<bare>\d+))"
+)
 _PERCENT = re.compile(r" ?(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent(?:age)?(?: points?)?)\s*$")
 _SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|USD\b)(?:\s*\})?\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{)?\s*([CF])?\s*\}?\s*$")

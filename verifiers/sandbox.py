@@ -138,7 +138,11 @@ def readable() -> list[str]:
     paths = sysconfig.get_paths()
     libraries = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     base = Path(sys.base_prefix)
-    libraries += [str(base / "lib"), sysconfig.get_config_var("DESTSHARED") or "", sysconfig.get_config_var("LIBDIR") or ""]
+    libraries += [
+        str(base / "lib"),
+        sysconfig.get_config_var("DESTSHARED") or "",
+        sysconfig.get_config_var("LIBDIR") or "",
+    ]
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
     return sorted({path for path in [*libraries, *system] if path and os.path.exists(path)})
 

@@ -391,7 +391,11 @@ def needs_one_process(code: str) -> bool:
         return False
     for node in ast.walk(tree):
         used: list[ast.expr | None] = []
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("isinstance", "issubclass")
+        ):
             used = [*node.args[1:2]]
         elif isinstance(node, ast.ExceptHandler):
             used = [node.type]

@@ -32,7 +32,7 @@ FORGERS: dict[str, str] = {
     "new check": "def check(candidate): pass\ndef double(x): return 0",
     "builtins replaced": "import builtins\nbuiltins.AssertionError = type('A', (Exception,), {})\nbuiltins.isinstance = lambda *a: True\nbuiltins.abs = lambda x: 0\ndef double(x): return 0",
     "harness module patched": "import sys\nfor m in list(sys.modules.values()):\n    for n in ('check', 'serve', 'read', 'write', 'check_together'):\n        if getattr(m, '__name__', '').startswith('verifiers') and hasattr(m, n):\n            setattr(m, n, lambda *a, **k: '4')\ndef double(x): return 0",
-    "json patched": "import json\njson.dumps = lambda *a, **k: '{\"passed\": true, \"value\": \"true\"}'\njson.loads = lambda *a, **k: {'passed': True}\ndef double(x): return 0",
+    "json patched": 'import json\njson.dumps = lambda *a, **k: \'{"passed": true, "value": "true"}\'\njson.loads = lambda *a, **k: {\'passed\': True}\ndef double(x): return 0',
     "trace function": "import sys\ndef t(f, e, a):\n    for k in list(f.f_locals):\n        if k == 'result': f.f_locals[k] = {'passed': True}\n    return t\nsys.settrace(t)\ndef double(x): return 0",
     "atexit pass": "import atexit, os\natexit.register(lambda: os.write(1, b'passed'))\ndef double(x): return 0",
     "deep result": "def double(x):\n    r = []\n    for _ in range(100000): r = [r]\n    return r",

@@ -51,7 +51,13 @@ def world():
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.2)
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    yield {"marker": str(marker), "port": listener.getsockname()[1], "victim": victim.pid, "folder": folder, "listener": listener}
+    yield {
+        "marker": str(marker),
+        "port": listener.getsockname()[1],
+        "victim": victim.pid,
+        "folder": folder,
+        "listener": listener,
+    }
     victim.kill()
     victim.wait()
     listener.close()

@@ -115,7 +115,9 @@ def test_from_a_forked_process(verifier):
     if pid == 0:
         code = 1
         try:
-            code = 0 if withstand(verifier, list(ATTACKS)) == [] and not set(before) & set(verifier.pool().pids()) else 2
+            code = (
+                0 if withstand(verifier, list(ATTACKS)) == [] and not set(before) & set(verifier.pool().pids()) else 2
+            )
             verifier.pool().close()
         finally:
             os._exit(code)
