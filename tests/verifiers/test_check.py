@@ -1,0 +1,252 @@
+"""The audit command, the sandbox's refusals, and the small parts of the verifiers."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import registry
+from harness.core import Problem
+from verifiers import literals
+from verifiers.boxed import final_answer, last_boxed
+from verifiers.check import main
+from verifiers.code_tests import BadTests, CodeTests, answer_of
+from verifiers.math_answer import MathAnswer
+from verifiers.sandbox import Sandbox, UnsafeMachine
+
+REPO = Path(__file__).parents[2]
+
+
+def check(tmp_path, lines: list[str], *options: str, code: int = 0) -> list[dict]:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    assert main([str(source), "--out", str(out), *options]) == code
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_math_rows_in_order_with_bad_rows_recorded(tmp_path, capsys):
+    lines = [
+        json.dumps({"gold": "5", "prediction": "\\boxed{3} no, \\boxed{5}"}),
+        "{broken",
+        json.dumps({"gold": "5", "prediction": "the answer is 5"}),
+        json.dumps({"gold": "5"}),
+        json.dumps({"gold": "5", "prediction": "\\boxed{5"}),
+        json.dumps(["gold"]),
+        json.dumps({"gold": 5, "prediction": "\\boxed{6}\u2028"}, ensure_ascii=False),
+        json.dumps({"gold": "", "prediction": "\\boxed{6}"}),
+    ]
+    records = check(tmp_path, lines, "--verifier", "math", code=1)
+    assert [r["status"] for r in records] == [
+        "ok", "bad_row", "no_answer", "bad_row", "truncated", "bad_row", "ok", "error"
+    ]  # fmt: skip
+    assert [r["correct"] for r in records] == [True] + [False] * 7
+    assert all(r["seconds"] >= 0 for r in records)
+    assert all(r["error"] for r in records if r["status"] == "bad_row")
+    screen = capsys.readouterr().out
+    assert "rows/s" in screen and "isolation: " in screen and "truncated" in screen
+
+
+def test_bare_math_rows_and_the_question(tmp_path):
+    rows = [
+        {"gold": "50", "prediction": "50\\%", "problem": "What percent of ...?"},
+        {"gold": "50", "prediction": "50\\%"},
+        {"gold": "52_8", "prediction": "52", "problem": "Write 42 in base 8."},
+        {"gold": "\\sqrt{8}", "prediction": "2\\sqrt2"},
+    ]
+    records = check(tmp_path, [json.dumps(row) for row in rows], "--verifier", "math", "--bare")
+    assert [r["correct"] for r in records] == [True, False, True, True]
+
+
+def test_code_rows_of_every_form(tmp_path, capsys):
+    humaneval = {
+        "prompt": 'def f(x):\n    """One more."""\n',
+        "entry_point": "f",
+        "test": "def check(c):\n    assert c(1) == 2\n",
+    }
+    rows = [
+        humaneval | {"program": "    return x + 1"},
+        humaneval | {"program": "```python\ndef f(x):\n    return x + 1\n```"},
+        humaneval | {"program": "I do not know."},
+        {
+            "text": "One more.",
+            "test_list": ["assert f(1) == 2"],
+            "test_setup_code": "",
+            "program": "def f(x):\n    return x + 1",
+        },
+        {
+            "prompt": "x",
+            "test_list": ["assert math.isclose(f(1), 2)"],
+            "test_imports": ["import math"],
+            "program": "def f(x): return 2.0",
+        },
+        {"test_list": ["assert f(1) == 2"], "program": "def f(x): return x"},
+        {"test_list": ["assert isinstance(f(1), Box)"], "program": "class Box: pass\ndef f(x): return Box()"},
+        {"program": "def f(x): return x"},
+        {"test_list": ["assert f(1) == 2"], "program": None},
+    ]
+    records = check(tmp_path, [json.dumps(row) for row in rows], "--verifier", "code", code=1)
+    assert [r["correct"] for r in records] == [True, True, False, True, True, False, True, False, False]
+    assert [r["status"] for r in records] == ["ok", "ok", "no_answer", "ok", "ok", "ok", "ok", "bad_row", "bad_row"]
+    assert [r.get("mode") for r in records[:7]] == ["split"] * 6 + ["compat"]
+    assert "(compat)" in capsys.readouterr().out
+
+
+def test_a_missing_file_is_said_so(tmp_path, capsys):
+    assert main([str(tmp_path / "none.jsonl"), "--verifier", "math"]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_below_the_floor_nothing_runs_without_consent():
+    weak = Sandbox(workers=1, bubblewrap=False, seccomp=False)
+    with pytest.raises(UnsafeMachine, match="--unsafe-exec"):
+        weak.demand()
+    weak.close()
+    willing = Sandbox(workers=1, bubblewrap=False, seccomp=False, unsafe=True)
+    assert not willing.demand().safe
+    willing.close()
+
+
+def test_the_level_is_recorded_and_probed():
+    isolation = CodeTests().isolation
+    assert isolation.safe
+    assert {"rlimits"} <= set(isolation.layers)
+    assert "+" in isolation.level
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, verifiers, verifiers.check; print([m for m in ('torch','sympy','mpmath','numpy','pyseccomp','math_verify') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_both_verifiers_are_registered_and_can_be_pickled():
+    assert registry.get("verifier", "math").build is MathAnswer
+    assert registry.get("verifier", "code").build is CodeTests
+    assert pickle.loads(pickle.dumps(MathAnswer("final_answer"))).answer_form == "final_answer"
+    assert pickle.loads(pickle.dumps(CodeTests(time_limit=2))).time_limit == 2
+
+
+def test_bad_tests_and_settings_fail_early():
+    for row in ({}, {"test": "x"}, {"test_list": "assert 1"}, {"test_list": [1]}):
+        with pytest.raises(BadTests):
+            answer_of(row)
+    with pytest.raises(BadTests):
+        CodeTests().judge(Problem("", "", "not json"), "x")
+    with pytest.raises(ValueError, match="answer_form"):
+        MathAnswer("guess")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="mode"):
+        CodeTests(mode="trust")  # pyright: ignore[reportArgumentType]
+
+
+def test_tests_decide_about_compat_never_the_program():
+    verifier = CodeTests(time_limit=3)
+    stubborn = "class E:\n    def __eq__(s, o): return True\ndef f(*a): return E()"
+    handed = Problem("", "", json.dumps({"test_list": ["assert f(lambda x: x + 1, 2) == 3"]}))
+    assert verifier.judge(handed, "def f(g, x): return g(x)").mode == "compat"
+    plain = Problem("", "", json.dumps({"test_list": ["assert f(1) == 3"]}))
+    graded = verifier.judge(plain, stubborn)
+    assert (graded.mode, graded.verdict.correct) == ("split", False)
+
+
+def test_a_program_cannot_replace_the_tests_own_helpers():
+    verifier = CodeTests(time_limit=3)
+    cheat = "def set(x): return 0\ndef abs(x): return 0\nclass math:\n    isclose = lambda *a: True\ndef f(x): return 1"
+    for test in ("assert set(f(1)) == {5}", "assert abs(f(1) - 9) < 1e-6", "assert math.isclose(f(1), 9)"):
+        assert not verifier(Problem("", "", json.dumps({"test_list": [test]})), cheat).correct
+    prompt = "def poly(xs, x):\n    return sum(xs)\n\n\ndef root(xs):\n    '''A root.'''\n"
+    answer = json.dumps({"entry_point": "root", "test": "def check(c):\n    assert poly([1, 2], c([1, 2])) == 0\n"})
+    assert not verifier(Problem("", prompt, answer), "def poly(xs, x): return 0\ndef root(xs): return 1").correct
+
+
+def test_a_batch_keeps_its_order():
+    verifier = CodeTests(time_limit=5)
+    problems = [Problem(str(i), "", json.dumps({"test_list": [f"assert f() == {i}"]})) for i in range(12)]
+    verdicts = verifier.batch(
+        [(p, f"import time\ntime.sleep({(i * 7 % 5) / 50})\ndef f(): return {i}") for i, p in enumerate(problems)]
+    )
+    assert all(verdict.correct for verdict in verdicts)
+    shifted = verifier.batch([(p, f"def f(): return {i + i % 2}") for i, p in enumerate(problems)])
+    assert [verdict.correct for verdict in shifted] == [i % 2 == 0 for i in range(12)]
+
+
+def test_exceptions_cross_as_built_in_ones():
+    test = "try:\n    f(0)\nexcept ValueError as e:\n    assert 'zero' in str(e)\nelse:\n    assert False"
+    problem = Problem("", "", json.dumps({"test_list": [test]}))
+    assert CodeTests()(problem, "class Zero(ValueError): pass\ndef f(x): raise Zero('zero!')").correct
+    assert not CodeTests()(problem, "def f(x): raise KeyError('zero')").correct
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\\boxed{1} then \\boxed{\\frac{1}{2}}", ("\\frac{1}{2}", "ok")),
+        ("\\boxed{\\boxed{5}}", ("5", "ok")),
+        ("\\boxed {5}", ("5", "ok")),
+        ("\\boxed{\\{1,2\\}}", ("\\{1,2\\}", "ok")),
+        ("no box 5", (None, "no_answer")),
+        ("\\boxed{5", (None, "truncated")),
+        ("\\boxed{3} and \\boxed{5", (None, "truncated")),
+        ("\\boxedtext", (None, "no_answer")),
+    ],
+)
+def test_the_last_box(text, found):
+    assert last_boxed(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Final Answer: The final answer is $\\frac12$. I hope it is correct.", ("\\frac12", "ok")),
+        ("The final answer is $3$. No: the final answer is $\\boxed{4}$.", ("4", "ok")),
+        ("The final answer is $\\$5$", ("\\$5", "ok")),
+        ("The final answer is $3", (None, "truncated")),
+        ("The final answer is 3", (None, "no_answer")),
+        ("It is $3$.", (None, "no_answer")),
+    ],
+)
+def test_the_papers_final_answer_form(text, found):
+    assert final_answer(text) == found
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES)
+def test_values_cross_unchanged(value):
+    back = literals.read(literals.write(value))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text()
+    | st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(
+        json.dumps
+    )
+)
+def test_hostile_value_text_is_refused_or_plain(text):
+    try:
+        value = literals.read(text)
+    except ValueError:
+        return
+    assert type(value).__module__ in (
+        "builtins",
+        "collections",
+        "fractions",
+        "decimal",
+        "datetime",
+        "verifiers.literals",
+    )

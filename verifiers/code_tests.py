@@ -1,0 +1,181 @@
+"""Grades programs by their tests: HumanEval, MBPP and repair problems, in the sandbox.
+
+`Problem.answer` holds the tests as JSON, in one of two forms (anything else in it is ignored):
+    {"test": source that defines check(candidate), "entry_point": name, "prompt": code a completion continues}
+    {"test_list": [source, ...], "test_setup_code": source, "test_imports": [source, ...]}
+A `"mode": "compat"` in it asks for one-process grading of that problem. Without "prompt", the prompt of a problem in
+the first form is `problem.prompt`.
+
+Split-process grading is the default (see `split_tests`); the tests alone, never the program, can make a problem fall
+back to `compat`, and that is recorded.
+
+Not covered: programs that read standard input; tests of side effects.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from harness.core import Problem, Verdict
+from harness.registry import register
+from verifiers import split_tests
+from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
+
+
+class BadTests(ValueError):
+    """The problem's tests are in no form this verifier knows."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One verdict with what a report wants to know beside it.
+
+    Attributes:
+        mode: `split`, or `compat` (flagged: the program could forge it).
+        seconds: Wall time.
+    """
+
+    verdict: Verdict
+    mode: str
+    reason: str
+    seconds: float
+
+
+@register("verifier", "code")
+class CodeTests:
+    """Right when the program in the response passes every test of `problem.answer`.
+
+    Args:
+        time_limit: Wall seconds of one program with its tests.
+        memory_mb: Address space of each of the two processes.
+        mode: `split`, or `compat` to reproduce published numbers of one-process harnesses.
+        workers: Programs at a time; default: every core. Verifiers with the same number share one pool.
+        unsafe_exec: Run even where the machine offers no sound isolation.
+    """
+
+    def __init__(
+        self,
+        time_limit: float = 6.0,
+        memory_mb: int = 1024,
+        mode: Literal["split", "compat"] = "split",
+        workers: int | None = None,
+        unsafe_exec: bool = False,
+    ) -> None:
+        if mode not in ("split", "compat"):
+            raise ValueError(f"mode must be split or compat, not {mode!r}")
+        if time_limit <= 0 or memory_mb < 64:
+            raise ValueError(f"time_limit must be positive and memory_mb at least 64, not {time_limit}, {memory_mb}")
+        self.time_limit, self.memory_mb, self.mode = time_limit, memory_mb, mode
+        self.workers, self.unsafe_exec = workers, unsafe_exec
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The shared pool of fork servers; started on first use."""
+        return shared_sandbox(self.workers, self.unsafe_exec)
+
+    @property
+    def isolation(self) -> Isolation:
+        """The walls that stand here, for run records.
+
+        Raises:
+            UnsafeMachine: below the floor, and `unsafe_exec` is off.
+        """
+        return self.sandbox.demand()
+
+    def __call__(self, problem: Problem, text: str) -> Verdict:
+        return self.judge(problem, text).verdict
+
+    def batch(self, items: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """The verdicts in order, as many at a time as there are workers."""
+        return [graded.verdict for graded in self.judge_all(items)]
+
+    def judge_all(self, items: Sequence[tuple[Problem, str]]) -> list[Graded]:
+        """As `batch`, with mode, reason and time."""
+        sandbox = self.sandbox
+        sandbox.demand()
+        return sandbox.pool.map(lambda item: self.judge(*item), items)
+
+    def judge(self, problem: Problem, text: str) -> Graded:
+        """One verdict with mode, reason and time.
+
+        Raises:
+            BadTests: `problem.answer` holds no tests.
+            UnsafeMachine: below the floor, and `unsafe_exec` is off.
+        """
+        started = time.perf_counter()
+        job = self.job(problem, text)
+        outcome = self.sandbox.run(job)
+        if outcome.needs_compat and job.mode == "split":
+            outcome = self.sandbox.run(replace(job, mode="compat"))
+        return Graded(_verdict(outcome), outcome.mode, outcome.reason, time.perf_counter() - started)
+
+    def job(self, problem: Problem, text: str) -> Job:
+        """The sandbox's job for one response.
+
+        Raises:
+            BadTests: `problem.answer` holds no tests.
+        """
+        plan = _plan(problem.answer, problem.prompt)
+        mode = "compat" if "compat" in (self.mode, plan.mode) else "split"
+        return replace(plan, text=text, mode=mode, limit=self.time_limit, memory=self.memory_mb * 2**20)
+
+
+def _verdict(outcome: Outcome) -> Verdict:
+    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program)
+
+
+def answer_of(row: Mapping[str, Any]) -> str:
+    """`Problem.answer` for a row in HumanEval's or MBPP's fields.
+
+    Raises:
+        BadTests: the row has neither `test` and `entry_point` nor `test_list`.
+    """
+    kept = {name: row[name] for name in _FIELDS if row.get(name)}
+    text = json.dumps(kept)
+    _plan(text, str(row.get("prompt", "")))
+    return text
+
+
+_FIELDS = ("test", "entry_point", "test_list", "test_setup_code", "test_imports", "mode")
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(answer: str, prompt: str) -> Job:
+    """The job of a problem, without the program; all analysis of the trusted tests happens here, once."""
+    try:
+        tests = json.loads(answer)
+    except ValueError as error:
+        raise BadTests(f"the tests are no JSON: {error}") from None
+    if not isinstance(tests, dict):
+        raise BadTests("the tests are no JSON object")
+    setup = _joined(tests, "test_imports") + _joined(tests, "test_setup_code")
+    if tests.get("test") and tests.get("entry_point"):
+        sources, entry = (_text(tests["test"], "test"),), _text(tests["entry_point"], "entry_point")
+        prompt, wanted = _text(tests.get("prompt", prompt), "prompt"), (entry,)
+    elif tests.get("test_list"):
+        if not isinstance(tests["test_list"], list):
+            raise BadTests("test_list must be a list of sources")
+        sources, entry, prompt = tuple(_text(source, "test_list") for source in tests["test_list"]), "", ""
+        wanted = tuple(split_tests.names_under_test(setup, sources))
+    else:
+        raise BadTests("the tests need `test` with `entry_point`, or `test_list`")
+    one_process = not entry and split_tests.needs_one_process("\n".join([setup, *sources]))
+    mode = "compat" if one_process or tests.get("mode") == "compat" else "split"
+    return Job("", sources, prompt, setup, entry, wanted, split_tests.calls_check(sources), mode)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise BadTests(f"{name} must be text, not {type(value).__name__}")
+    return value.replace("\r\n", "\n")
+
+
+def _joined(tests: Mapping[str, Any], name: str) -> str:
+    value = tests.get(name) or ""
+    lines = value if isinstance(value, list) else [value]
+    return "".join(_text(line, name) + "\n" for line in lines if line)

@@ -1,0 +1,521 @@
+r"""Decides whether two final answers are the same, part by part: sets, intervals, tuples, matrices, relations, text.
+
+The brackets, orders, bases, units and signs of an answer are compared here, by rule; only bare scalar expressions go
+to `leaf`, the caller's judge. This is what keeps a lenient symbolic grader from calling (1,2) and \{1,2\} equal.
+
+A gold answer is trusted, a given answer is not: the rules are asymmetric where leniency could be gamed (a dropped
+percent sign is forgiven, an added one is not).
+
+Longer than 300 lines because the forms refer to each other: a set holds tuples that hold fractions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from verifiers import quantities
+from verifiers.answer_text import clean, normalise, plain
+
+Leaf = Callable[[str, str], bool]
+"""Whether two scalar LaTeX expressions are equal; may raise to say that it cannot tell."""
+
+MAX_ITEMS = 60  # of a list, set or tuple
+_OPEN, _SHUT = {"(": ")", "[": "]", "{": "}"}, frozenset(")]}")
+_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|subset|subseteq)(?![A-Za-z])|[<>=]")
+_JOIN = re.compile(r"\\text\s*\{\s*,?\s*(?:or|and)\s*,?\s*\}|\b(?:or|and)\b|\\(?:vee|wedge|lor|land)(?![A-Za-z])|[,;]")
+_OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*,?\s*\}|\bor\b|\\(?:vee|lor)(?![A-Za-z])")
+_MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?(?:small)?matrix|array)\}(?:\s*\{[clr|\s]*\})?(.*)\\end\s*\{\1\}", re.S)
+_NAME = re.compile(
+    r"(?:\\(?:angle|overline|vec|hat|bar|mathbf|mathrm|measuredangle|triangle|text|operatorname)\s*)?"
+    r"(?:[A-Za-z](?:_\{?\w+\}?)?'*|\\[A-Za-z]+(?:_\{?\w+\}?)?|\{[A-Za-z ]+\}|[A-Z]{2,4})"
+    r"(?:\s*\(\s*[A-Za-z0-9](?:\s*,\s*[A-Za-z0-9])*\s*\)|\^\{?-1\}?\s*\([A-Za-z]\))?"
+)
+_CONSTANTS = frozenset(["\\pi", "\\infty", "e", "i"])
+_CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)|\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\}")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_MATHY = re.compile(r"\\(?!text|mbox|mathrm|textbf|textit|textrm|%|\$)[A-Za-z]+|[0-9=<>+*/^_|]")
+
+
+def equal(gold: str, given: str, leaf: Leaf, question: str = "") -> bool:
+    """Whether the given answer is the gold answer.
+
+    Args:
+        gold: The reference answer, LaTeX or plain text.
+        given: The extracted answer of the response.
+        leaf: Judge of two scalar expressions; what it raises passes through.
+        question: The problem's text. It decides two things only: whether a percent sign or a number base that one
+            side leaves out was asked for.
+    """
+    return _Comparison(leaf, question).equal(clean(gold), clean(given))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One stretch of the real line; ends are LaTeX."""
+
+    low: str
+    low_in: bool
+    high: str
+    high_in: bool
+
+
+class _Comparison:
+    def __init__(self, leaf: Leaf, question: str) -> None:
+        self.leaf, self.question, self.depth = leaf, question.lower(), 0
+
+    def equal(self, gold: str, given: str) -> bool:
+        if normalise(gold) == normalise(given):
+            return bool(normalise(gold))
+        if not gold or not given or self.depth > 6:
+            return False
+        self.depth += 1
+        try:
+            return self._equal(gold, given)
+        finally:
+            self.depth -= 1
+
+    def _equal(self, gold: str, given: str) -> bool:
+        if _choice(gold) or _choice(given):
+            choice = _choice(gold, lenient=True)
+            return choice is not None and choice == _choice(given, lenient=True)
+        if is_text(gold) or is_text(given):
+            return is_text(gold) and is_text(given) and words(gold) == words(given)
+        gold_set, given_set = real_set(gold), real_set(given)
+        if gold_set and given_set and (gold_set.certain or given_set.certain):
+            return self._same_sets(gold_set, given_set)
+        one, other = form(gold), form(given)
+        if "relation" in (one[0], other[0]):
+            return self._relations(gold, given)
+        if one[0] == "scalar" and other[0] == "scalar":
+            return self._scalars(gold, given)
+        if one[0] in ("list", "set") and other[0] in ("list", "set"):
+            distinct = "set" in (one[0], other[0])
+            return self._matched(self._items(one[1], distinct), self._items(other[1], distinct))
+        if one[0] != other[0]:
+            return False
+        if one[0] == "union":
+            return self._matched(one[1], other[1])
+        if one[2] != other[2] or len(one[1]) != len(other[1]):
+            return False
+        return all(self.equal(a, b) for a, b in zip(one[1], other[1], strict=True))
+
+    def _items(self, items: list[str], distinct: bool) -> list[str]:
+        """The members, each \\pm written out, repeats dropped in sets."""
+        spread = [sign for item in items for sign in plus_minus(item)]
+        if not distinct:
+            return spread
+        kept: list[str] = []
+        for item in spread:
+            if not any(self.equal(item, old) for old in kept):
+                kept.append(item)
+        return kept
+
+    def _matched(self, gold: list[str], given: list[str]) -> bool:
+        """Whether the members pair off, in any order."""
+        if len(gold) != len(given) or len(gold) > MAX_ITEMS:
+            return False
+        left = list(given)
+        for item in gold:
+            found = next((i for i, other in enumerate(left) if self.equal(item, other)), None)
+            if found is None:
+                return False
+            left.pop(found)
+        return True
+
+    # relations -------------------------------------------------------------------------------------------------
+
+    def _relations(self, gold: str, given: str) -> bool:
+        one, other = split_relation(gold), split_relation(given)
+        if one is None or other is None:
+            parts, signs = (one or other) or ([], [])
+            if set(signs) != {"="}:
+                return False
+            if one is not None and form(given)[0] != "scalar" and not is_name(parts[0]):
+                return False
+            return self._assigned(parts, given if one is not None else gold, from_gold=one is not None)
+        if set(one[1]) == {"="} and set(other[1]) == {"="} and len(one[0]) == len(other[0]) == 2:
+            (left_a, right_a), (left_b, right_b) = one[0], other[0]
+            if normalise(left_a) == normalise(left_b):
+                return self.equal(right_a, right_b)
+            if is_name(left_a) and is_name(left_b) and not (is_expression(right_a) and is_expression(right_b)):
+                return False
+            return self._proportional(left_a, right_a, left_b, right_b, signed=False)
+        if len(one[0]) == len(other[0]) == 2:
+            a, b = _upward(one), _upward(other)
+            if a[1] != b[1]:
+                return False
+            if a[1] in ("<", "\\le"):
+                return self._proportional(*a[0], *b[0], signed=True)
+            return normalise(a[0][0]) == normalise(b[0][0]) and self.equal(a[0][1], b[0][1])
+        a, b = _rising(one), _rising(other)
+        if a[1] != b[1] or len(a[0]) != len(b[0]):
+            return False
+        return all(self.equal(x, y) for x, y in zip(a[0], b[0], strict=True))
+
+    def _assigned(self, parts: list[str], value: str, from_gold: bool) -> bool:
+        """`x = 5` against 5. What is named must be a name; a chain of numbers must be true throughout."""
+        named = [part for part in parts if is_name(part)]
+        values = [part for part in parts if not is_name(part)]
+        if not values or (len(named) == 0 and from_gold):
+            return False
+        if named and not is_name(parts[0]):
+            named, values = parts[-1:] if is_name(parts[-1]) else [], values
+            if not named:
+                return False
+        target = values[-1]
+        if any(not self.equal(target, other) for other in values[:-1]):
+            return False
+        if not named and not all(is_constant(part) for part in values):
+            return False
+        return self.equal(target, value) if from_gold else self.equal(value, target)
+
+    def _proportional(self, left_a: str, right_a: str, left_b: str, right_b: str, signed: bool) -> bool:
+        """Whether two equations (inequalities) say the same: their differences are multiples of each other."""
+        if any(_loose(part) for part in (left_a, right_a, left_b, right_b)):
+            return False
+        a, b = f"({left_a})-({right_a})", f"({left_b})-({right_b})"
+        ratio = getattr(self.leaf, "proportional", None)
+        if ratio is None:
+            return self.leaf(a, b) or (not signed and self.leaf(a, f"-({b})"))
+        return ratio(a, b, signed)
+
+    # sets of reals -----------------------------------------------------------------------------------------------
+
+    def _same_sets(self, gold: RealSet, given: RealSet) -> bool:
+        if gold.name and given.name and normalise(gold.name) != normalise(given.name):
+            return False
+        if len(gold.pieces) != len(given.pieces):
+            return False
+        left = list(given.pieces)
+        for piece in gold.pieces:
+            found = next((i for i, other in enumerate(left) if self._same_piece(piece, other)), None)
+            if found is None:
+                return False
+            left.pop(found)
+        return True
+
+    def _same_piece(self, a: _Piece, b: _Piece) -> bool:
+        if (a.low_in, a.high_in) != (b.low_in, b.high_in):
+            return False
+        return self.equal(a.low, b.low) and self.equal(a.high, b.high)
+
+    # scalars -----------------------------------------------------------------------------------------------------
+
+    def _scalars(self, gold: str, given: str) -> bool:
+        a, b = quantities.split(gold), quantities.split(given)
+        if a.base or b.base:
+            if a.base and b.base:
+                return a.base == b.base and a.number == b.number
+            base = a.base or b.base
+            asked = re.search(rf"\bbase[ -]*\$?{base}\b|base_?\{{?{base}\b", self.question) or any(
+                f"base {word}" in self.question for word, value in quantities._WORD_BASES.items() if value == base
+            )
+            return bool(asked) and normalise(a.number) == normalise(b.number)
+        if a.percent or b.percent:
+            return self._percents(a, b)
+        factor = quantities.convertible(a, b)
+        if factor is None:
+            angles = {a.unit: a.number, b.unit: b.number}
+            if set(angles) == {"degree", "radian"}:
+                return self.leaf(f"({angles['degree']})\\cdot\\pi/180", angles["radian"])
+            return False
+        number = b.number if factor == 1 else f"({b.number})\\cdot({factor.numerator}/{factor.denominator})"
+        if not a.number or not number:
+            return False
+        if normalise(a.number) == normalise(number):
+            return True
+        if _loose(a.number) or _loose(number):
+            return False
+        return self.leaf(a.number, number)
+
+    def _percents(self, gold: quantities.Quantity, given: quantities.Quantity) -> bool:
+        if gold.unit or given.unit or not gold.number or not given.number:
+            return False
+        if gold.percent and given.percent:
+            return self.leaf(gold.number, given.number)
+        if gold.percent:
+            return self.leaf(gold.number, given.number) or self._share(gold.number, given.number)
+        if ("percent" in self.question or "%" in self.question) and self.leaf(gold.number, given.number):
+            return True
+        return self._share(given.number, gold.number)
+
+    def _share(self, percent: str, number: str) -> bool:
+        """50% as the proportion 0.5: between 0 and 1 only, where a reader would take it so."""
+        inside = re.fullmatch(r"(?:0?\.\d+|[01])|\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?|(\d+)/(\d+)", number.strip())
+        if inside is None or (inside[1] and int(inside[1]) > int(inside[2])):
+            return False
+        if inside[3] and int(inside[3]) > int(inside[4]):
+            return False
+        return self.leaf(f"({percent})/100", number)
+
+
+# taking answers apart --------------------------------------------------------------------------------------------
+
+
+def is_text(text: str) -> bool:
+    """Words, not mathematics: `\\text{east}`, Evelyn, 4:30 p.m."""
+    if re.search(r"\d\s*(?:\\text\s*\{)?\s*[ap]\.?\s?m\b\.?", text, re.I):
+        return True
+    bare = plain(text)
+    if _MATHY.search(bare):
+        return False
+    if re.search(r"\\(?:text|mbox|textbf)\s*\{[^{}]*[A-Za-z]{2,}[^{}]*\}", text):
+        return not re.sub(r"\\(?:text|mbox|textbf|textit|mathrm)\s*\{[^{}]*\}|[\s,;.]", "", text) or bool(
+            _WORD.search(bare)
+        )
+    return bool(_WORD.search(bare)) and re.fullmatch(r"[A-Za-z\s,;.'’?!-]+", bare) is not None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text answer, without case, articles and punctuation; lists of words in any order."""
+    bare = re.sub(r"\b([ap])\.?\s*m\b\.?", r"\1m", plain(text).lower())
+    parts = [part for part in re.split(r",|;|\band\b|\bor\b", bare) if part.strip()]
+    return tuple(
+        sorted("".join(re.findall(r"[a-z0-9:.]+", re.sub(r"\b(?:the|an?)\b", " ", p))).rstrip(".") for p in parts)
+    )
+
+
+def _choice(text: str, lenient: bool = False) -> str | None:
+    """The letter of a multiple-choice answer."""
+    if match := _CHOICE.fullmatch(text):
+        return (match[1] or match[2]).upper()
+    if lenient and (match := re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?\s*\.?", plain(text).strip())):
+        return match[1].upper()
+    return None
+
+
+def top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
+    """The matches of a pattern outside all brackets, braces and environments."""
+    found, depth, at = [], 0, 0
+    while at < len(text):
+        if depth == 0 and (match := pattern.match(text, at)):
+            if not (match[0][0].isalpha() and at and text[at - 1].isalpha()):
+                found.append(match)
+                at = match.end()
+                continue
+        if text.startswith("\\begin", at):
+            depth += 1
+            at = text.find("}", at) + 1 or len(text)
+        elif text.startswith("\\end", at):
+            depth -= 1
+            at = text.find("}", at) + 1 or len(text)
+        elif text[at] == "\\":
+            word = re.compile(r"\\[A-Za-z]+|\\.?", re.S).match(text, at)
+            token = word[0] if word else "\\"
+            depth += token in ("\\{", "\\langle", "\\lfloor", "\\lceil")
+            depth -= token in ("\\}", "\\rangle", "\\rfloor", "\\rceil")
+            at += max(len(token), 1)
+        else:
+            depth += text[at] in _OPEN
+            depth -= text[at] in _SHUT
+            at += 1
+        depth = max(depth, 0)
+    return found
+
+
+def cut(text: str, pattern: re.Pattern[str]) -> list[str]:
+    """The stretches between a pattern's top-level matches; empty stretches dropped."""
+    parts, at = [], 0
+    for match in top_level(text, pattern):
+        parts.append(text[at : match.start()].strip())
+        at = match.end()
+    parts.append(text[at:].strip())
+    return [part for part in parts if part]
+
+
+Form = tuple[Literal["scalar", "list", "set", "tuple", "matrix", "union", "relation", "ratio"], list[str], str]
+_COMMA, _CUP = re.compile(r"[,;]"), re.compile(r"\\cup(?![A-Za-z])")
+_THOUSANDS = re.compile(r"[-+]?(?:\\?\$)?\s*\d{1,3}(?:,\d{3})+(?!\d|,)(?:\.\d+)?")
+
+
+def form(text: str) -> Form:
+    """What an answer is, its members, and the brackets (or the shape) that must agree."""
+    text = text.strip()
+    if match := _MATRIX.fullmatch(text.removeprefix("(").removesuffix(")") if "array" in text else text):
+        rows = [cut(row, re.compile("&")) for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
+        kind = "det" if match[1].startswith(("v", "V")) else "matrix"
+        return "matrix", [cell for row in rows for cell in row], f"{kind} {[len(row) for row in rows]}"
+    if top_level(text, _CUP):
+        return "union", cut(text, _CUP), ""
+    if len(items := cut(_hide_thousands(text), _JOIN)) > 1:
+        return "list", items, ""
+    if inside := _wrapped(text, "\\{", "\\}"):
+        return "set", cut(_hide_thousands(inside), _JOIN), ""
+    if text in ("\\{\\}", "\\{ \\}", "\\emptyset"):
+        return "set", [], ""
+    if len(signs := plus_minus(text)) > 1:
+        return "list", signs, ""
+    if top_level(text, _RELATION):
+        return "relation", [text], ""
+    if inside := _wrapped(text, "\\langle", "\\rangle"):
+        return "tuple", cut(inside, _COMMA), "()"
+    if text[:1] in ("(", "[", "]") and text[-1:] in (")", "]", "["):
+        inside = text[1:-1]
+        if len(items := cut(inside, _COMMA)) > 1 and _balanced(inside):
+            return "tuple", items, text[0] + text[-1]
+    if re.fullmatch(r"[^:]+(?::[^:]+)+", text) and not top_level(text, re.compile(r"\\text")):
+        return "ratio", [part.strip() for part in text.split(":")], str(text.count(":"))
+    return "scalar", [text], ""
+
+
+def _hide_thousands(text: str) -> str:
+    """1,234,567 as one number; `1,234` inside brackets is left alone."""
+    if _THOUSANDS.match(text):
+        return re.sub(
+            r"^([-+]?(?:\\?\$)?\s*)(\d{1,3}(?:,\d{3})+)(?!\d|,)", lambda m: m[1] + m[2].replace(",", ""), text
+        )
+    return text
+
+
+def _wrapped(text: str, left: str, right: str) -> str | None:
+    inside = text[len(left) : -len(right)]
+    return inside.strip() if text.startswith(left) and text.endswith(right) and _balanced(inside) else None
+
+
+def _balanced(text: str) -> bool:
+    """No bracket of the outside closes within: (1,2) but not (1)+(2)."""
+    depth = 0
+    for token in re.findall(r"\\[A-Za-z]+|\\.|[()\[\]{}]", text):
+        depth += token in ("(", "[", "{", "\\{", "\\langle")
+        depth -= token in (")", "]", "}", "\\}", "\\rangle")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+_PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+
+
+def plus_minus(text: str) -> list[str]:
+    r"""`1 \pm a` as [1 + a, 1 - a]; a text without \pm as itself. All signs of one text switch together."""
+    if not _PM.search(text) or top_level(text, _RELATION):
+        if _PM.search(text) and (parts := split_relation(text)) and is_name(parts[0][0]) and len(parts[0]) == 2:
+            return [f"{parts[0][0]}={sign}" for sign in plus_minus(parts[0][1])]
+        return [text]
+    upper = _PM.sub(lambda match: "+" if match[1] == "pm" else "-", text)
+    lower = _PM.sub(lambda match: "-" if match[1] == "pm" else "+", text)
+    return [upper.removeprefix("+").strip(), lower.removeprefix("+").strip()]
+
+
+def split_relation(text: str) -> tuple[list[str], list[str]] | None:
+    """The sides and the signs of a relation, None when there is no sign or an empty side."""
+    signs = [match[0] for match in top_level(text, _RELATION)]
+    sides, at = [], 0
+    for match in top_level(text, _RELATION):
+        sides.append(text[at : match.start()].strip())
+        at = match.end()
+    sides.append(text[at:].strip())
+    return (sides, signs) if signs and all(sides) else None
+
+
+_FLIP = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+
+
+def _upward(relation: tuple[list[str], list[str]]) -> tuple[tuple[str, str], str]:
+    (left, right), (sign,) = relation
+    return ((right, left), _FLIP[sign]) if sign in (">", "\\ge") else ((left, right), sign)
+
+
+def _rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]]:
+    sides, signs = relation
+    if signs and all(sign in (">", "\\ge", "=") for sign in signs):
+        return sides[::-1], [_FLIP.get(sign, sign) for sign in signs[::-1]]
+    return sides, signs
+
+
+def is_name(text: str) -> bool:
+    r"""A thing that can be given a value: x, f(x), \angle ABC, AB; not a number or constant."""
+    text = text.strip()
+    return (
+        _NAME.fullmatch(text) is not None and text not in _CONSTANTS or bool(re.fullmatch(r"\\text\s*\{[^{}]+\}", text))
+    )
+
+
+def is_expression(text: str) -> bool:
+    """Holds a variable, so that an equation with it relates two unknowns."""
+    return not is_constant(text)
+
+
+def is_constant(text: str) -> bool:
+    """Holds no variable."""
+    bare = re.sub(r"\\[A-Za-z]+", " ", text)
+    return re.search(r"[A-Za-df-hj-z]", bare) is None
+
+
+def _loose(text: str) -> bool:
+    """Holds what a scalar cannot: list commas, braces of sets, relations, bases, leftover text."""
+    if _THOUSANDS.fullmatch(text.strip()):
+        return False
+    return bool(
+        re.search(r"\\[{}$%]|\\(?:text|mbox|cup|cap|pm|mp|emptyset|begin|in|mathbb)(?![A-Za-z])|[%$;:?]", text)
+        or top_level(text, _RELATION)
+        or re.search(r"\d\s*_", text)
+        or top_level(text, _COMMA)
+    )
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A set of real numbers as pieces; `certain` when the notation can mean nothing else ((1,2) may be a point)."""
+
+    pieces: tuple[_Piece, ...]
+    certain: bool
+    name: str = ""
+
+
+def real_set(text: str) -> RealSet | None:
+    """Reads intervals, unions, inequalities in one variable, reals without some points; None for anything else."""
+    text = text.strip()
+    if match := re.fullmatch(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\})?\s*(?:\||:)(.*)\\\}", text):
+        inner = real_set(match[2])
+        return inner if inner and inner.name in ("", match[1]) else None
+    if re.fullmatch(r"\\mathbb\{R\}|(?:\\text\s*\{)?\s*all real numbers\s*\}?", text):
+        return RealSet((_Piece("-\\infty", False, "\\infty", False),), True)
+    if match := re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{([^{},]+)\\\}", text):
+        return RealSet(_without(match[1].strip()), True)
+    if match := re.fullmatch(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(.*)", text):
+        inner = real_set(match[2])
+        return RealSet(inner.pieces, True, match[1]) if inner else None
+    for joint in (_CUP, _OR):
+        if len(parts := cut(text, joint)) > 1:
+            sets = [real_set(part) for part in parts]
+            if all(sets):
+                names = {s.name for s in sets if s} - {""}
+                if len(names) < 2:
+                    return RealSet(tuple(p for s in sets if s for p in s.pieces), True, "".join(names))
+            return None
+    if relation := split_relation(text):
+        return _ray(*relation)
+    if text[:1] in ("(", "[", "]") and text[-1:] in (")", "]", "[") and _balanced(text[1:-1]):
+        ends = cut(text[1:-1], _COMMA)
+        if len(ends) == 2:
+            certain = text[0] + text[-1] not in ("()", "[]") or "\\infty" in text
+            return RealSet((_Piece(ends[0], text[0] == "[", ends[1], text[-1] == "]"),), certain)
+    return None
+
+
+def _without(point: str) -> tuple[_Piece, ...]:
+    return _Piece("-\\infty", False, point, False), _Piece(point, False, "\\infty", False)
+
+
+def _ray(sides: list[str], signs: list[str]) -> RealSet | None:
+    """x > a, a <= x, a < x <= b, x != a."""
+    if len(sides) == 2 and signs == ["\\ne"] and is_name(sides[0]) and is_constant(sides[1]):
+        return RealSet(_without(sides[1]), True, sides[0])
+    sides, signs = _rising((sides, signs))
+    if any(sign not in ("<", "\\le") for sign in signs):
+        return None
+    if len(sides) == 2:
+        if is_name(sides[0]) and is_constant(sides[1]):
+            return RealSet((_Piece("-\\infty", False, sides[1], signs[0] == "\\le"),), True, sides[0])
+        if is_name(sides[1]) and is_constant(sides[0]):
+            return RealSet((_Piece(sides[0], signs[0] == "\\le", "\\infty", False),), True, sides[1])
+    if len(sides) == 3 and is_name(sides[1]) and is_constant(sides[0]) and is_constant(sides[2]):
+        return RealSet((_Piece(sides[0], signs[0] == "\\le", sides[2], signs[1] == "\\le"),), True, sides[1])
+    return None
+
+
+__all__ = ["RealSet", "equal", "form", "is_text", "real_set", "words"]

@@ -1,0 +1,427 @@
+r"""Reads one LaTeX expression into a small tree and evaluates it exactly (fractions) or to high precision (mpmath).
+
+The tree is data: nothing of the text is ever executed, and every size is bounded before any arithmetic is done. Two
+expressions are compared by evaluating both at the same random points, so `(x+1)^2` equals `x^2+2x+1` without algebra
+and 2^{-99} differs from 2^{-98} without rounding.
+
+Not covered: sums, integrals, limits, named sets, matrices (`forms` takes those apart; math-verify gets the rest).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import zlib
+from fractions import Fraction
+from typing import Any
+
+MAX_LENGTH = 2_000  # characters of one expression
+MAX_DEPTH = 48  # nested groups
+MAX_BITS = 20_000  # of any integer in exact arithmetic
+POINTS = 4  # random points at which two expressions are compared
+
+Tree = tuple[Any, ...]  # (operator, operand, ...)
+
+
+class NotMath(ValueError):
+    """The text is no expression this reader knows."""
+
+
+class NotExact(ValueError):
+    """The value is no fraction of bounded size (a root, a logarithm, too large)."""
+
+
+class Undefined(ArithmeticError):
+    """The value does not exist at this point (division by zero)."""
+
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+(?:,\d{3})+(?!\d)(?:\.\d+)?|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3}(?!\d))?)|(?P<command>\\[A-Za-z]+|\\.)|(?P<other>\S))"
+)
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
+)
+_FUNCTIONS = {
+    name: name
+    for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log exp lg".split()
+}
+_INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
+_CLOSE = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
+_STOP = frozenset([")", "]", "}", "\\rfloor", "\\rceil", "|", "+", "-", "/", "*", "\\cdot", "\\times", "\\div"])
+
+
+def read(text: str) -> Tree:
+    r"""The tree of one LaTeX expression.
+
+    Raises:
+        NotMath: unknown command, unbalanced groups, too long or nested too deep.
+    """
+    if len(text) > MAX_LENGTH:
+        raise NotMath("too long")
+    reader = _Reader(text)
+    tree = reader.sum()
+    if reader.peek() is not None:
+        raise NotMath(f"unexpected {reader.peek()!r}")
+    return tree
+
+
+class _Reader:
+    """Recursive descent over the tokens of one expression."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens: list[tuple[str, str]] = []
+        at = 0
+        text = text.rstrip()
+        while at < len(text):
+            match = _TOKEN.match(text, at)
+            if match is None:
+                raise NotMath("unreadable")
+            kind = str(match.lastgroup)
+            self.tokens.append((kind, match[kind]))
+            at = match.end()
+        self.at, self.depth, self.divisions = 0, 0, 0
+
+    def peek(self) -> str | None:
+        return self.tokens[self.at][1] if self.at < len(self.tokens) else None
+
+    def kind(self) -> str | None:
+        return self.tokens[self.at][0] if self.at < len(self.tokens) else None
+
+    def take(self) -> str:
+        if self.at >= len(self.tokens):
+            raise NotMath("ends too early")
+        self.at += 1
+        return self.tokens[self.at - 1][1]
+
+    def expect(self, token: str) -> None:
+        if self.peek() != token:
+            raise NotMath(f"expected {token!r}, found {self.peek()!r}")
+        self.at += 1
+
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise NotMath("nested too deep")
+
+    def sum(self) -> Tree:
+        self.deeper()
+        terms = [self.product()]
+        while self.peek() in ("+", "-"):
+            sign = self.take()
+            term = self.product()
+            terms.append(("neg", term) if sign == "-" else term)
+        self.depth -= 1
+        return terms[0] if len(terms) == 1 else ("add", *terms)
+
+    def product(self) -> Tree:
+        sign = 1
+        while self.peek() in ("+", "-"):
+            sign *= -1 if self.take() == "-" else 1
+        left = self.power()
+        if left[0] == "num" and left[1].denominator == 1 and (mixed := self.mixed(left)):
+            left = mixed
+        while True:
+            token = self.peek()
+            if token in ("*", "\\cdot", "\\times"):
+                self.take()
+                left = _times(left, self.signed())
+            elif token in ("/", "\\div"):
+                self.take()
+                self.divisions += 1
+                if self.divisions > MAX_DEPTH:
+                    raise NotMath("too many divisions")
+                left = ("div", left, self.signed())
+            elif token is None or token in _STOP:
+                break
+            elif self.kind() == "number":
+                raise NotMath("two numbers side by side")
+            else:
+                left = _times(left, self.power())
+        return ("neg", left) if sign < 0 else left
+
+    def mixed(self, whole: Tree) -> Tree | None:
+        """`3\\frac{1}{2}` as three and a half, when it is one."""
+        if self.peek() not in ("\\frac", "\\dfrac", "\\tfrac"):
+            return None
+        at = self.at
+        part = self.power()
+        if part[0] == "div" and all(side[0] == "num" and side[1].denominator == 1 for side in part[1:]):
+            top, bottom = part[1][1], part[2][1]
+            if 0 < top < bottom:
+                return ("add", whole, part)
+        self.at = at
+        return None
+
+    def signed(self) -> Tree:
+        sign = 1
+        while self.peek() in ("+", "-"):
+            sign *= -1 if self.take() == "-" else 1
+        return ("neg", self.power()) if sign < 0 else self.power()
+
+    def power(self) -> Tree:
+        self.deeper()
+        base = self.postfix(self.atom())
+        self.depth -= 1
+        return base
+
+    def postfix(self, base: Tree) -> Tree:
+        raised = factorial = False
+        while True:
+            token = self.peek()
+            if token == "!":
+                if factorial:
+                    raise NotMath("a double factorial")
+                self.take()
+                base, factorial = ("fact", base), True
+            elif token == "'":
+                raise NotMath("a prime")
+            elif token == "^":
+                self.take()
+                if self.peek() == "\\circ":
+                    self.take()
+                    base = ("deg", base)
+                    continue
+                exponent = self.group() if self.kind() != "number" else ("num", _number(self.take()))
+                if raised:
+                    raise NotMath("a double exponent")
+                raised = True
+                base = ("deg", base) if exponent == ("circ",) else ("pow", base, exponent)
+            else:
+                return base
+
+    def group(self) -> Tree:
+        """An argument: {...}, one digit, one letter or one command, as TeX takes it."""
+        self.deeper()
+        token = self.peek()
+        if token == "{":
+            self.take()
+            if self.peek() == "\\circ":
+                self.take()
+                tree: Tree = ("circ",)
+            else:
+                tree = self.sum()
+            self.expect("}")
+        elif token == "-":
+            self.take()
+            tree = ("neg", self.group())
+        elif self.kind() == "number":
+            text = self.take()
+            if len(text) > 1 and text.isdigit():  # \frac12 and 2^10: TeX takes one digit
+                self.at -= 1
+                self.tokens[self.at] = ("number", text[1:])
+                text = text[0]
+            tree = ("num", _number(text))
+        else:
+            tree = self.atom()
+        self.depth -= 1
+        return tree
+
+    def subscript(self) -> str:
+        if self.peek() != "_":
+            return ""
+        self.take()
+        if self.peek() != "{":
+            return "_" + self.take()
+        parts = []
+        while self.peek() not in ("}", None):
+            parts.append(self.take())
+        self.expect("}")
+        return "_" + "".join(parts).strip("{")
+
+    def atom(self) -> Tree:
+        token, kind = self.peek(), self.kind()
+        if token is None:
+            raise NotMath("ends too early")
+        if kind == "number":
+            self.take()
+            if self.peek() in ("\\overline", "\\bar") and "." in token:
+                return self.repeating(token)
+            if self.peek() == "_":
+                raise NotMath("a number with a subscript")
+            return ("num", _number(token))
+        if token in _CLOSE:
+            self.take()
+            tree = self.sum()
+            self.expect(_CLOSE[token])
+            name = {"\\lfloor": "floor", "\\lceil": "ceil"}.get(token)
+            return (name, tree) if name else tree
+        if token == "|" or token == "\\vert":
+            self.take()
+            tree = self.sum()
+            self.expect(token)
+            return ("abs", tree)
+        if token.isalpha() and token.isascii():
+            self.take()
+            name = token + self.subscript()
+            if name in ("e", "i"):
+                return (name,)
+            if self.peek() == "(" and name in ("f", "g", "h", "P", "F", "G"):
+                raise NotMath("a function's value")
+            return ("var", name)
+        if kind == "command":
+            return self.command(self.take()[1:])
+        raise NotMath(f"unexpected {token!r}")
+
+    def repeating(self, token: str) -> Tree:
+        """0.1\\overline{6}"""
+        self.take()
+        self.expect("{")
+        digits = self.take()
+        self.expect("}")
+        if not digits.isdigit() or len(digits) > 50:
+            raise NotMath("no repeating decimal")
+        places = len(token.partition(".")[2])
+        return ("num", _number(token) + Fraction(int(digits), (10 ** len(digits) - 1) * 10**places))
+
+    def command(self, name: str) -> Tree:
+        if name == "pi":
+            return ("pi",)
+        if name in _GREEK:
+            return ("var", name + self.subscript())
+        if name in ("frac", "dfrac", "tfrac", "cfrac"):
+            top = self.group()
+            return ("div", top, self.group())
+        if name in ("binom", "dbinom", "tbinom"):
+            top = self.group()
+            return ("binom", top, self.group())
+        if name == "sqrt":
+            root: Tree = ("num", Fraction(2))
+            if self.peek() == "[":
+                self.take()
+                root = self.sum()
+                self.expect("]")
+            inside = self.group() if self.kind() != "number" else ("num", _number(self.take()))  # \\sqrt13
+            return ("root", inside, root)
+        if name in _FUNCTIONS:
+            return self.function(name)
+        if name == "infty":
+            return ("inf",)
+        raise NotMath(f"unknown command \\{name}")
+
+    def function(self, name: str) -> Tree:
+        base = exponent = None
+        while self.peek() in ("^", "_"):
+            if self.take() == "_":
+                base = self.group()
+            else:
+                exponent = self.group()
+        if base is not None and name != "log":
+            raise NotMath("a function with a subscript")
+        if self.peek() in ("(", "{", "["):
+            argument = self.power()
+        else:  # sin 2x: up to the next operator or function
+            argument = self.power()
+            while self.peek() is not None and self.peek() not in _STOP and self.peek() not in ("(", "[", "\\lfloor"):
+                token = str(self.peek())
+                if token.lstrip("\\") in _FUNCTIONS or self.kind() == "number":
+                    break
+                argument = _times(argument, self.power())
+        if exponent == ("neg", ("num", Fraction(1))):
+            if name not in _INVERSE:
+                raise NotMath("an inverse function")
+            name, exponent = _INVERSE[name], None
+        if name == "lg" or (name == "log" and base is None):
+            base = ("num", Fraction(10))
+        tree: Tree = ("logb", argument, base) if base is not None else (name, argument)
+        return ("pow", tree, exponent) if exponent is not None else tree
+
+
+def _times(left: Tree, right: Tree) -> Tree:
+    return ("mul", *left[1:], right) if left[0] == "mul" else ("mul", left, right)
+
+
+def _number(text: str) -> Fraction:
+    text = text.replace(",", "")
+    if len(text) > 400:
+        raise NotMath("a number of too many digits")
+    return Fraction(text.removesuffix("."))
+
+
+def variables(tree: Tree) -> set[str]:
+    """The names of the free variables."""
+    if tree[0] == "var":
+        return {tree[1]}
+    return set().union(*(variables(part) for part in tree[1:] if isinstance(part, tuple)))
+
+
+def points(names: set[str], seed: str, count: int = POINTS) -> list[dict[str, Fraction]]:
+    """Random rational values for the names, of either sign; the same for the same seed."""
+    draw = random.Random(zlib.crc32(seed.encode("utf-8", "replace")))
+    signs = (1, -1)
+    return [
+        {name: signs[(i + k) % 2] * Fraction(draw.randint(103, 977), 311) for k, name in enumerate(sorted(names))}
+        for i in range(count if names else 1)
+    ]
+
+
+def exact(tree: Tree, at: dict[str, Fraction]) -> Fraction:
+    """The value as a fraction.
+
+    Raises:
+        NotExact: it is none, or it is larger than `MAX_BITS` bits.
+        Undefined: a division by zero.
+    """
+    value = _exact(tree, at)
+    if value.numerator.bit_length() > MAX_BITS or value.denominator.bit_length() > MAX_BITS:
+        raise NotExact("too large")
+    return value
+
+
+def _exact(tree: Tree, at: dict[str, Fraction]) -> Fraction:
+    kind = tree[0]
+    if kind == "num":
+        return tree[1]
+    if kind == "var":
+        return at[tree[1]]
+    if kind not in ("add", "neg", "mul", "div", "pow", "fact", "binom", "abs", "floor", "ceil", "root"):
+        raise NotExact(kind)
+    args = [exact(part, at) for part in tree[1:]]
+    if kind in ("add", "mul"):
+        total = args[0]
+        for arg in args[1:]:
+            total = total + arg if kind == "add" else total * arg
+            if total.numerator.bit_length() > MAX_BITS or total.denominator.bit_length() > MAX_BITS:
+                raise NotExact("too large")
+        return total
+    if kind == "neg":
+        return -args[0]
+    if kind == "div":
+        if not args[1]:
+            raise Undefined("division by zero")
+        return args[0] / args[1]
+    if kind == "abs":
+        return abs(args[0])
+    if kind == "floor":
+        return Fraction(math.floor(args[0]))
+    if kind == "ceil":
+        return Fraction(math.ceil(args[0]))
+    if kind == "pow":
+        return _power(args[0], args[1])
+    if kind == "root":
+        return _root(args[0], args[1])
+    if any(arg.denominator != 1 or not 0 <= arg <= 1_000 for arg in args):
+        raise NotExact("a factorial of this")
+    whole = [int(arg) for arg in args]
+    return Fraction(math.factorial(whole[0]) if kind == "fact" else math.comb(*whole))
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1:
+        raise NotExact("a root")
+    if not base and exponent <= 0:
+        raise Undefined("a power of zero")
+    size = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if abs(exponent) > MAX_BITS or size * abs(exponent) > MAX_BITS + size:
+        raise NotExact("too large")
+    return base ** int(exponent)
+
+
+def _root(value: Fraction, degree: Fraction) -> Fraction:
+    if degree != 2 or value < 0:
+        raise NotExact("a root")
+    top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
+    if top * top != value.numerator or bottom * bottom != value.denominator:
+        raise NotExact("a root")
+    return Fraction(top, bottom)

@@ -1,0 +1,244 @@
+r"""Grades math answers: the last \boxed{} (or the paper's "final answer" phrase) of one turn against a gold answer.
+
+The ladder: exact string, normalised string, exact fractions (part by part, see `forms`), then a pool of killable
+worker processes for everything with roots, constants and functions, where math-verify is the last rung. A missing
+answer, a truncated one, a late grader and a failed grader each have a status of their own; none is called wrong.
+
+Not covered: proofs, answers in prose, numeric tolerance (0.333 is not 1/3).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from harness.core import Problem, Status, Verdict
+from harness.registry import register
+from verifiers import forms, latex_math
+from verifiers.answer_text import normalise
+from verifiers.boxed import final_answer, last_boxed
+from verifiers.latex_math import NotExact, NotMath, Undefined
+from verifiers.worker_pool import WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
+
+MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
+IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
+START_LIMIT = 60.0  # seconds a worker may take to start or to import
+CACHE = 200_000  # graded pairs kept
+
+
+class Undecided(Exception):
+    """The pair needs more than fractions: ask a worker."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What the ladder says of one pair.
+
+    Attributes:
+        equal: Whether the answers are the same; False when `status` is not ok.
+        status: ok, timeout or error.
+        rung: exact, normalised, fractions, form, numeric, math-verify or limit: what decided.
+        detail: The reason of an error.
+        seconds: Wall time it took (0 when it was remembered).
+    """
+
+    equal: bool
+    status: Status = "ok"
+    rung: str = "exact"
+    detail: str = ""
+    seconds: float = 0.0
+
+
+class _Fractions:
+    """Judges scalar expressions in exact arithmetic; raises Undecided where fractions do not reach."""
+
+    def __init__(self) -> None:
+        self.used = False
+
+    def __call__(self, gold: str, given: str) -> bool:
+        try:
+            a, b = latex_math.read(gold), latex_math.read(given)
+            self.used = True
+            compared = 0
+            for at in latex_math.points(latex_math.variables(a) | latex_math.variables(b), gold + given):
+                try:
+                    if latex_math.exact(a, at) != latex_math.exact(b, at):
+                        return False
+                    compared += 1
+                except Undefined:
+                    continue
+            if compared:
+                return True
+        except (NotMath, NotExact):
+            pass
+        raise Undecided
+
+    def proportional(self, gold: str, given: str, signed: bool) -> bool:
+        try:
+            a, b = latex_math.read(gold), latex_math.read(given)
+            names = latex_math.variables(a) | latex_math.variables(b)
+            pairs = [
+                (latex_math.exact(a, at), latex_math.exact(b, at))
+                for at in latex_math.points(names, gold + given, count=5)
+            ]
+        except (NotMath, NotExact, Undefined):
+            raise Undecided from None
+        self.used = True
+        x, y = pairs[0]
+        if not x or not y or (signed and x * y < 0):
+            return False
+        return all(x * v == y * u and (u != 0) for u, v in pairs)
+
+
+@register("verifier", "math")
+class MathAnswer:
+    r"""Equality of the response's final answer with the gold answer, `problem.answer`.
+
+    Args:
+        answer_form: `boxed` reads the last \boxed{}; `final_answer` reads "The final answer is $...$"; `bare` takes
+            the whole text as the answer (auditing only).
+        time_limit: Seconds one comparison may take in a worker before the worker is killed.
+        workers: Size of the pool; all verifiers of a process with the same limits share one. Default: up to 4 cores.
+    """
+
+    def __init__(
+        self,
+        answer_form: Literal["boxed", "final_answer", "bare"] = "boxed",
+        time_limit: float = 3.0,
+        workers: int | None = None,
+    ) -> None:
+        if answer_form not in ("boxed", "final_answer", "bare"):
+            raise ValueError(f"answer_form must be boxed, final_answer or bare, not {answer_form!r}")
+        self.answer_form, self.time_limit = answer_form, time_limit
+        self.workers = workers or min(cores(), 4)
+        self._cache: OrderedDict[tuple[str, str, str], Grade] = OrderedDict()
+        self._late: dict[tuple[str, str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"answer_form": self.answer_form, "time_limit": self.time_limit, "workers": self.workers}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(**state)  # pyright: ignore[reportArgumentType]
+
+    def __call__(self, problem: Problem, text: str) -> Verdict:
+        return self.judge(problem, text)[0]
+
+    def batch(self, items: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """The verdicts in order; only pairs that need a worker wait for one."""
+        return [verdict for verdict, _ in self.judge_all(items)]
+
+    def judge_all(self, items: Sequence[tuple[Problem, str]]) -> list[tuple[Verdict, Grade]]:
+        """As `batch`, with the grade behind each verdict."""
+        results: list[tuple[Verdict, Grade] | None] = [self.judge(*item, wait=False) for item in items]
+        waiting = [i for i, result in enumerate(results) if result is None]
+        done = self.pool().map(lambda i: self.judge(*items[i]), waiting) if waiting else []
+        for i, result in zip(waiting, done, strict=True):
+            results[i] = result
+        return [result for result in results if result is not None]
+
+    def judge(self, problem: Problem, text: str, wait: bool = True) -> tuple[Verdict, Grade]:
+        """The verdict and the grade behind it; None instead when a worker is needed and `wait` is False."""
+        answer, status = self.extract(text)
+        if answer is None:
+            return Verdict(0.0, False, status), Grade(False, status, "extraction")
+        question = problem.prompt if any(word in problem.prompt.lower() for word in ("percent", "%", "base")) else ""
+        grade = self.compare(problem.answer, answer, question, wait)
+        if grade is None:
+            return None  # pyright: ignore[reportReturnType]  (only with wait=False)
+        canonical = normalise(answer) if len(answer) <= IN_PROCESS else answer[:MAX_ANSWER]
+        return Verdict(float(grade.equal), grade.equal, grade.status, canonical), grade
+
+    def extract(self, text: str) -> tuple[str | None, Literal["ok", "no_answer", "truncated"]]:
+        """The final answer of this turn alone, and why there is none."""
+        if self.answer_form == "bare":
+            answer, status = text, "ok"
+        else:
+            answer, status = (last_boxed if self.answer_form == "boxed" else final_answer)(text)
+        if answer is not None and not answer.strip():
+            return None, "no_answer"
+        return (answer.strip() if answer is not None else None), status
+
+    def compare(self, gold: str, given: str, question: str = "", wait: bool = True) -> Grade | None:
+        """Climbs the ladder for one pair; None when a worker is needed and `wait` is False."""
+        if not gold.strip():
+            return Grade(False, "error", "limit", "the gold answer is empty")
+        if gold.strip() == given.strip():
+            return Grade(True)
+        if len(given) > MAX_ANSWER or len(gold) > MAX_ANSWER:
+            return Grade(False, "error", "limit", f"an answer of more than {MAX_ANSWER} characters")
+        key = (gold, given, question)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        started = time.perf_counter()
+        grade = self._in_process(gold, given, question)
+        if grade is None:
+            if not wait:
+                return None
+            grade = self._in_worker(gold, given, question)
+        self._remember(key, grade)
+        return replace(grade, seconds=time.perf_counter() - started)
+
+    def _in_process(self, gold: str, given: str, question: str) -> Grade | None:
+        if len(gold) > IN_PROCESS or len(given) > IN_PROCESS:
+            return None
+        if normalise(gold) == normalise(given):
+            return Grade(True, rung="normalised")
+        leaf = _Fractions()
+        try:
+            equal = forms.equal(gold, given, leaf, question)
+        except Undecided:
+            return None
+        return Grade(equal, rung="fractions" if leaf.used else "form")
+
+    def _in_worker(self, gold: str, given: str, question: str) -> Grade:
+        request = json.dumps({"gold": gold, "given": given, "question": question}).encode()
+        try:
+            with self.pool().hold() as worker:
+                reply = json.loads(worker.ask([request], self.time_limit))
+                while "warming" in reply or "warm" in reply:  # importing math-verify is not thinking
+                    reply = json.loads(worker.receive(START_LIMIT if "warming" in reply else self.time_limit))
+        except WorkerTimeout:
+            return Grade(False, "timeout", "limit", f"no decision within {self.time_limit} s")
+        except WorkerDied as error:
+            return Grade(False, "error", "limit", str(error))
+        if "error" in reply:
+            return Grade(False, "error", reply["rung"], reply["error"])
+        return Grade(reply["equal"], rung=reply["rung"])
+
+    def _remember(self, key: tuple[str, str, str], grade: Grade) -> None:
+        """Keeps definite grades; a timeout only when it happens twice (the machine may have been busy)."""
+        with self._lock:
+            if grade.status == "timeout":
+                self._late[key] = self._late.get(key, 0) + 1
+                if self._late[key] < 2:
+                    return
+            elif grade.status != "ok":
+                return
+            self._cache[key] = grade
+            while len(self._cache) > CACHE:
+                self._cache.popitem(last=False)
+
+    def pool(self) -> WorkerPool:
+        """The worker processes, shared by every math verifier of this process with these settings."""
+        return shared(("math", self.time_limit, self.workers), self._start)
+
+    def _start(self) -> WorkerPool:
+        paths = json.dumps([path for path in sys.path if path])
+        env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPMATH_NOGMPY": "1", "SYMPY_GROUND_TYPES": "python"}
+        argv = command("math_process", str(self.time_limit), paths, isolated=False)
+        return WorkerPool(lambda: argv, env, self.workers, START_LIMIT)
+
+
+def usable(problems: Sequence[Problem]) -> tuple[list[Problem], int]:
+    """The problems with a gold answer a grader can use, and how many were dropped (an empty box in the data)."""
+    kept = [problem for problem in problems if problem.answer.strip().strip("$").strip()]
+    return kept, len(problems) - len(kept)

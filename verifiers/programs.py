@@ -1,0 +1,190 @@
+"""Finds the program in a model's answer: fenced or bare, whole or a completion of the prompt, with prose around it.
+
+Pure functions on text; parsing untrusted text costs time and memory, so the sandbox calls this inside the candidate's
+own process, before anything of the candidate runs.
+
+Not covered: languages other than Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+
+MAX_TEXT = 200_000  # characters of an answer
+MAX_CUTS = 60  # shorter and shorter pieces tried
+
+_FENCE = re.compile(r"^[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<tag>[\w+.#-]*)[^\n]*$", re.M)
+_MARKS = (("[BEGIN]", "[DONE]"), ("[PYTHON]", "[/PYTHON]"), ("<code>", "</code>"))
+_PYTHON = frozenset(["", "python", "py", "python3", "py3", "python2", "ipython", "pycon", "code"])
+_START = re.compile(r"^(?:from|import|def|class|async def|@|[A-Za-z_]\w*\s*(?::[^=\n]+)?=)(?=\s|\w|[^\w\s]|$)", re.M)
+
+
+def extract(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | None:
+    """The program to run, or None when the answer holds none.
+
+    Args:
+        text: The response.
+        prompt: Code that a completion may continue (HumanEval); '' when answers are whole programs.
+        wanted: Names the tests call; a piece that defines one of them is preferred, the last such piece wins.
+    """
+    text = text[:MAX_TEXT].replace("\r\n", "\n").replace("\r", "\n")
+    if text.lstrip("\ufeff") != text:
+        text = text.lstrip("\ufeff")
+    pieces = list(_pieces(text))
+    for piece in reversed(pieces):  # the last whole program is the answer
+        if program := _whole(piece, wanted):
+            return program
+    for piece in reversed(pieces):
+        if prompt and (program := _completion(piece, prompt, wanted)):
+            return program
+    if len(pieces) > 1:
+        joined = "\n\n".join(pieces)
+        if program := _whole(joined, wanted):
+            return program
+    if pieces:
+        for piece in reversed(pieces):
+            if not prompt and parses(piece) and piece.strip():
+                return piece
+        return None
+    if program := _whole(text, wanted):
+        return program
+    if prompt and (program := _completion(text, prompt, wanted)):
+        return program
+    return _buried(text, prompt, wanted)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The fenced or marked stretches, in order; an unclosed one runs to the end."""
+    for left, right in _MARKS:
+        if left in text:
+            for part in text.split(left)[1:]:
+                inside = part.partition(right)[0].strip("\n")
+                yield from _fenced(inside) if _FENCE.search(inside) else iter([inside])
+            return
+        if right in text and left == "[BEGIN]":  # the prompt ended in [BEGIN]
+            inside = text.partition(right)[0].strip("\n")
+            yield from _fenced(inside) if _FENCE.search(inside) else iter([inside])
+            return
+    yield from _fenced(text)
+
+
+def _fenced(text: str) -> Iterator[str]:
+    opened: re.Match[str] | None = None
+    for match in _FENCE.finditer(text):
+        if opened is None:
+            opened = match
+        elif match["fence"][0] == opened["fence"][0] and not match["tag"]:
+            if opened["tag"].lower() in _PYTHON:
+                yield _dedent(text[opened.end() : match.start()].strip("\n"), opened)
+            opened = None
+        elif match["tag"].lower() in _PYTHON:  # a new block without the old one closed
+            yield _dedent(text[opened.end() : match.start()].strip("\n"), opened)
+            opened = match
+    if opened is not None and opened["tag"].lower() in _PYTHON:
+        rest, before = text[opened.end() :].strip("\n"), text[: opened.start()].rstrip("\n")
+        if rest.strip():
+            yield _dedent(rest, opened)
+        if before.strip() and not opened["tag"]:  # perhaps a closing fence whose opening was in the prompt
+            yield before
+
+
+def _dedent(code: str, fence: re.Match[str]) -> str:
+    """Blocks inside lists are indented as a whole; a completion's own indentation stays."""
+    code = re.sub(r"^(?:>>> |\.\.\. )", "", code, flags=re.M) if code.startswith(">>> ") else code
+    return textwrap.dedent(code) if fence[0][:1].isspace() else code
+
+
+def parses(code: str) -> ast.Module | None:
+    """The syntax tree, None when the text is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """The names bound at the top level of a module (also inside if and try)."""
+    names: set[str] = set()
+    todo: list[ast.AST] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif not isinstance(node, ast.expr):
+            todo.extend(ast.iter_child_nodes(node))
+        elif isinstance(node, (ast.Tuple, ast.List, ast.Starred, ast.NamedExpr)):
+            todo.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def _good(code: str, wanted: Sequence[str]) -> bool:
+    tree = parses(code)
+    if tree is None or not tree.body:
+        return False
+    names = defined(tree)
+    return (
+        bool(names & set(wanted)) if wanted else any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body)
+    )
+
+
+def _whole(code: str, wanted: Sequence[str]) -> str | None:
+    for candidate in (code, textwrap.dedent(code)):
+        if _good(candidate, wanted):
+            return candidate
+    return None
+
+
+def _completion(code: str, prompt: str, wanted: Sequence[str]) -> str | None:
+    """The prompt continued by the code, which may lack its first indentation or run on into other text."""
+    if not code.strip() or not (tree := parses(prompt.rstrip() + "\n    pass\n")) or not tree.body:
+        return None
+    code = code.rstrip()
+    lines = code.split("\n")
+    first = next((line for line in lines if line.strip()), "")
+    indented = textwrap.indent(textwrap.dedent(code), "    ")
+    variants = [code, indented, "    " + code.lstrip()] if first[:1].isspace() else ["    " + code.lstrip(), indented]
+    base = prompt if prompt.endswith("\n") else prompt + "\n"
+    for variant in variants:
+        if _good(base + variant, wanted) and _has_body(base + variant, prompt):
+            return base + variant + "\n"
+    for variant in variants:  # a body, then prose or the next question
+        body = variant.split("\n")
+        ends = [i for i, line in enumerate(body) if i and line.strip() and not line[0].isspace()]
+        for end in [*ends[:MAX_CUTS], *range(len(body) - 1, max(0, len(body) - MAX_CUTS), -1)]:
+            program = base + "\n".join(body[:end]).rstrip() + "\n"
+            if _good(program, wanted) and _has_body(program, prompt):
+                return program
+    return None
+
+
+def _has_body(program: str, prompt: str) -> bool:
+    """Whether more than the prompt's docstring is there."""
+    tree = parses(program)
+    bare = parses(prompt)
+    return tree is not None and (bare is None or ast.dump(tree) != ast.dump(bare))
+
+
+def _buried(text: str, prompt: str, wanted: Sequence[str]) -> str | None:
+    """Code without fences in the middle of prose: from a line that starts code, as far as it parses."""
+    starts = [match.start() for match in _START.finditer(text)][:MAX_CUTS]
+    best: str | None = None
+    for start in starts:
+        if best is not None and len(text) - start < len(best):
+            break
+        lines = text[start:].rstrip().split("\n")
+        ends = [len(lines)] + [i for i in range(len(lines) - 1, 0, -1) if lines[i][:1].strip()][:MAX_CUTS]
+        for end in ends:
+            code = "\n".join(lines[:end]).rstrip()
+            if _good(code, wanted):
+                return code + "\n"
+    return best

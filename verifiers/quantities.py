@@ -1,0 +1,181 @@
+r"""Splits a scalar answer into number, unit, percent sign, number base and currency, and says when two such fit.
+
+A unit or currency may be left out of one side; where both sides carry one, they must agree (or convert exactly). A
+gold percentage may be answered without its sign. A number base is never optional, unless the question names it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_UNITS: dict[str, tuple[str, Fraction]] = {}  # name -> (dimension, size in the dimension's own measure)
+
+
+def _define(dimension: str, table: dict[str, str]) -> None:
+    for names, size in table.items():
+        for name in names.split():
+            _UNITS[name] = (dimension, Fraction(size))
+
+
+_define(
+    "length",
+    {
+        "m meter meters metre metres": "1",
+        "km kilometer kilometers kilometre kilometres": "1000",
+        "cm centimeter centimeters centimetre centimetres": "1/100",
+        "mm millimeter millimeters millimetre millimetres": "1/1000",
+        "inch inches": "127/5000",
+        "ft foot feet": "381/1250",
+        "yd yard yards": "1143/1250",
+        "mile miles mi": "201168/125",
+    },
+)
+_define("mass", {"g gram grams": "1", "kg kilogram kilograms": "1000", "mg milligram milligrams": "1/1000"})
+_define("mass'", {"lb lbs pound pounds": "16", "oz ounce ounces": "1", "ton tons": "32000"})
+_define(
+    "time",
+    {
+        "s sec secs second seconds": "1",
+        "min mins minute minutes": "60",
+        "h hr hrs hour hours": "3600",
+        "day days": "86400",
+        "week weeks": "604800",
+    },
+)
+_define("years", {"year years yr yrs": "12", "month months": "1"})
+_define("volume", {"l liter liters litre litres": "1", "ml milliliter milliliters": "1/1000"})
+_define("dollar", {"dollar dollars usd": "1", "cent cents ¢ penny pennies": "1/100"})
+_define("euro", {"euro euros €": "1"})
+_define("pound sterling", {"£": "1"})
+_define("degree", {"degree degrees deg °": "1"})
+_define("celsius", {"°c": "1"})
+_define("fahrenheit", {"°f": "1"})
+_define("radian", {"radian radians rad": "1"})
+for _word in (
+    "unit units people person persons students student ways way times points point apples marbles books "
+    "men women boys girls children cars coins balls cards sides edges vertices faces triangles games days hours "
+    "integers numbers solutions values digits pages gallon gallons cup cups pint pints quart quarts acre acres "
+    "calories watts volts joules newtons amperes ohms hertz pairs dozen words bits bytes cubes squares tickets "
+    "quarters dimes nickels votes seats outcomes arrangements handshakes questions problems bushels revolutions rpm"
+).split():
+    _UNITS.setdefault(_word, (_word.rstrip("s"), Fraction(1)))
+
+_AREA = {"sq": 2, "square": 2, "cubic": 3, "cu": 3}
+_WORD_BASES = dict(
+    zip(
+        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(),
+        range(2, 17),
+        strict=True,
+    )
+)
+_BASE = re.compile(
+    r"(?P<digits>-?[0-9A-Za-z]*[0-9][0-9A-Za-z.]*)\s*_\s*(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<braced>\w+)[\s}]*\}|(?P<bare>\d+))"
+)
+_PERCENT = re.compile(r" ?(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent(?:age)?(?: points?)?)\s*$")
+_SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|USD\b)(?:\s*\})?\s*")
+_DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{)?\s*([CF])?\s*\}?\s*$")
+_TAIL = re.compile(  # one piece of a unit at the end of a text
+    r"(?:\\(?:text|mbox|mathrm|textrm|hbox) ?\{[^{}]{1,60}\}|(?<![\\A-Za-z])[A-Za-z¢][A-Za-z.¢]{0,20}|\^ ?(?:\{ ?-?\d ?\}|-?\d)"
+    r"|/|\\cdot) ?$"
+)
+_TAIL_LENGTH, _TAIL_PIECES = 120, 10
+
+
+def _tail(text: str) -> int:
+    """Where the longest run of unit pieces at the end of a text starts."""
+    start = low = max(len(text) - _TAIL_LENGTH, 0)
+    end = len(text)
+    for _ in range(_TAIL_PIECES):
+        match = _TAIL.search(text[low:end])
+        if match is None:
+            break
+        end = start = low + match.start()
+    return start if end < len(text) else len(text)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One scalar answer, taken apart.
+
+    Attributes:
+        number: The LaTeX of the number itself.
+        unit: Canonical unit text, '' without one.
+        scale: The size of the unit in its dimension's own measure.
+        percent: Whether a percent sign follows.
+        base: The number base of a subscript, 0 without one.
+    """
+
+    number: str
+    unit: str = ""
+    scale: Fraction = Fraction(1)
+    percent: bool = False
+    base: int = 0
+
+
+def split(text: str) -> Quantity:
+    """Takes a cleaned scalar answer apart; what is no known unit stays in `number`."""
+    text = text.strip()
+    if match := _PERCENT.search(text):
+        return Quantity(text[: match.start()].strip(), percent=True)
+    if match := _BASE.fullmatch(text):
+        name = match["braced"] or match["bare"]
+        base = _WORD_BASES.get(name.lower(), int(name) if name.isdigit() and len(name) < 4 else 0)
+        if base >= 2:
+            return Quantity(match["digits"].lstrip("0") or "0", base=base)
+    if match := _SIGN.match(text):
+        unit = {"£": "pound sterling", "\\pounds": "pound sterling", "€": "euro"}.get(match[2], "dollar")
+        rest = split(text[match.end() :])
+        if rest.unit in ("", unit) and not rest.percent and rest.scale == 1:
+            return Quantity(match[1] + rest.number, unit)
+        return Quantity(text)
+    if match := _DEGREES.search(text):
+        if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", text) is None:
+            return Quantity(text[: match.start()].strip(), {"C": "celsius", "F": "fahrenheit"}.get(match[1], "degree"))
+        return Quantity(text)
+    start = _tail(text)
+    if 0 < start < len(text) and (found := _unit(text[start:])):
+        return Quantity(text[:start].strip(), *found)
+    return Quantity(text)
+
+
+def _unit(text: str) -> tuple[str, Fraction] | None:
+    """The canonical name and size of a unit text such as `\\text{ cm}^2` or `miles per hour`."""
+    text = re.sub(r"\\(?:text|mbox|mathrm|textrm|hbox)\s*\{([^{}]*)\}", r" \1 ", text)
+    text = text.replace("\\cdot", " ").replace("{", "").replace("}", "")
+    spelled = re.sub(r"\bper\b", "/", text.lower())
+    spelled = re.sub(r"\b(m|k)p/?h\b", lambda match: "mile/hour" if match[1] == "m" else "km/hour", spelled)
+    top, scale, power, sign = [], Fraction(1), 1, 1
+    for token in re.findall(r"[a-z¢°.']+|\^\s*-?\d|/|\S", spelled):
+        token = token.strip(".")
+        if token == "/":
+            sign = -1
+        elif token in _AREA:
+            power = _AREA[token]
+        elif token.startswith("^"):
+            if not top:
+                return None
+            name, old = top[-1]
+            extra = int(token[1:].strip()) - 1
+            scale *= _last ** (extra * (1 if old > 0 else -1))
+            top[-1] = (name, old * (extra + 1))
+        elif token in ("of", "the", "a", "", "long", "old", "tall", "total"):
+            continue
+        elif token in _UNITS:
+            name, _last = _UNITS[token]
+            top.append((name, sign * power))
+            scale *= _last ** (sign * power)
+            power = 1
+        else:
+            return None
+    if not top:
+        return None
+    return " ".join(f"{name}^{n}" if n != 1 else name for name, n in sorted(top)), scale
+
+
+def convertible(gold: Quantity, given: Quantity) -> Fraction | None:
+    """The factor that turns `given`'s number into `gold`'s unit; None when the two units do not fit."""
+    if not gold.unit or not given.unit:
+        return Fraction(1)
+    return given.scale / gold.scale if gold.unit == given.unit else None
