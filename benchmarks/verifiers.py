@@ -1,4 +1,4 @@
-"""Speed of both verifiers beside what others use, interleaved in one run: `python benchmarks/verifiers.py [--data DIR]`.
+"""Speed of both verifiers beside peers, interleaved in one run: `python benchmarks/verifiers.py [--data DIR]`.
 
 Math: answers/s against plain math-verify (parse and verify of the same bare answers in this process, its timeouts on).
 Code: programs/s of one worker, all isolation layers on, against a thin re-creation of openai/human-eval's runner
@@ -190,7 +190,7 @@ def main() -> int:
         "# Verifiers: speed beside peers",
         "",
         f"`python benchmarks/verifiers.py`, Python {report['python']}, {report['cores']} cores, load {report['load']}; "
-        f"isolation: {report['isolation']}; data: {math_source}, {code_source}. Median of {options.rounds} interleaved rounds.",
+        f"isolation: {report['isolation']}; data: {math_source}, {code_source}. Median of {options.rounds} interleaved rounds.",  # noqa: E501
         "",
         "| what | items | ours /s | peer /s | ratio (range) | graded right, ours / peer |",
         "|---|---|---|---|---|---|",

@@ -291,11 +291,11 @@ def top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     """The matches of a pattern outside all brackets, braces and environments."""
     found, depth, at = [], 0, 0
     while at < len(text):
-        if depth == 0 and (match := pattern.match(text, at)):
-            if not (match[0][0].isalpha() and at and text[at - 1].isalpha()):
-                found.append(match)
-                at = match.end()
-                continue
+        match = pattern.match(text, at) if depth == 0 else None
+        if match and not (match[0][0].isalpha() and at and text[at - 1].isalpha()):
+            found.append(match)
+            at = match.end()
+            continue
         if text.startswith("\\begin", at):
             depth += 1
             at = text.find("}", at) + 1 or len(text)
@@ -429,8 +429,8 @@ def _rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]
 def is_name(text: str) -> bool:
     r"""A thing that can be given a value: x, f(x), \angle ABC, AB; not a number or constant."""
     text = text.strip()
-    return (
-        _NAME.fullmatch(text) is not None and text not in _CONSTANTS or bool(re.fullmatch(r"\\text\s*\{[^{}]+\}", text))
+    return (_NAME.fullmatch(text) is not None and text not in _CONSTANTS) or bool(
+        re.fullmatch(r"\\text\s*\{[^{}]+\}", text)
     )
 
 

@@ -9,6 +9,7 @@ Not covered: sums, integrals, limits, named sets, matrices (`forms` takes those 
 
 from __future__ import annotations
 
+# ruff: noqa: SIM905  (a list of words reads best as words)
 import math
 import random
 import re

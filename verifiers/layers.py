@@ -46,7 +46,7 @@ def landlock_abi() -> int:
 
 
 def landlock_ruleset(readable: Iterable[str]) -> int:
-    """A rule set that allows reading beneath `readable`, /dev/null and /dev/urandom, and nothing else; a file descriptor.
+    """A rule set that allows reading beneath `readable`, /dev/null and /dev/urandom, and no more; a descriptor.
 
     Every right the kernel knows is handled, so also TCP (ABI 4), signals and abstract sockets outwards (ABI 6).
 

@@ -184,7 +184,7 @@ def die_with(lifeline: int) -> None:
 
 
 def main(args: list[str]) -> None:
-    """Serves requests until standard input closes. args: seconds of one request, the parent's sys.path, the lifeline."""
+    """Serves requests until standard input closes. args: seconds per request, the parent's sys.path, the lifeline."""
     seconds, paths, lifeline = float(args[0]), json.loads(args[1]), int(args[2])
     sys.path[:] = paths
     die_with(lifeline)

@@ -120,9 +120,7 @@ def defined(tree: ast.Module) -> set[str]:
             names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
-        elif not isinstance(node, ast.expr):
-            todo.extend(ast.iter_child_nodes(node))
-        elif isinstance(node, (ast.Tuple, ast.List, ast.Starred, ast.NamedExpr)):
+        elif not isinstance(node, ast.expr) or isinstance(node, (ast.Tuple, ast.List, ast.Starred, ast.NamedExpr)):
             todo.extend(ast.iter_child_nodes(node))
     return names
 
@@ -182,7 +180,7 @@ def _buried(text: str, prompt: str, wanted: Sequence[str]) -> str | None:
         if best is not None and len(text) - start < len(best):
             break
         lines = text[start:].rstrip().split("\n")
-        ends = [len(lines)] + [i for i in range(len(lines) - 1, 0, -1) if lines[i][:1].strip()][:MAX_CUTS]
+        ends = [len(lines), *[i for i in range(len(lines) - 1, 0, -1) if lines[i][:1].strip()][:MAX_CUTS]]
         for end in ends:
             code = "\n".join(lines[:end]).rstrip()
             if _good(code, wanted):

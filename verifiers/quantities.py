@@ -6,6 +6,7 @@ gold percentage may be answered without its sign. A number base is never optiona
 
 from __future__ import annotations
 
+# ruff: noqa: SIM905  (a list of words reads best as words)
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -77,7 +78,7 @@ _PERCENT = re.compile(r" ?(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent(?:
 _SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|USD\b)(?:\s*\})?\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{)?\s*([CF])?\s*\}?\s*$")
 _TAIL = re.compile(  # one piece of a unit at the end of a text
-    r"(?:\\(?:text|mbox|mathrm|textrm|hbox) ?\{[^{}]{1,60}\}|(?<![\\A-Za-z])[A-Za-z¢][A-Za-z.¢]{0,20}|\^ ?(?:\{ ?-?\d ?\}|-?\d)"
+    r"(?:\\(?:text|mbox|mathrm|textrm|hbox) ?\{[^{}]{1,60}\}|(?<![\\A-Za-z])[A-Za-z¢][A-Za-z.¢]{0,20}|\^ ?(?:\{ ?-?\d ?\}|-?\d)"  # noqa: E501
     r"|/|\\cdot) ?$"
 )
 _TAIL_LENGTH, _TAIL_PIECES = 120, 10
@@ -146,7 +147,7 @@ def _unit(text: str) -> tuple[str, Fraction] | None:
     text = text.replace("\\cdot", " ").replace("{", "").replace("}", "")
     spelled = re.sub(r"\bper\b", "/", text.lower())
     spelled = re.sub(r"\b(m|k)p/?h\b", lambda match: "mile/hour" if match[1] == "m" else "km/hour", spelled)
-    top, scale, power, sign = [], Fraction(1), 1, 1
+    top, scale, power, sign, last = [], Fraction(1), 1, 1, Fraction(1)
     for token in re.findall(r"[a-z¢°.']+|\^\s*-?\d|/|\S", spelled):
         token = token.strip(".")
         if token == "/":
@@ -158,14 +159,14 @@ def _unit(text: str) -> tuple[str, Fraction] | None:
                 return None
             name, old = top[-1]
             extra = int(token[1:].strip()) - 1
-            scale *= _last ** (extra * (1 if old > 0 else -1))
+            scale *= last ** (extra * (1 if old > 0 else -1))
             top[-1] = (name, old * (extra + 1))
         elif token in ("of", "the", "a", "", "long", "old", "tall", "total"):
             continue
         elif token in _UNITS:
-            name, _last = _UNITS[token]
+            name, last = _UNITS[token]
             top.append((name, sign * power))
-            scale *= _last ** (sign * power)
+            scale *= last ** (sign * power)
             power = 1
         else:
             return None

@@ -9,6 +9,7 @@ Not covered: tests that see arguments changed in place; tests that hand their ow
 
 from __future__ import annotations
 
+# ruff: noqa: SIM905  (a list of words reads best as words)
 import ast
 import builtins
 import collections
@@ -184,7 +185,7 @@ class Link:
 
     def _refuse(self, value: Any) -> Any:
         if isinstance(value, Remote):
-            link, target, name = object.__getattribute__(value, "_at")
+            _, target, name = object.__getattribute__(value, "_at")
             if target is None:
                 self.unsent = f"the program's {name} itself"
                 raise Uncrossable(self.unsent)
@@ -234,7 +235,7 @@ def _refusing(name: str) -> Callable[..., Any]:
 
 
 for _operator in (
-    "eq ne lt le gt ge bool len iter next contains getitem setitem delitem hash index int float complex str bytes format "
+    "eq ne lt le gt ge bool len iter next contains getitem setitem delitem hash index int float complex str bytes format "  # noqa: E501
     "add radd sub rsub mul rmul truediv rtruediv floordiv mod divmod pow and or xor neg pos abs invert round trunc "
     "floor ceil enter exit reversed length_hint iadd isub imul dir"
 ).split():

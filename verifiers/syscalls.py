@@ -7,6 +7,7 @@ falls back to `clone`, whose flags a filter can see.
 
 from __future__ import annotations
 
+# ruff: noqa: SIM905  (a list of words reads best as words)
 import errno
 import os
 import tempfile

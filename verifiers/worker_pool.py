@@ -77,7 +77,8 @@ class Worker:
             raise WorkerDied(f"cannot start {argv[0]}: {error}") from error
         finally:
             os.close(lifeline)
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self.stdin, False)
         os.set_blocking(self.stdout, False)

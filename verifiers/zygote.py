@@ -9,6 +9,7 @@ Not covered: who asks and what is asked; see `sandbox` for the parent's side.
 
 from __future__ import annotations
 
+# ruff: noqa: SIM905  (a list of words reads best as words)
 import base64
 import contextlib
 import gc

@@ -7,6 +7,8 @@ the tests: a port that listens, a file that must not change, a process that must
 
 from __future__ import annotations
 
+# ruff: noqa: E501  (programs and answers are quoted as they are)
+
 TEST = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(7) == 14\n    assert candidate(10) == 20\n"
 PROMPT = 'def double(x):\n    """Twice x."""\n'
 

@@ -196,7 +196,8 @@ def descendants(pid: int) -> set[int]:
 def test_nothing_survives_a_killed_harness(with_bubblewrap, tmp_path):
     env = dict(os.environ) if with_bubblewrap else os.environ | {"PATH": str(tmp_path)}
     harness = subprocess.Popen([sys.executable, "-c", HARNESS], cwd=REPO, env=env, stdout=subprocess.PIPE, text=True)
-    assert harness.stdout and harness.stdout.readline() == "ready\n"
+    assert harness.stdout is not None
+    assert harness.stdout.readline() == "ready\n"
     family = descendants(harness.pid)
     assert len(family) >= 5  # two fork servers, their candidates and tests, a math worker
     harness.send_signal(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501, SIM905  (programs and answers are quoted as they are)
 from collections import Counter
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Answers made to exhaust the grader: each is answered inside the limit, from any thread and process; the next is right."""
+"""Answers made to exhaust the grader: each is answered in time, from any thread and process; the next is right."""
 
 from __future__ import annotations
 

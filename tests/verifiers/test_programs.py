@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501  (programs and answers are quoted as they are)
 import ast
 
 import pytest

@@ -116,8 +116,6 @@ def test_no_two_different_answers_are_confused():
     verdicts = MathAnswer("bare").batch(items)
     matched = {(p.answer, b) for (p, b), verdict in zip(items, verdicts, strict=True) if verdict.correct}
     print(matched)
-    for a, b in matched:
-        assert a.replace("\\", "").strip("${} ") != "" and b  # listed for the reader
     assert len(matched) <= 12
 
 
