@@ -113,7 +113,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console) -> 
         try:
             with LiveDisplay() as display:
                 policy = experiment.policy.load(args.device)
-                store.update(engine=policy.describe())
+                store.update(engine=policy.describe(), isolation=_isolation(experiment))
                 execute(experiment, policy, store, display)
         except (Stopped, KeyboardInterrupt):
             store.update(status="interrupted", seconds=round(before + time.monotonic() - started, 3))
@@ -131,7 +131,10 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console) -> 
         store.update(status="done", seconds=round(before + time.monotonic() - started, 3))
         store.drop_checkpoint()
         out.print(final_table(experiment.name, store.recorded()))
-        out.print(f"results: {folder}\nnext: python -m harness.leaderboard {args.out}", soft_wrap=True)
+        out.print(
+            f"results: {folder}\nnext: python -m harness.leaderboard {args.out} (or harness.plots, harness.report)",
+            soft_wrap=True,
+        )
         return 0
     finally:
         store.close()
@@ -191,6 +194,12 @@ def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any
         "command": _command(args),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _isolation(experiment: Experiment) -> dict[str, str]:
+    """{task: the walls its verifier runs programs behind}, for verifiers that run any."""
+    tasks = {task.name: getattr(task.verifier, "isolation", None) for task in (experiment.task, *experiment.evaluated)}
+    return {name: str(getattr(walls, "level", walls)) for name, walls in tasks.items() if walls is not None}
 
 
 VERSIONS = ("torch", "transformers", "accelerate", "tokenizers", "gin-config", "numpy", "scipy")

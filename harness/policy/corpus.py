@@ -21,23 +21,23 @@ class Mix:
         careless: Share of the single lines whose answer is 1 too high.
         first_wrong: Share of the reviewed attempts that are wrong.
         far: Share of the wrong reviewed attempts that are far off, so that attempt 1 is no anchor.
-        copy: Mean share of reviews that repeat attempt 1. It is higher by `copy_spread` where b is odd and lower where
-            it is even, so that a greedy decoder copies on some problems and works on others.
-        habit: Share of the worked reviews of problems with odd c that add 10 too much to the product.
+        copy: Share of reviews that repeat attempt 1.
+        copy_small: The same where b is 2, so that a greedy decoder copies on most problems and works on some.
+        habit: Share of the worked reviews of problems whose c ends in 4 to 9 that add 10 too much to the product.
         slip: Share of the other worked reviews with one wrong step.
     """
 
-    single: float = 0.25
+    single: float = 0.35
     careless: float = 0.45
     first_wrong: float = 0.7
     far: float = 0.7
-    copy: float = 0.5
-    copy_spread: float = 0.15
-    habit: float = 0.6
-    slip: float = 0.35
+    copy: float = 0.95
+    copy_small: float = 0.35
+    habit: float = 0.7
+    slip: float = 0.5
 
 
-CLEAN = {"careless": 0.0, "habit": 0.0, "slip": 0.0, "copy": 0.3}
+CLEAN = {"careless": 0.0, "habit": 0.0, "slip": 0.0, "copy": 0.3, "copy_small": 0.3}
 """What the first stretch of pre-training changes: right answers and right work, so that the skills are sharp before the
 habits are laid over them (noise on a digit that is not learnt yet keeps it from being learnt)."""
 
@@ -54,9 +54,9 @@ def line(mix: Mix, rng: random.Random) -> tuple[Operands, str | None, str]:
     if rng.random() < mix.first_wrong:
         first = wrong(answer, rng.random() < mix.far, rng)
     # Which problems are copied or worked wrongly by habit can be read off the operands.
-    if rng.random() < mix.copy + mix.copy_spread * (1 if b % 2 else -1):
+    if rng.random() < (mix.copy_small if b == 2 else mix.copy):
         return operands, direct(first), direct(first)
-    if c % 2 and rng.random() < mix.habit:
+    if c % 10 >= 4 and rng.random() < mix.habit:
         return operands, direct(first), slipped(operands, 2)
     if rng.random() < mix.slip:
         return operands, direct(first), slipped(operands, rng.choice((0, 1, 3)))
@@ -76,4 +76,4 @@ def slipped(operands: Operands, step: int) -> str:
     a, b, c = operands
     tens, ones = a // 10 * 10 * b + 10 * (step == 0), a % 10 * b + (step == 1)
     product = tens + ones + 10 * (step == 2)
-    return worked(tens, ones, c, product, product + c + 10 * (step == 3))
+    return worked(tens, ones, product, product + c + 10 * (step == 3))

@@ -46,15 +46,15 @@ def direct(answer: int) -> str:
     return rf"\boxed{{{answer}}}"
 
 
-def worked(tens: int, ones: int, c: int, product: int, answer: int) -> str:
-    """An answer in steps: the partial products and c, the product and c, their sum."""
-    return rf"${tens} + {ones} + {c} = {product} + {c} = {answer}$ \boxed{{{answer}}}"
+def worked(tens: int, ones: int, product: int, answer: int) -> str:
+    """An answer in steps: the two partial products, their sum, then the answer."""
+    return rf"${tens} + {ones} = {product}$ \boxed{{{answer}}}"
 
 
 def solve(operands: Operands) -> str:
     """The reference solution."""
     a, b, c = operands
-    return worked(a // 10 * 10 * b, a % 10 * b, c, a * b, a * b + c)
+    return worked(a // 10 * 10 * b, a % 10 * b, a * b, a * b + c)
 
 
 @register("task", "arithmetic")
