@@ -136,7 +136,8 @@ def _tag_other(value: Any, refer: Callable[[Any], Any] | None, always: type | No
     if type(value).__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         return _tag(value.item(), refer, always)
     if refer is not None:  # the candidate's side: be generous, the reader builds plain values anyway
-        for base in (bool, int, str, float, list, tuple, dict, set, frozenset):
+        bases: tuple[Any, ...] = (bool, int, str, float, list, tuple, dict, set, frozenset)
+        for base in bases:
             if isinstance(value, base) and type(value) is not base:
                 return _tag(base(value), refer, always)
         if isinstance(value, Iterator):

@@ -117,7 +117,7 @@ def _math_verify(gold: str, given: str) -> bool:
     return not _mixed_case(gold, given) and _numbers_agree(a[0], b[0])
 
 
-def _announce(_: dict[str, Any]) -> None:
+def _announce(value: dict[str, Any]) -> None:
     """Sends a frame that is no answer; set by `main`."""
 
 
@@ -125,7 +125,8 @@ def _warm_up() -> None:
     """Imports math-verify when it is first needed: a second of CPU time that the parent must not count as thinking."""
     if "math_verify" not in sys.modules:
         _announce({"warming": True})
-        resource.setrlimit(resource.RLIMIT_CPU, (resource.getrlimit(resource.RLIMIT_CPU)[1],) * 2)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
         import math_verify.parser
 
         math_verify.parser.TIMEOUT_WARNING_SHOWN = True

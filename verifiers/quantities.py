@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 _UNITS: dict[str, tuple[str, Fraction]] = {}  # name -> (dimension, size in the dimension's own measure)
 
@@ -121,7 +122,7 @@ def split(text: str) -> Quantity:
     if match := _PERCENT.search(text):
         return Quantity(text[: match.start()].strip(), percent=True)
     if match := _BASE.fullmatch(text):
-        name = match["braced"] or match["bare"]
+        name: Any = match["braced"] or match["bare"]
         base = _WORD_BASES.get(name.lower(), int(name) if name.isdigit() and len(name) < 4 else 0)
         if base >= 2:
             return Quantity(match["digits"].lstrip("0") or "0", base=base)

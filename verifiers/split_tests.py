@@ -108,7 +108,7 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
                 value = setattr(target, request["name"], literals.read(request["value"], resolve))
             else:
                 args, kwargs = literals.read(request["value"], resolve)
-                called = getattr(target, request["name"]) if request["name"] is not None else target
+                called: Any = getattr(target, request["name"]) if request["name"] is not None else target
                 value = called(*args, **kwargs)
             reply = {"value": literals.write(value, refer)}
         except BaseException as error:  # as above; a kill by the limits needs no handler

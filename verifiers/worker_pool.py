@@ -27,7 +27,8 @@ from typing import Any, TypeVar
 
 MAX_FRAME = 64 * 2**20
 _LENGTH = struct.Struct(">I")
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 BOOT = (
     "import sys, types; p = types.ModuleType('verifiers'); p.__path__ = [sys.argv[1]]; sys.modules['verifiers'] = p; "

@@ -202,7 +202,7 @@ def test_nothing_survives_a_killed_harness(with_bubblewrap, tmp_path):
     assert len(family) >= 5  # two fork servers, their candidates and tests, a math worker
     harness.send_signal(signal.SIGKILL)
     harness.wait()
-    deadline = time.monotonic() + 10
+    deadline, alive = time.monotonic() + 10, set(family)
     while time.monotonic() < deadline and (alive := {pid for pid in family if Path(f"/proc/{pid}").exists()}):
         time.sleep(0.05)
     assert alive == set()
