@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.gin:
             parser.error("--gin FILE is needed (try --gin gin/score_full.gin, or --help)")
         seed = [f"run.seed = {args.seed}"] if args.seed is not None else []
-        config.parse(args.gin, [*args.bind, *seed])
+        unsafe = ["code.unsafe_exec = True"] if args.unsafe_exec else []
+        config.parse(args.gin, [*args.bind, *seed, *unsafe])
         experiment: Experiment = config.build("run")
         if args.print_config:
             print(config.operative(), end="")
@@ -74,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, default=1,
         help="CPU threads of torch (default: 1; on another number the last bits of a result may differ)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unsafe-exec", action="store_true",
+        help="run model programs even where no sandbox stands (short for --bind 'code.unsafe_exec = True')",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
     parser.add_argument("--print-config", action="store_true", help="print every binding in force and stop")
@@ -224,6 +229,7 @@ def _command(args: argparse.Namespace, resume: bool = False) -> str:
     for name, default in (("seed", None), ("out", "results/runs"), ("threads", 1), ("device", "auto")):
         if getattr(args, name) != default:
             words += [f"--{name}", str(getattr(args, name))]
+    words += ["--unsafe-exec"] if args.unsafe_exec else []
     return shlex.join([*words, *(["--resume"] if resume or args.resume else [])])
 
 

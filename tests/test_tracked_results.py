@@ -1,0 +1,46 @@
+"""The tracked tables are what the tracked runs say: nothing in README.md or results/ is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TRACKED = ROOT / "results" / "embedded"
+
+
+def test_the_tracked_leaderboard_is_made_from_the_tracked_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.leaderboard", str(TRACKED), "--check", str(ROOT / "results" / "embedded.md")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_table_in_the_readme_is_the_leaderboards() -> None:
+    board = (ROOT / "results" / "embedded.md").read_text(encoding="utf-8").splitlines()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    begin = next(i for i, line in enumerate(board) if line.startswith("| Method | Acc@t1"))
+    end = next(i for i in range(begin, len(board)) if not board[i].startswith("|"))
+    rows = [_six_columns(line) for line in board[begin:end] if not line.startswith("| beside")]
+    assert len(rows) >= 5
+    assert "\n".join(rows) in readme
+
+
+def test_tracked_runs_are_done_and_share_one_budget() -> None:
+    runs = [json.loads(path.read_text()) for path in sorted(TRACKED.rglob("run.json"))]
+    assert {run["status"] for run in runs} == {"done"}
+    trained = [run for run in runs if run["name"] != "base"]
+    assert len({json.dumps(run["budget"], sort_keys=True) for run in runs}) == 1
+    assert len({json.dumps(run["spent"], sort_keys=True) for run in trained}) == 1
+
+
+def _six_columns(line: str) -> str:
+    """The method, the paper's five columns, the p value and the seeds."""
+    cells = line.strip("|").split("|")
+    return "|" + "|".join(cells[:8]) + "|"
