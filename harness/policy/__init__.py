@@ -32,6 +32,10 @@ class HF:
         microbatch_tokens: Most padded tokens in one forward and backward.
         sample_rows: Most conversations decoded at once.
         logits_bound: Most logits (positions x vocabulary) held at once while scoring.
+        lora_rank: 0 trains all weights against a frozen copy; above 0 trains a LoRA adapter of this rank (needs the
+            `peft` extra) and the reference is the same model with the adapter off.
+        lora_alpha: LoRA's scale, over the rank.
+        lora_targets: Modules the adapter is put on, as peft names them.
     """
 
     path: str = "embedded:arithmetic"
@@ -46,6 +50,9 @@ class HF:
     microbatch_tokens: int = 16_384
     sample_rows: int = 1_024
     logits_bound: int = 1 << 26
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    lora_targets: str = "all-linear"
 
     @property
     def key(self) -> str:

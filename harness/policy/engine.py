@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +71,16 @@ class Policy:
         self.end_ids: list[int] = [ends] if isinstance(ends, int) else list(ends)
         self.chat = ChatFormat(self.tokenizer, self.end_ids)
         self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0]
-        self.reference = Reference(copy.deepcopy(model).requires_grad_(False).to(self.device))
+        if spec.lora_rank:
+            model = _with_adapter(model, spec)
+            self.reference = Reference(model, model.disable_adapter)
+        else:
+            self.reference = Reference(copy.deepcopy(model).requires_grad_(False).to(self.device))
         scorer = Scorer(model, self.reference, spec.kl, spec.temperature, spec.logits_bound)
         self.scorer: Any = self.accelerator.prepare(scorer)
         self.model = self.accelerator.unwrap_model(self.scorer).model
         scorer.check(self.model, torch.tensor([self.chat.opening([{"role": "user", "content": "?"}])]).to(self.device))
+        self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
         self.optimizer = self._fresh_optimizer()
 
     # -- sampling -----------------------------------------------------------------------------------------------
@@ -90,13 +96,11 @@ class Policy:
     @torch.no_grad()
     def logprobs(self, turns: Sequence[Turn], reference: bool = False) -> list[list[float]]:
         """Log-probability of each token of each turn at the training temperature, from one forward per trajectory."""
-        scorer = self.accelerator.unwrap_model(self.scorer)
-        if reference:
-            scorer = Scorer(self.reference.model, self.reference, "k1", self.spec.temperature, self.spec.logits_bound)
         found: list[list[float]] = [[] for _ in turns]
         for batch in microbatches(merge([Example(turn) for turn in turns]), self.spec.microbatch_tokens):
             ids_BT, where, spans = pack(batch, self.pad_id, self.device)
-            values, at = scorer(ids_BT, where).logprob.tolist(), 0
+            terms: Terms = self.scorer(ids_BT, where)
+            values, at = (terms.reference if reference else terms.logprob).tolist(), 0
             for example, count in spans:
                 found[example], at = values[at : at + count], at + count
         return found
@@ -136,7 +140,7 @@ class Policy:
             self.accelerator.backward(loss)
             columns, at = [column.tolist() for column in terms], 0
             for example, count in spans:
-                logprob, kl, entropy = (sum(column[at : at + count]) for column in columns)
+                logprob, kl, entropy, _ = (sum(column[at : at + count]) for column in columns)
                 stats[example], at = TurnStats(logprob, kl, entropy, count), at + count
         return [item for item in stats if item is not None]
 
@@ -155,23 +159,23 @@ class Policy:
 
     def restart(self) -> None:
         """Back to the base model's weights, with a fresh optimiser."""
-        self.model.load_state_dict(self.reference.model.state_dict())
+        self._take(self._untrained or self.reference.model.state_dict())
         self.optimizer = self._fresh_optimizer()
 
     def save(self, folder: Path) -> None:
-        """Writes a Hugging Face folder and the optimiser's state."""
-        self.export(folder)
+        """Writes what training changes: the trained weights and the optimiser's state."""
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({name: p.detach() for name, p in self._trained()}, folder / "weights.pt")
         torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
 
     def export(self, folder: Path) -> None:
-        """Writes a Hugging Face folder that `from_pretrained` reads."""
+        """Writes a Hugging Face folder that `from_pretrained` reads (with LoRA, the adapter's folder)."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
         """Takes weights and optimiser state from `save`; the reference stays the base model."""
-        trained = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        self.model.load_state_dict(trained.state_dict())
+        self._take(torch.load(folder / "weights.pt", map_location=self.device, weights_only=True))
         self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location=self.device, weights_only=True))
 
     def describe(self) -> dict[str, Any]:
@@ -188,8 +192,16 @@ class Policy:
             "transformers": transformers.__version__,
         }
 
+    def _trained(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+
+    @torch.no_grad()
+    def _take(self, weights: Mapping[str, Tensor]) -> None:
+        for name, p in self._trained():
+            p.copy_(weights[name])
+
     def _fresh_optimizer(self) -> Any:
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = [p for _, p in self._trained()]
         return self.accelerator.prepare(torch.optim.Adam(parameters, lr=self.spec.lr, betas=self.spec.betas))
 
 
@@ -208,7 +220,7 @@ class Session:
         prompts = [tuple(policy.chat.opening(chat)) for chat in chats]
         self.contexts: list[tuple[int, ...]] = [prompt for prompt in prompts for _ in range(samples)]
         per_batch = max(1, policy.spec.sample_rows // samples)
-        self._scope = policy.reference.scope if reference else policy.accelerator.autocast
+        self._scope = policy.reference.scope if reference else nullcontext
         with self._scope(), policy.accelerator.autocast():
             self._samplers = [
                 Sampler(model, prompts[i : i + per_batch], samples, policy.end_ids, policy.pad_id)
@@ -267,6 +279,17 @@ class Session:
         self._replies = [turn.tokens for turn in turns]
         self._asked += 1
         return turns
+
+
+def _with_adapter(model: Any, spec: HF) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ValueError("hf.lora_rank needs peft: pip install -e '.[peft]' -c constraints.txt") from error
+    settings = LoraConfig(
+        r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=spec.lora_targets, task_type="CAUSAL_LM"
+    )  # type: ignore[arg-type]
+    return get_peft_model(model, settings).eval()
 
 
 def _pretrained(auto: Any, spec: HF, **options: Any) -> Any:

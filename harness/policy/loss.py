@@ -77,6 +77,7 @@ class Terms(NamedTuple):
     logprob: Tensor
     kl: Tensor
     entropy: Tensor
+    reference: Tensor  # the reference's log-probability of the token
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ class Scorer(nn.Module):
         logp_N = logp_NV.gather(1, targets_N[:, None])[:, 0]
         probs_NV = logp_NV.exp()
         entropy_N = -(probs_NV * logp_NV).detach().sum(-1)
-        log_ratio_N = ref_NV.gather(1, targets_N[:, None])[:, 0] - logp_N
+        ref_N = ref_NV.gather(1, targets_N[:, None])[:, 0]
+        log_ratio_N = ref_N - logp_N
         if self.kl == "exact":
             kl_N = (probs_NV * (logp_NV - ref_NV)).sum(-1)
         elif self.kl == "k1":
@@ -171,7 +173,7 @@ class Scorer(nn.Module):
             kl_N = log_ratio_N.square() / 2
         else:
             kl_N = log_ratio_N.exp() - 1 - log_ratio_N
-        return Terms(logp_N, kl_N, entropy_N)
+        return Terms(logp_N, kl_N, entropy_N, ref_N)
 
 
 def pack(batch: Sequence[Row], pad_id: int, device: Any) -> tuple[Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]]:
