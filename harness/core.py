@@ -227,12 +227,18 @@ class Task(Protocol):
     different data or prompts out of one table.
     """
 
-    name: str
-    version: str
-    train: Sequence[Problem]
-    validation: Sequence[Problem]
-    test: Sequence[Problem]
-    verifier: Verifier
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def train(self) -> Sequence[Problem]: ...
+    @property
+    def validation(self) -> Sequence[Problem]: ...
+    @property
+    def test(self) -> Sequence[Problem]: ...
+    @property
+    def verifier(self) -> Verifier: ...
 
     def chat(self, problem: Problem, answers: Sequence[str]) -> list[Message]:
         """The conversation that asks for the next attempt, given the texts of the earlier ones."""

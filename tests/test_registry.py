@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Fixed(Arithmetic):
     problems: tuple[Problem, ...] = field(default=())
 
     @property
-    def test(self):
+    def test(self) -> Sequence[Problem]:
         return self.problems
 
 

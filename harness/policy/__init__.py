@@ -51,7 +51,7 @@ class HF:
     sample_rows: int = 1_024
     logits_bound: int = 1 << 26
     lora_rank: int = 0
-    lora_alpha: float = 32.0
+    lora_alpha: int = 32
     lora_targets: str = "all-linear"
 
     @property
