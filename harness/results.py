@@ -52,7 +52,7 @@ class Trouble:
     left_out: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # holds arrays: two evaluations are the same one or not
 class Evaluation:
     """One evaluation of one run, reduced to numbers.
 

@@ -32,6 +32,19 @@ def test_the_table_in_the_readme_is_the_leaderboards() -> None:
     assert "\n".join(rows) in readme
 
 
+def test_the_report_is_built_from_the_tracked_runs(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.report", str(TRACKED), "--out", str(page)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "score_full" in page.read_text(encoding="utf-8")
+
+
 def test_tracked_runs_are_done_and_share_one_budget() -> None:
     runs = [json.loads(path.read_text()) for path in sorted(TRACKED.rglob("run.json"))]
     assert {run["status"] for run in runs} == {"done"}
