@@ -136,11 +136,6 @@ def operative() -> str:
     return _tidy(gin.operative_config_str(max_line_length=100_000))
 
 
-def parsed() -> str:
-    """Everything that was parsed, whether used or not (for --print-config)."""
-    return _tidy(gin.config_str(max_line_length=100_000))
-
-
 def _tidy(text: str) -> str:
     """Gin rules its comments as wide as its lines may be; rule them at 80."""
     return re.sub(r"^# =+$", "# " + "=" * 78, text, flags=re.MULTILINE).strip() + "\n"

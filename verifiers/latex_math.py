@@ -5,6 +5,7 @@ expressions are compared by evaluating both at the same random points, so `(x+1)
 and 2^{-99} differs from 2^{-98} without rounding.
 
 Not covered: sums, integrals, limits, named sets, matrices (`forms` takes those apart; math-verify gets the rest).
+Above 300 lines: one grammar, read in one piece.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ candidate's, only values rebuilt from literal text (`literals`) or numbered refe
 `compat` runs both in one process, as published harnesses do: results of that mode can be forged and are flagged.
 
 Not covered: tests that see arguments changed in place; tests that hand their own functions to the candidate.
+Above 300 lines because both ends of the protocol between tests and program stand here.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ caller do no harm. A request that runs late costs its child: it is killed with i
 caller's signals are never touched.
 
 Not covered: what a child does; children must end when their standard input (or lifeline) closes.
+Above 300 lines because a child and the pool that owns it share one life cycle.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ the candidate was forked), and serves one request at a time. It ends when its in
 with it.
 
 Not covered: who asks and what is asked; see `sandbox` for the parent's side.
+Above 300 lines because serving, forking and reaping are one loop over the same processes.
 """
 
 from __future__ import annotations

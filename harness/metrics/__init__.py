@@ -12,6 +12,7 @@ Differs from the paper (arXiv 2409.12917v2, section 3): fix rate, break rate, an
 majority@k and pass@k are ours. The paper's "edit distance ratio" names no distance; here it is the insertion/deletion
 distance on characters, whose maximum under the paper's normalisation is 1 (plain Levenshtein's would be 1/2 for equal
 lengths).
+Above 300 lines because every metric stands beside its definition.
 """
 
 from __future__ import annotations

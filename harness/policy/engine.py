@@ -1,6 +1,7 @@
 """The engine: a Hugging Face causal LM that samples conversations, scores turns and takes policy-gradient steps.
 
 Not covered: encoder-decoder models and models without an attention cache.
+Above 300 lines because the policy and its sessions share the model, its chat format and its state.
 """
 
 from __future__ import annotations
