@@ -64,8 +64,9 @@ class Turn:
             a method sets as text alone (a reference solution) leaves them empty: the policy encodes it.
         text: The response as text, without special tokens.
         verdict: The grade of this turn alone.
-        index: Position among the attempts of the trajectory, from 0.
-        by: `policy` (on-policy, trainable) or `given` (context only: a fixed program, a base model's first attempt).
+        index: Position among the attempts of the trajectory, from 0; a turn that is no attempt has that of the next.
+        by: `policy` (on-policy, trainable), `reference` (sampled from the base model) or `given` (a fixed program);
+            the last two are context only.
         scored: False for turns that are no attempt (Self-Refine's feedback).
         truncated: The length limit was hit before the policy ended its response.
         logprobs: The sampler's log-probability of each of `tokens`, at the sampling temperature; empty for given turns.
@@ -76,7 +77,7 @@ class Turn:
     text: str
     verdict: Verdict
     index: int = 0
-    by: Literal["policy", "given"] = "policy"
+    by: Literal["policy", "reference", "given"] = "policy"
     scored: bool = True
     truncated: bool = False
     logprobs: tuple[float, ...] = ()
@@ -126,6 +127,9 @@ class Example:
 
 Credit = Callable[[Sequence[Group]], Sequence[Example]]
 """A pure function from graded trajectories, grouped by problem, to the turns to train on."""
+
+Log = Sequence[Mapping[str, Any]]
+"""Lines of metrics.jsonl, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,8 @@ class Phase:
         name: Logged with every step; unique within a method's phases.
         steps: Gradient updates of this phase.
         credit: From graded groups to examples; pure, holds no torch.
+        adapt: For coefficients that follow training: from this phase's log so far to the credit of the next update.
+            `credit` is then that of the first. Pure as well, so that a resumed run goes on as it would have.
         turns: Attempts sampled in training.
         refresh_every: The dial between RL and SFT. 1: fresh on-policy samples for every update. n: the samples of n
             updates are drawn at once, credited together, then fitted by n updates over shuffled minibatches.
@@ -200,6 +206,7 @@ class Phase:
     mean_over: Literal["trajectory", "example", "token"] = "trajectory"
     given_share: float = 0.0
     restart: bool = False
+    adapt: Callable[[Log], Credit] | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.turns < 1 or self.refresh_every < 1 or not 0 <= self.given_share <= 1:

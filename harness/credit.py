@@ -6,15 +6,16 @@ Rewards travel as [problem][sample][turn] nested lists; an advantage sees one tu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from statistics import fmean
+from typing import Any, ClassVar, Literal, Protocol
 
 from harness.core import Example, Group
-from harness.registry import register
+from harness.registry import nearest, register
 
-Bonus = Callable[[float, float], float]
-"""Shaping paid at an attempt, from (the oracle reward of the attempt before, this attempt's)."""
+Bonus = Callable[[Sequence[float], float], float]
+"""Shaping paid at attempt 2, 3, ..., from (the oracle rewards of all attempts before, this attempt's)."""
 
 
 class Advantage(Protocol):
@@ -107,12 +108,18 @@ class Progress:
 
     Attributes:
         alpha: 10 in the paper's Table 5.
+        against: With more than two attempts, the attempt that progress is measured from: the `previous` one, or the
+            `best` so far (then what was right once is paid once, however often it is lost and found again).
     """
 
     alpha: float = 10.0
+    against: Literal["previous", "best"] = "previous"
 
-    def __call__(self, before: float, reward: float) -> float:
-        return self.alpha * (reward - before)
+    def __post_init__(self) -> None:
+        _known(self.against)
+
+    def __call__(self, earlier: Sequence[float], reward: float) -> float:
+        return self.alpha * (reward - MARKS[self.against](earlier))
 
 
 @register("bonus", "indicator")
@@ -122,12 +129,17 @@ class Indicator:
 
     Attributes:
         beta: Paid when attempt 2 is right and attempt 1 was wrong.
+        against: As in `bonus.progress`.
     """
 
     beta: float = 10.0
+    against: Literal["previous", "best"] = "previous"
 
-    def __call__(self, before: float, reward: float) -> float:
-        return self.beta * (before < reward)
+    def __post_init__(self) -> None:
+        _known(self.against)
+
+    def __call__(self, earlier: Sequence[float], reward: float) -> float:
+        return self.beta * (MARKS[self.against](earlier) < reward)
 
 
 @register("bonus", "none")
@@ -135,8 +147,52 @@ class Indicator:
 class NoBonus:
     """No shaping."""
 
-    def __call__(self, before: float, reward: float) -> float:
+    def __call__(self, earlier: Sequence[float], reward: float) -> float:
         return 0.0
+
+
+@register("kl", "balanced")
+@dataclass(frozen=True)
+class Balanced:
+    """Adaptive beta2: attempt 1's KL term is kept as large as attempt 2's objective (arXiv 2409.12917v2, section 5.3).
+
+    The paper says only that it "attempts to balance the magnitudes" of the two. Here beta2 = ratio * mean(r2) /
+    mean(KL at t1) over the last `window` updates of the phase, held within [least, most]: a function of the log alone,
+    so a resumed run takes the same values.
+
+    Attributes:
+        start: beta2 of the first update.
+        ratio: Of the KL term's magnitude to the objective's.
+        window: Updates averaged over.
+        least: Lower bound; a policy far from the base model keeps some hold.
+        most: Upper bound; KL is 0 before the first update.
+    """
+
+    start: float = 0.1
+    ratio: float = 1.0
+    window: int = 10
+    least: float = 0.01
+    most: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.least <= self.start <= self.most) or self.window < 1 or self.ratio <= 0:
+            raise ValueError(f"kl.balanced needs 0 <= least <= start <= most, window >= 1 and ratio > 0: {self}")
+
+    def __call__(self, log: Sequence[Mapping[str, Any]]) -> float:
+        """beta2 for the update after the logged ones (lines of metrics.jsonl of this phase, oldest first)."""
+        recent = [line for line in log if "kl_t1" in line and "reward_t2" in line][-self.window :]
+        if not recent:
+            return self.start
+        objective, kl = (fmean(line[key] for line in recent) for key in ("reward_t2", "kl_t1"))
+        return min(self.most, max(self.least, self.ratio * objective / kl if kl > 0 else self.most))
+
+
+MARKS: Mapping[str, Callable[[Sequence[float]], float]] = {"previous": lambda earlier: earlier[-1], "best": max}
+
+
+def _known(against: str) -> None:
+    if against not in MARKS:
+        raise ValueError(f"unknown mark {against!r}{nearest(against, MARKS)}: one of {', '.join(MARKS)}")
 
 
 def returns(rewards: Sequence[float], gamma: float) -> list[float]:
@@ -166,7 +222,7 @@ def reinforce(
         kl: Coefficient of each attempt's KL; the last holds for all further attempts.
         paid: Whether each attempt's own reward is paid; the last holds for all further attempts. An attempt that is
             not paid and earns no return from later ones has weight exactly 0.
-        bonus: Shaping, paid at attempts 2, 3, ... against the attempt before.
+        bonus: Shaping, paid at attempts 2, 3, ... against earlier ones.
         gamma: Discount across attempts; the paper's is 0 (appendix A.2): each attempt earns its own reward only.
         scale: Factor on each attempt's weight; the last holds for all further attempts.
 
@@ -176,7 +232,7 @@ def reinforce(
     rewards = [[t.rewards for t in group] for group in groups]
     length = max((len(r) for group in rewards for r in group), default=0)
     pay, beta, factor = ([seq[min(i, len(seq) - 1)] for i in range(length)] for seq in (paid, kl, scale))
-    extra = [[[bonus(r[i - 1], r[i]) if i else 0.0 for i in range(length)] for r in group] for group in rewards]
+    extra = [[[bonus(r[:i], r[i]) if i else 0.0 for i in range(length)] for r in group] for group in rewards]
     value = [
         [returns([r[i] * pay[i] + e[i] for i in range(length)], gamma) for r, e in zip(rs, es, strict=True)]
         for rs, es in zip(rewards, extra, strict=True)

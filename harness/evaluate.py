@@ -58,6 +58,7 @@ def whole(count: int, problems: int, samples: int) -> int:
 
 def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:
     """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes."""
+    extra = sum(len(turn.tokens) for turn in trajectory.turns if not turn.scored)
     return {
         "when": when,
         "task": task,
@@ -77,4 +78,4 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
             }
             for turn in trajectory.attempts
         ],
-    }
+    } | ({"extra_tokens": extra} if extra else {})

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from harness.core import Budget, Example, Method, Phase, Problem, Task, Trajectory, Turn, Verdict
+from harness.core import Budget, Credit, Example, Method, Phase, Problem, Task, Trajectory, Turn, Verdict
 from harness.dialogue import Dialogue
 from harness.evaluate import evaluate, whole
 from harness.monitors import BonusFarming, of_examples, of_groups
@@ -214,18 +214,21 @@ def _train(
     position: Position,
     interrupts: _Interrupts,
 ) -> None:
-    farming = BonusFarming(read_jsonl(store.folder / "metrics.jsonl")[0])
+    log = read_jsonl(store.folder / "metrics.jsonl")[0]
+    farming = BonusFarming(log)
     saved = position.step
     while position.phase < len(phases):
         phase = phases[position.phase]
         display.phase(phase.name, phase.steps, position.phase_step)
         while position.phase_step < phase.steps:
             started = time.monotonic()
-            line = _step(experiment, phase, policy, position)
+            credit = phase.adapt([past for past in log if past["phase"] == phase.name]) if phase.adapt else phase.credit
+            line = _step(experiment, phase, credit, policy, position)
             position.seconds += time.monotonic() - started
             line["trajectories_per_second"] = position.trajectories / position.seconds
             line["bonus_farming"] = farming.see(line)
             store.log(line)
+            log.append(line)
             display.advance(line)
             if position.step - saved >= experiment.checkpoint_every or interrupts.asked:
                 _checkpoint(store, policy, position)
@@ -236,7 +239,7 @@ def _train(
         _checkpoint(store, policy, position)
 
 
-def _step(experiment: Experiment, phase: Phase, policy: Policy, position: Position) -> dict[str, Any]:
+def _step(experiment: Experiment, phase: Phase, credit: Credit, policy: Policy, position: Position) -> dict[str, Any]:
     """One gradient update, after fresh samples where the phase wants them."""
     budget, task = experiment.budget, experiment.task
     line: dict[str, Any] = {"phase": phase.name, "step": position.step + 1, "phase_step": position.phase_step + 1}
@@ -258,8 +261,8 @@ def _step(experiment: Experiment, phase: Phase, policy: Policy, position: Positi
                 temperature=policy.spec.temperature,
             )
         position.trajectories += sum(len(group) for group in groups)
-        position.responses += sum(turn.by == "policy" for group in groups for t in group for turn in t.turns)
-        position.pool = list(phase.credit(groups))
+        position.responses += sum(turn.by != "given" for group in groups for t in group for turn in t.turns)
+        position.pool = list(credit(groups))
         random.Random(derive(experiment.seed, "shuffle", position.step)).shuffle(position.pool)
         line |= of_groups(groups)
         if phase.restart and position.phase_step == 0:
@@ -288,9 +291,9 @@ def _step(experiment: Experiment, phase: Phase, policy: Policy, position: Positi
 
 
 def _measured(groups: Sequence[Any], examples: Sequence[Example]) -> list[Example]:
-    """The examples, and with weight 0 every other on-policy turn, so that its KL is logged as well."""
+    """The examples, and with weight 0 every other on-policy attempt, so that its KL is logged as well."""
     present = {id(example.turn) for example in examples}
-    rest = (turn for group in groups for t in group for turn in t.turns if turn.by == "policy")
+    rest = (turn for group in groups for t in group for turn in t.attempts if turn.by == "policy")
     return [*examples, *(Example(turn, 0.0, 0.0) for turn in rest if id(turn) not in present)]
 
 

@@ -77,6 +77,7 @@ def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Seq
         line[f"kl_t{i + 1}"] = fmean(s.kl for _, s in items)
         line[f"entropy_t{i + 1}"] = fmean(s.entropy / s.tokens for _, s in items)
         line[f"bonus_t{i + 1}"] = fmean(e.bonus for e, _ in items)
+        line[f"kl_coefficient_t{i + 1}"] = fmean(e.kl for e, _ in items)
         line[f"weight_variance_t{i + 1}"] = pvariance([e.weight for e, _ in items])
     return line | _advantage_variances(groups, {id(example.turn): example for example in examples})
 

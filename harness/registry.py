@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 GROUP = "score_harness.plugins"
 IN_TREE = frozenset({"harness.credit", "harness.dialogue", "harness.policy", "harness.tasks", "methods", "verifiers"})
-KINDS = ("method", "phase", "bonus", "advantage", "dialogue", "task", "verifier", "policy")
+KINDS = ("method", "phase", "bonus", "advantage", "kl", "dialogue", "task", "verifier", "policy")
 
 T = TypeVar("T", bound=Callable[..., Any])
 

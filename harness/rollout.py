@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,22 +29,22 @@ def rollout(
     """Samples and grades `samples` trajectories of `attempts` attempts on each problem.
 
     A problem with `given` attempts starts from those, in turn: they are attempt 1, and context only. With an
-    `offline_share`, that share of each problem's trajectories starts from first attempts of the *reference* model.
+    `offline_share`, that share of each problem's trajectories starts from first attempts of the *reference* model: they
+    are context only as well, but count as sampled responses.
     """
-    offline = round(samples * offline_share)
-    if offline:
-        args = {"attempts": attempts, "seed": seed, "temperature": temperature}
-        rest = rollout(policy, task, dialogue, problems, samples=samples - offline, **args) if samples > offline else []
-        chats = [task.chat(problem, []) for problem in problems]
-        replies = policy.open(chats, offline, seed + 1, temperature, reference=True).reply()
-        first = [turn.tokens for turn in replies]
-        mixed = _converse(policy, task, dialogue, problems, offline, attempts, seed + 1, temperature, first)
-        return [[*a, *b] for a, b in zip(rest or [[] for _ in problems], mixed, strict=True)]
+    converse = functools.partial(_converse, policy, task, dialogue, problems, attempts, temperature)
     fixed = [bool(problem.given) for problem in problems]
-    if any(fixed) and not all(fixed):
-        raise ValueError("a batch mixes problems with given first attempts and problems without")
-    given = [p.given[i % len(p.given)] for p in problems for i in range(samples)] if any(fixed) else None
-    return _converse(policy, task, dialogue, problems, samples, attempts, seed, temperature, given)
+    if any(fixed):
+        if not all(fixed):
+            raise ValueError("a batch mixes problems with given first attempts and problems without")
+        return converse(samples, seed, [p.given[i % len(p.given)] for p in problems for i in range(samples)])
+    offline = round(samples * offline_share)
+    if not offline:
+        return converse(samples, seed)
+    own = converse(samples - offline, seed) if samples > offline else [[] for _ in problems]
+    chats = [task.chat(problem, []) for problem in problems]
+    first = policy.open(chats, offline, seed + 1, temperature, reference=True).reply()
+    return [[*a, *b] for a, b in zip(own, converse(offline, seed + 1, first), strict=True)]
 
 
 def _converse(
@@ -51,26 +52,35 @@ def _converse(
     task: Task,
     dialogue: Dialogue,
     problems: Sequence[Problem],
-    samples: int,
     attempts: int,
-    seed: int,
     temperature: float,
-    given: Sequence[str | Sequence[int]] | None,
+    samples: int,
+    seed: int,
+    first: Sequence[str] | Sequence[Turn] | None = None,
 ) -> list[Group]:
+    """`samples` graded conversations on each problem; `first` holds their first attempts where those are not sampled
+    from the policy: texts, or turns of the reference model."""
     session = policy.open([task.chat(problem, []) for problem in problems], samples, seed, temperature)
     each = [problem for problem in problems for _ in range(samples)]
     rows: list[list[Turn]] = [[] for _ in each]
+    attempt = 0
     for number, scored in enumerate(dialogue.plan(attempts)):
         if number:
             replies = [[turn.text for turn in row] for row in rows]
             session.ask([dialogue.ask(task, p, texts) for p, texts in zip(each, replies, strict=True)])
-        turns = session.give(given) if given is not None and number == 0 else session.reply()
+        if first is not None and number == 0:
+            turns = session.give([item.tokens if isinstance(item, Turn) else item for item in first])
+            if isinstance(first[0], Turn):
+                turns = [dataclasses.replace(turn, by="reference") for turn in turns]
+        else:
+            turns = session.reply()
         verdicts = grade(task.verifier, list(zip(each, (turn.text for turn in turns), strict=True))) if scored else None
         for i, turn in enumerate(turns):
             verdict = verdicts[i] if verdicts else Verdict(0.0, False)
             if turn.truncated and verdict.status == "no_answer":
                 verdict = dataclasses.replace(verdict, status="truncated")
-            rows[i].append(dataclasses.replace(turn, verdict=verdict, scored=scored))
+            rows[i].append(dataclasses.replace(turn, verdict=verdict, scored=scored, index=attempt))
+        attempt += scored
     trajectories = [Trajectory(problem, tuple(row)) for problem, row in zip(each, rows, strict=True)]
     return [trajectories[i : i + samples] for i in range(0, len(trajectories), samples)]
 

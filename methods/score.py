@@ -6,11 +6,11 @@ state, are bindings (docs/paper_vs_here.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from harness.core import Budget, Example, Group, Phase
+from harness.core import Budget, Credit, Example, Group, Log, Phase
 from harness.credit import Advantage, Bonus, Conditioned, Progress, reinforce
 from harness.registry import register
 
@@ -32,23 +32,29 @@ class Phase1:
     Attributes:
         share: Part of the method's steps, relative to the other parts.
         kl: beta1, on every attempt ("we still utilize the default KL ... with a relatively small weight").
-        kl_first: beta2, on attempt 1 in addition (0.1 for MATH, 0.25 for MBPP in Table 5).
+        kl_first: beta2, on attempt 1 in addition (0.1 for MATH, 0.25 for MBPP in Table 5); or `@kl.balanced()`.
         advantage: The baseline.
         turns: Attempts in training.
     """
 
     share: float = 1.0
     kl: float = 0.01
-    kl_first: float = 0.1
+    kl_first: float | Callable[[Log], float] = 0.1
     advantage: Advantage = Conditioned()
     turns: int = 2
 
     def phase(self, name: str, steps: int) -> Phase:
-        return Phase(name, steps, self.credit, turns=self.turns)
+        adapt = self.adapt if callable(self.kl_first) else None
+        return Phase(name, steps, self.credit, turns=self.turns, adapt=adapt)
 
-    def credit(self, groups: Sequence[Group]) -> list[Example]:
-        kl = (self.kl + self.kl_first, self.kl)
-        return reinforce(groups, advantage=self.advantage, kl=kl, paid=(False, True))
+    def credit(self, groups: Sequence[Group]) -> Sequence[Example]:
+        return self.adapt([])(groups)
+
+    def adapt(self, log: Log) -> Credit:
+        """The credit of the update after the logged ones; the log matters to an adaptive beta2 alone."""
+        first = self.kl_first(log) if callable(self.kl_first) else self.kl_first
+        kl = (self.kl + first, self.kl)
+        return lambda groups: reinforce(groups, advantage=self.advantage, kl=kl, paid=(False, True))
 
 
 @register("phase", "score_phase2")

@@ -37,6 +37,9 @@ def build(*bindings: str, file: str = "gin/score_full.gin") -> Experiment:
         ("run.name = 'a/b'", "no folder name"),
         ("arithmetic.test_size = 0", "test_size"),
         ("ADVANTAGE = @advantage.leave_one_out()\nrun.samples = 1", "at least 2 samples"),
+        ("progress.against = 'bst'", "nearest: best"),
+        ("score_phase1.kl_first = @kl.balanced()\nbalanced.start = 2.0", "least <= start <= most"),
+        ("score_phase2.turns = 3", "a multiple of 3"),
         ("run.eval_tasks = [@task.arithmetic(), @task.arithmetic()]", "two tasks of one name"),
     ],
 )
@@ -72,7 +75,7 @@ def test_a_gin_file_may_sit_anywhere_and_import_a_plugin(tmp_path: Path, monkeyp
     (tmp_path / "my_plugin.py").write_text(
         "from harness import register\n"
         "@register('bonus', 'twice')\n"
-        "def twice():\n    '''Twice.'''\n    return lambda before, reward: 2 * reward\n"
+        "def twice():\n    '''Twice.'''\n    return lambda earlier, reward: 2 * reward\n"
     )
     (tmp_path / "mine.gin").write_text(
         "import my_plugin\ninclude 'gin/score_full.gin'\nscore_phase2.bonus = @bonus.twice()\n"
@@ -136,7 +139,7 @@ def test_every_trained_row_spends_the_same_budget(name: str) -> None:
     experiment = build(file=f"gin/{name}.gin")
     phases, budget = experiment.phases(), experiment.budget
     if not phases:
-        assert name == "base"
+        assert name in ("base", "self_refine")
         return
     assert sum(phase.steps for phase in phases) == budget.steps
     responses = {budget.problems * budget.trajectories(phase.turns) * phase.turns for phase in phases}

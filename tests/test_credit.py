@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from harness.core import Budget, Example, Problem, Trajectory, Turn, Verdict
-from harness.credit import BatchMean, Conditioned, LeaveOneOut, NoBonus, Progress, Raw, reinforce, returns
+from harness.credit import (
+    Balanced,
+    BatchMean,
+    Conditioned,
+    Indicator,
+    LeaveOneOut,
+    NoBonus,
+    Progress,
+    Raw,
+    reinforce,
+    returns,
+)
 from methods.naive_multi_turn_rl import NaiveMultiTurnRL
 from methods.score import Phase1, Phase2, SCoRe
+from methods.single_turn_rl import SingleTurnRL
 
 
 def trajectory(*rewards: float, first_given: bool = False) -> Trajectory:
@@ -18,7 +32,7 @@ def trajectory(*rewards: float, first_given: bool = False) -> Trajectory:
     return Trajectory(Problem("p", "q", "a"), turns)
 
 
-def weights(examples: list[Example], turn: int) -> list[float]:
+def weights(examples: Sequence[Example], turn: int) -> list[float]:
     return [e.weight for e in examples if e.turn.index == turn]
 
 
@@ -106,3 +120,67 @@ def test_the_parts_of_score_share_the_budget() -> None:
     assert [p.steps for p in phases] == [80, 121]
     assert [p.name for p in phases] == ["1_phase1", "2_phase2"]
     assert [p.steps for p in SCoRe((Phase2(),)).phases(Budget(201, 4, 2))] == [201]
+
+
+def test_the_indicator_pays_mending_and_does_not_punish_breaking() -> None:
+    groups = [[trajectory(0, 0), trajectory(0, 1), trajectory(1, 0), trajectory(1, 1)]]
+    examples = Phase2(bonus=Indicator(10.0), advantage=Raw()).credit(groups)
+    assert weights(examples, 1) == [0.0, 11.0, 0.0, 1.0]
+
+
+def test_progress_over_the_best_so_far_pays_a_regained_answer_once() -> None:
+    groups = [[trajectory(0, 1, 0, 1)]]
+    assert weights_of(Progress(10.0, "previous"), groups) == [0.0, 11.0, -10.0, 11.0]
+    assert weights_of(Progress(10.0, "best"), groups) == [0.0, 11.0, -10.0, 1.0]
+    assert weights_of(Indicator(10.0, "best"), groups) == [0.0, 11.0, 0.0, 1.0]
+
+
+def weights_of(bonus: Progress | Indicator, groups: list[list[Trajectory]]) -> list[float]:
+    return [e.weight for e in Phase2(bonus=bonus, advantage=Raw(), turns=4).credit(groups)]
+
+
+# Two problems, two samples each; rewards (r1, r2), the baselines worked by hand.
+GROUPS = [[(0, 0), (0, 1)], [(1, 0), (1, 1)]]
+
+
+@pytest.mark.parametrize(
+    ("advantage", "first", "second"),
+    [
+        # leave-one-out: each against the other sample of its problem; R2 = 0, 11 | -10, 1
+        (LeaveOneOut(), [0, 0, 0, 0], [-11, 11, -11, 11]),
+        # batch mean: against the three others; sums of R1 and R2 over the batch are 2 and 2
+        (BatchMean(), [-2 / 3, -2 / 3, 2 / 3, 2 / 3], [-2 / 3, 14, -14, 2 / 3]),
+        # conditioned: turn 1 as batch mean; turn 2 against the others with the same r1
+        (Conditioned(), [-2 / 3, -2 / 3, 2 / 3, 2 / 3], [-11, 11, -11, 11]),
+        (Raw(), [0, 0, 1, 1], [0, 11, -10, 1]),
+    ],
+)
+def test_stage_two_by_hand_under_every_baseline(advantage, first: list[float], second: list[float]) -> None:
+    examples = Phase2(advantage=advantage).credit([[trajectory(*r) for r in group] for group in GROUPS])
+    assert weights(examples, 0) == pytest.approx(first)
+    assert weights(examples, 1) == pytest.approx(second)
+
+
+@pytest.mark.parametrize("advantage", [BatchMean(), Conditioned(), Raw()])
+@pytest.mark.parametrize("method", [Phase1, Phase2, NaiveMultiTurnRL, SingleTurnRL])
+def test_one_sample_of_one_problem_is_credited(advantage, method) -> None:
+    rewards = (1,) if method is SingleTurnRL else (1, 1)
+    examples = method(advantage=advantage).credit([[trajectory(*rewards)]])
+    alone = 0.0 if not isinstance(advantage, Raw) else 1.0  # nothing to compare with: no weight, but the KL stays
+    assert {e.weight for e in examples} <= {alone, 0.0}
+    assert all(e.kl > 0 for e in examples)
+
+
+def test_adaptive_beta2_balances_the_kl_with_the_objective() -> None:
+    beta2 = Balanced(start=0.1, ratio=1.0, window=2, least=0.01, most=1.0)
+    assert beta2([]) == 0.1
+    assert beta2([{"kl_t1": 0.0, "reward_t2": 0.5}]) == 1.0  # no KL yet: the upper bound
+    log = [{"kl_t1": 9.0, "reward_t2": 0.0}, {"kl_t1": 2.0, "reward_t2": 0.5}, {"kl_t1": 4.0, "reward_t2": 0.7}]
+    assert beta2(log) == pytest.approx(0.6 / 3.0)  # the last two: mean r2 0.6, mean KL 3
+    assert beta2([{"kl_t1": 100.0, "reward_t2": 0.5}]) == 0.01
+    part = Phase1(kl=0.01, kl_first=beta2)
+    phase, groups = part.phase("1", 4), [[trajectory(0, 1), trajectory(1, 1)]]
+    assert phase.adapt is not None
+    assert [e.kl for e in phase.credit(groups)] == pytest.approx([0.11, 0.01] * 2)
+    assert [e.kl for e in phase.adapt(log)(groups)] == pytest.approx([0.21, 0.01] * 2)
+    assert Phase1().phase("1", 4).adapt is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ ROWS = sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_runs(name: str, tmp_path: Path) -> None:
+def test_every_row_runs_each_phase_and_spends_the_same_budget(name: str, tmp_path: Path) -> None:
     bindings = [
-        "run.steps = 8", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 12", "hf.max_new_tokens = 24",
+        "run.steps = 10", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 12", "hf.max_new_tokens = 24",
     ]  # fmt: skip
     words = [word for binding in bindings for word in ("--bind", binding)]
     assert main(["--gin", f"gin/{name}.gin", "--out", str(tmp_path), "--device", "cpu", *words]) == 0
@@ -28,14 +29,39 @@ def test_every_row_runs(name: str, tmp_path: Path) -> None:
     info = json.loads((folder / "run.json").read_text())
     assert (info["name"], info["status"]) == (name, "done")
     records = (folder / "eval.jsonl").read_text().splitlines()
-    if name == "base":
+    if name in ("base", "self_refine"):
         assert len(records) == 12
-        assert info["spent"]["updates"] == 0
+        assert info["spent"] == {"trajectories": 0, "responses": 0, "updates": 0}
+        assert ("extra_tokens" in records[0]) == (name == "self_refine")  # the feedback is paid for, not graded
         return
     assert len(records) == 24
-    assert info["spent"]["updates"] == 8
-    offline = 8 * 4 if name == "score_offline_prompts" else 0  # those first attempts are drawn from the base model
-    assert info["spent"]["responses"] + offline >= 8 * 4 * 2 * 2 - 16
+    assert (info["spent"]["responses"], info["spent"]["updates"]) == (10 * 4 * 2 * 2, 10)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    phases = Counter(line["phase"] for line in lines)
+    assert min(phases.values()) >= 2
+    assert list(phases) == [phase.name for phase in config.build("run").phases()]
+
+
+RL = {
+    "naive_multi_turn_rl": ["naive_multi_turn_rl.turns"],
+    "score_full": ["score_phase1.turns", "score_phase2.turns"],
+    "score_no_phase1": ["score_phase2.turns"],
+}
+
+
+@pytest.mark.parametrize("name", RL)
+def test_any_rl_row_trains_and_is_evaluated_with_more_attempts(name: str, tmp_path: Path) -> None:
+    bindings = [
+        "run.steps = 2", "run.problems = 2", "run.samples = 3", "run.attempts = 4", "arithmetic.test_size = 6",
+        "hf.max_new_tokens = 16", *(f"{turns} = 3" for turns in RL[name]),
+    ]  # fmt: skip
+    words = [word for binding in bindings for word in ("--bind", binding)]
+    assert main(["--gin", f"gin/{name}.gin", "--out", str(tmp_path), "--device", "cpu", *words]) == 0
+    folder = next(tmp_path.rglob("run.json")).parent
+    assert json.loads((folder / "run.json").read_text())["spent"]["responses"] == 2 * 2 * 6
+    assert {"acc_t3", "kl_t3"} <= set(json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]))
+    records = [json.loads(line) for line in (folder / "eval.jsonl").read_text().splitlines()]
+    assert {len(record["attempts"]) for record in records} == {4}
 
 
 def trajectory(problem: Problem, *answers: tuple[str, bool]) -> Trajectory:
@@ -84,3 +110,25 @@ def test_star_keeps_corrections_and_in_d_plus_right_right_as_well() -> None:
     assert [e.turn for e in STaR(keep_right=True).credit([GROUP])] == [MENDED.turns[1], KEPT.turns[1]]
     phases = STaR().phases(Budget(10, 4, 2))
     assert [(p.steps, p.refresh_every, p.restart) for p in phases] == [(3, 3, True), (4, 4, True), (3, 3, True)]
+
+
+ALL_RIGHT, ALL_WRONG = [KEPT, BROKEN], [LOST, LOST]
+
+
+@pytest.mark.parametrize(
+    ("credit", "all_right", "all_wrong", "one"),
+    [
+        (corrections, 0, 0, 1),
+        (SFTOracle().credit, 0, 2, 1),
+        (PairSFT().credit, 0, 0, 1),
+        (PairSFT(right_share=1.0).credit, 2, 0, 1),
+        (STaR().credit, 0, 0, 1),
+        (STaR(keep_right=True).credit, 1, 0, 1),
+    ],
+)
+def test_supervised_rows_at_the_edges(credit, all_right: int, all_wrong: int, one: int) -> None:
+    """No wrong first attempt; no right answer at all; one sample."""
+    assert len(credit([ALL_RIGHT])) == all_right
+    assert len(credit([ALL_WRONG])) == all_wrong
+    assert len(credit([[MENDED]])) == one
+    assert len(credit([])) == 0

@@ -262,7 +262,7 @@ def test_an_unknown_kl_estimator_names_the_nearest(micro_folder: Path) -> None:
 
 
 def test_no_bonus_is_no_bonus() -> None:
-    assert NoBonus()(0.0, 1.0) == 0.0
+    assert NoBonus()([0.0], 1.0) == 0.0
 
 
 def _plain_logprobs(policy: Policy, turn: Turn) -> list[float]:
