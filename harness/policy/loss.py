@@ -22,13 +22,15 @@ Pads, tokens of the context and given turns have weight and kl of exactly 0: the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from harness.core import Example
 from harness.registry import nearest
@@ -174,6 +176,26 @@ class Scorer(nn.Module):
         else:
             kl_N = log_ratio_N.exp() - 1 - log_ratio_N
         return Terms(logp_N, kl_N, entropy_N, ref_N)
+
+
+@contextmanager
+def checkpointing(model: Any, on: bool) -> Iterator[None]:
+    """Has the layers keep only their inputs for backward.
+
+    transformers ties this to `train()`, which would switch dropout on as well: here the layers alone, not what they
+    are made of, are told that they train, and only for as long as a gradient is computed (sampling needs its cache).
+    """
+    layers = [m for m in model.modules() if on and isinstance(m, GradientCheckpointingLayer)]
+    if on and not layers:
+        raise ValueError(f"{type(model).__name__} has no layers that can be computed again: unset hf.checkpoint_layers")
+    for layer in layers:
+        layer.training = layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = layer.gradient_checkpointing = False
 
 
 def pack(batch: Sequence[Row], pad_id: int, device: Any) -> tuple[Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]]:
