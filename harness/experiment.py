@@ -179,6 +179,7 @@ class Position:
 
 def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
     """Runs an experiment in its opened store from wherever the store says it stands."""
+    _measure_prompts(experiment, policy)
     found = policy.ranks.first(store.last_checkpoint)
     position = Position()
     if found:
@@ -200,9 +201,19 @@ def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Di
                 "updates": position.step,
             },
             training_seconds=round(position.seconds, 3),
+            cut_prompts=sum(policy.ranks.together(lambda: policy.cut_prompts)),
         )
         if phases:
             policy.export(store.folder / "model")
+
+
+def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
+    """Where prompts have a limit of length, finds one that is too long now, not after hours of work."""
+    if experiment.policy.max_prompt_tokens:
+        for task in (experiment.task, *experiment.evaluated):
+            problems = [*task.train, *task.test] if task is experiment.task else task.test
+            policy.ranks.map(lambda part, _, task=task: [len(policy.prompt(task.chat(p, []))) for p in part], problems)
+        policy.cut_prompts = 0
 
 
 def _train(

@@ -71,6 +71,10 @@ class HF:
     max_prompt_tokens: int = 0
     long_prompts: str = "error"
 
+    def __post_init__(self) -> None:
+        if self.long_prompts not in ("error", "cut"):
+            raise ValueError(f"hf.long_prompts must be 'error' or 'cut', not {self.long_prompts!r}")
+
     @property
     def key(self) -> str:
         """The policy's name in the results folder."""

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.core import Example, Message, Turn, Verdict
 from harness.policy import sharding
-from harness.policy.chat import ChatFormat
+from harness.policy.chat import chat_format
 from harness.policy.loss import Reference, Row, Scorer, Terms, checkpointing, merge, microbatches, pack
 from harness.policy.precision import autocast, halve, is_half
 from harness.policy.ranks import RanksError, join
@@ -77,7 +77,13 @@ class Policy:
         if ends is None:
             raise ValueError(f"neither the model nor the tokenizer at {spec.folder!r} names an end-of-sequence token")
         self.end_ids: list[int] = [ends] if isinstance(ends, int) else list(ends)
-        self.chat = ChatFormat(self.tokenizer, self.end_ids)
+        self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
+        closing = self.chat.closing
+        if closing in self.tokenizer.all_special_ids and closing not in self.end_ids:
+            self.end_ids.append(closing)  # some models name the end of a text alone, not that of a turn
+            self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
+        self.window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        self.cut_prompts = 0
         self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0]
         if spec.lora_rank:
             if self.sharded:
@@ -122,6 +128,27 @@ class Policy:
                 these alone, not on which process does it. The chats are the whole batch unless given.
         """
         return Session(self, chats, samples, seed, temperature, reference, place or (0, len(chats)))
+
+    def prompt(self, chat: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a conversation's opening, under the limits of length.
+
+        Raises:
+            ValueError: it is longer than `hf.max_prompt_tokens` (and `hf.long_prompts` is not `cut`), or fills the
+                model's window.
+        """
+        ids, limit = tuple(self.chat.opening(chat)), self.spec.max_prompt_tokens
+        if limit and len(ids) > limit and self.spec.long_prompts == "cut":
+            self.cut_prompts += 1
+            ids = ids[-limit:]
+        longest = min(limit or self.window, self.window - 1)
+        if len(ids) > longest:
+            name = "hf.max_prompt_tokens" if limit and limit <= longest else "the model's context window"
+            begin = chat[-1]["content"].strip().partition("\n")[0][:80]
+            raise ValueError(
+                f"a prompt has {len(ids)} tokens, more than {longest} ({name}): {begin!r}. "
+                "Raise the limit, or let its oldest tokens go: --bind \"hf.long_prompts = 'cut'\""
+            )
+        return ids
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The scope of every forward."""
@@ -261,8 +288,8 @@ class Policy:
     def load(self, folder: Path) -> None:
         """Takes weights and optimiser state from `save`, whatever number of processes wrote them; the reference stays
         the base model."""
-        self._take(torch.load(folder / "weights.pt", map_location=self.device, weights_only=True))
-        state = torch.load(folder / "optimizer.pt", map_location=self.device, weights_only=True)
+        self._take(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
         if self.sharded:
             state["state"] = {
                 i: {k: sharding.like(v, p) for k, v in state["state"][i].items()}
@@ -282,6 +309,7 @@ class Policy:
             "attention": self.model.config._attn_implementation,
             "processes": self.ranks.size,
             "sharded": self.sharded,
+            "window": self.window,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -321,7 +349,7 @@ class Session:
             raise RuntimeError("the copy that samples has old weights: call policy.refresh() in every process first")
         model = policy.reference.model if reference else policy.sampled
         self._first, self._of = (number * samples for number in place)
-        prompts = [tuple(policy.chat.opening(chat)) for chat in chats]
+        prompts = [policy.prompt(chat) for chat in chats]
         self.contexts: list[tuple[int, ...]] = [prompt for prompt in prompts for _ in range(samples)]
         per_batch = max(1, policy.spec.sample_rows // samples)
         self._scope = policy.reference.scope if reference else nullcontext
@@ -339,10 +367,17 @@ class Session:
         limit = self.policy.spec.max_new_tokens
         generator = torch.Generator().manual_seed(derive(self.seed, "reply", self._asked))
         uniform_BN = torch.rand(self._of, limit, generator=generator)[self._first : self._first + len(self.contexts)]
+        room = torch.tensor([self.policy.window - len(context) for context in self.contexts])
+        if int(room.min()) < 1:
+            raise ValueError(
+                f"a conversation of {max(map(len, self.contexts))} tokens fills the model's window of "
+                f"{self.policy.window}: lower hf.max_new_tokens or hf.max_prompt_tokens"
+            )
+        limits = room.to(self.policy.device).split(self._sizes) if int(room.min()) < limit else None
         replies: list[Reply] = []
         with self._scope(), self.policy.autocast():
-            for sampler, rows in zip(self._samplers, uniform_BN.split(self._sizes), strict=True):
-                replies += sampler.reply(rows, self.temperature)
+            for i, (sampler, rows) in enumerate(zip(self._samplers, uniform_BN.split(self._sizes), strict=True)):
+                replies += sampler.reply(rows, self.temperature, limits and limits[i])
         turns = [
             Turn(
                 context=context,
