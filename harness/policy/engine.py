@@ -217,7 +217,7 @@ class Policy:
         if self.ranks.size > 1 and not self.sharded:
             for _, p in self._trained():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                torch.distributed.all_reduce(p.grad)
+                self.ranks.add(p.grad)
         return [found[i] for i in range(len(examples))]
 
     def _accumulate_share(self, examples: Sequence[Example], denominator: float) -> dict[int, TurnStats]:
