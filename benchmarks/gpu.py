@@ -92,7 +92,7 @@ def random_model(shape: dict[str, Any], folder: Path, device: str) -> Path:
     fast.chat_template = CHATML
     torch.manual_seed(0)
     with torch.device(device):
-        model = Qwen2ForCausalLM(Qwen2Config(**shape, eos_token_id=[2, 0], pad_token_id=0, bos_token_id=None))
+        model: Any = Qwen2ForCausalLM(Qwen2Config(**shape, eos_token_id=[2, 0], pad_token_id=0, bos_token_id=None))
     model.generation_config.eos_token_id = [2, 0]
     model.to(torch.bfloat16).save_pretrained(folder)
     fast.save_pretrained(folder)

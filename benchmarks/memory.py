@@ -105,7 +105,7 @@ def peaks(found: dict[str, float], processes: int) -> tuple[float, float]:
 
 
 def seconds(
-    found: dict[str, float], layers: int, trajectories: int, reply: int, prompt: int, machine: Machine
+    found: dict[str, float], layers: int, machine: Machine, trajectories: int = 512, reply: int = 512, prompt: int = 200
 ) -> tuple[float, float]:
     """Seconds of one step of two-attempt trajectories on one GPU: (sampling, update).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_pair_file_is_a_task_and_a_model(name: str) -> None:
 def test_a_launchers_file_is_one_accelerate_reads(path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
-    settings = load_config_from_file(str(path))
+    settings: Any = load_config_from_file(str(path))
     assert settings.num_processes == 8
     assert settings.mixed_precision == "no"  # the harness rounds forwards itself
     assert f"--config_file gin/on/{path.name} -m harness.run" in path.read_text()

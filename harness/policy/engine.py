@@ -68,7 +68,7 @@ class Policy:
             raise ValueError(f"--device {device}: torch finds no CUDA device here")
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
-        self.device = PartialState(cpu=device == "cpu").device
+        self.device: torch.device = PartialState(cpu=device == "cpu").device  # type: ignore[assignment]
         self.half = is_half(spec.dtype, self.device)
         self.sharded = self.ranks.size > 1 and sharding.is_asked()
         self.tokenizer = _pretrained(AutoTokenizer, spec)
@@ -80,7 +80,7 @@ class Policy:
         self.end_ids: list[int] = [ends] if isinstance(ends, int) else list(ends)
         self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
         closing = self.chat.closing
-        if closing in self.tokenizer.all_special_ids and closing not in self.end_ids:
+        if closing is not None and closing in self.tokenizer.all_special_ids and closing not in self.end_ids:
             self.end_ids.append(closing)  # some models name the end of a text alone, not that of a turn
             self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
         self.window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
@@ -101,7 +101,7 @@ class Policy:
         with self.autocast():
             self.scorer.check(self.model, torch.tensor([self.chat.opening(HELLO)]).to(self.device))
         self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
-        self.sampled = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
+        self.sampled: Any = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
         self.vllm = VLLM(spec, self.window) if spec.sampler == "vllm" else None
         if self.sharded:
             self.sampled = None if self.vllm else copy.deepcopy(self.reference.model)

@@ -191,7 +191,7 @@ def checkpointing(model: Any, on: bool) -> Iterator[None]:
         raise ValueError(f"{type(model).__name__} has no layers that can be computed again: unset hf.checkpoint_layers")
     for layer in layers:
         layer.training = layer.gradient_checkpointing = True
-        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
     try:
         yield
     finally:

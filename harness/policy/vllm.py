@@ -38,7 +38,7 @@ class VLLM:
             raise ValueError("hf.sampler = 'vllm' samples from whole models only: unset hf.lora_rank, or the sampler")
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the model stays in this process, within reach
         try:
-            from vllm import LLM, SamplingParams
+            from vllm import LLM, SamplingParams  # type: ignore[attr-defined]
         except ImportError as error:
             raise ValueError("hf.sampler = 'vllm' needs vLLM: pip install -e '.[vllm]'") from error
         self._parameters = SamplingParams

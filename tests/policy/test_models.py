@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from harness.policy.engine import Policy
 SYSTEM = "You are a math expert."
 ASKED = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "Problem: 47*6+58 = ?"}]
 AGAIN = "There might be an error in the solution above."
-EXTRA = {"gemma2": {"attention": "eager"}}
+EXTRA: dict[str, dict[str, Any]] = {"gemma2": {"attention": "eager"}}
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +149,8 @@ def test_layers_computed_again_give_the_same_gradient(folders: dict[str, Path]) 
         policy.accumulate([Example(turn, 1.0, 0.1) for turn in turns], 4)
     assert len(calls) == 2  # forward, and again in backward
     for (_, p), (_, q) in zip(plain._trained(), again._trained(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
         assert torch.allclose(p.grad, q.grad, atol=1e-6)
     assert [t.tokens for t in again.open([ASKED], 4, seed=0, temperature=1.0).reply()] == [t.tokens for t in turns]
 

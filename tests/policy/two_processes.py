@@ -49,7 +49,11 @@ def sample(policy: Policy) -> list[Any]:
 def gap(a: Policy, b: Policy) -> float:
     """Largest difference between the trained weights of two engines."""
     mine, other = dict(a._trained()), dict(b._trained())
-    return max(float((sharding.whole(p) - sharding.whole(other[name])).abs().max()) for name, p in mine.items())
+    return max(_gap(p, other[name]) for name, p in mine.items())
+
+
+def _gap(a: Any, b: Any) -> float:
+    return float((sharding.whole(a) - sharding.whole(b)).abs().max())
 
 
 def compare(policy: Policy, one: Policy, folder: Path) -> dict[str, Any]:
@@ -60,8 +64,8 @@ def compare(policy: Policy, one: Policy, folder: Path) -> dict[str, Any]:
     for engine in (policy, one):
         engine.accumulate(examples, len(turns))
     pairs = zip(policy._trained(), one._trained(), strict=True)
-    found["gradient_gap"] = max(float((sharding.whole(p.grad) - q.grad).abs().max()) for (_, p), (_, q) in pairs)
-    found["gradient"] = max(float(q.grad.abs().max()) for _, q in one._trained())
+    found["gradient_gap"] = max(_gap(p.grad, q.grad) for (_, p), (_, q) in pairs)
+    found["gradient"] = max(_gap(q.grad, 0 * q) for _, q in one._trained())
     for engine in (policy, one):
         engine.optimizer.zero_grad()
     for count in (len(examples), 1):  # the second batch has fewer rows than processes
