@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +90,10 @@ class Policy:
             if self.sharded:
                 raise ValueError("hf.lora_rank needs no FSDP: launch with --multi_gpu, or train all weights")
             model = _with_adapter(model, spec)
-            self.reference = Reference(model, model.disable_adapter)
+            self.reference = Reference(halve(model) if self.half else model, model.disable_adapter)
         else:
-            self.reference = Reference(copy.deepcopy(model).requires_grad_(False).to(self.device))
-        if self.half:
-            halve(self.reference.model)
+            base = copy.deepcopy(model).requires_grad_(False)
+            self.reference = Reference((halve(base) if self.half else base).to(self.device))
         # No data-parallel wrapper: it averages gradients, where a sum is meant, and waits for equally many backwards.
         self.scorer = Scorer(model, self.reference, spec.kl, spec.temperature, spec.logits_bound).to(self.device)
         self.model = self.scorer.model
@@ -222,9 +221,7 @@ class Policy:
 
     def _accumulate_share(self, examples: Sequence[Example], denominator: float) -> dict[int, TurnStats]:
         found: dict[int, TurnStats] = {}
-        for batch, counts, last in self._batches(merge(examples)):
-            if self.sharded:
-                self.scorer.set_requires_gradient_sync(last)  # type: ignore[operator]
+        for batch, counts in self._batches(merge(examples)):
             with checkpointing(self.model, self.spec.checkpoint_layers):
                 terms, loss, spans = self._surrogate(batch, examples, denominator)
                 (loss if counts else 0.0 * loss).backward()
@@ -234,8 +231,8 @@ class Policy:
                 found[example], at = TurnStats(logprob, kl, entropy, count), at + count
         return found
 
-    def _batches(self, rows: list[Row]) -> Iterator[tuple[list[Row], bool, bool]]:
-        """This process's micro-batches as (rows, whether they count, whether it is the last).
+    def _batches(self, rows: list[Row]) -> Iterator[tuple[list[Row], bool]]:
+        """This process's micro-batches, and whether they count.
 
         Sharded weights travel in every forward, so all processes must make equally many: a process that has fewer
         goes through a batch again that counts for nothing.
@@ -248,7 +245,7 @@ class Policy:
         total = max(map(len, shares)) if self.sharded else len(mine)
         for number in range(total):
             counts = number < len(mine)
-            yield mine[number] if counts else rows[-1:], counts, number + 1 == total
+            yield mine[number] if counts else rows[-1:], counts
 
     def _surrogate(
         self, batch: Sequence[Row], examples: Sequence[Example], denominator: float
@@ -276,12 +273,13 @@ class Policy:
         Raises:
             RanksError: the processes' weights have come apart.
         """
-        weights = {name: sharding.whole(p.detach()) for name, p in self._trained()}
+        if self.ranks.size > 1 and not self.sharded:
+            sums = self.ranks.together(lambda: sum(float(p.detach().double().sum()) for _, p in self._trained()))
+            if len(set(sums)) > 1:
+                raise RanksError(f"the processes no longer hold equal weights (sums: {sums}): are the GPUs alike?")
+        weights = self._gathered(self._trained())
         state = self.optimizer.state_dict()
-        moments = {i: {k: sharding.whole(v) for k, v in of.items()} for i, of in state["state"].items()}
-        sums = self.ranks.together(lambda: sum(float(p.double().sum()) for p in weights.values()))
-        if len(set(sums)) > 1:
-            raise RanksError(f"the processes no longer hold equal weights (their sums: {sums}): are the GPUs alike?")
+        moments = {i: self._gathered(of.items()) for i, of in state["state"].items()}
         if self.ranks.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             torch.save(weights, folder / "weights.pt")
@@ -289,7 +287,7 @@ class Policy:
 
     def export(self, folder: Path) -> None:
         """Writes a Hugging Face folder that `from_pretrained` reads (with LoRA, the adapter's folder)."""
-        weights = {name: sharding.whole(v) for name, v in self.model.state_dict().items()} if self.sharded else None
+        weights = self._gathered(self.model.state_dict().items()) if self.sharded else None
         if self.ranks.is_first:
             self.model.save_pretrained(folder, state_dict=weights)
             self.tokenizer.save_pretrained(folder)
@@ -324,6 +322,15 @@ class Policy:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+
+    def _gathered(self, tensors: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+        """Whole tensors in the first process's memory, one after another; the others only help to gather them."""
+        found = {}
+        for name, value in tensors:
+            value = sharding.whole(value.detach()).cpu()
+            if self.ranks.is_first:
+                found[name] = value
+        return found
 
     def _trained(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)

@@ -34,7 +34,7 @@ def autocast(half: bool, device: torch.device, cache: bool = True) -> AbstractCo
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=cache) if half else nullcontext()
 
 
-def halve(model: nn.Module) -> nn.Module:
+def halve(model: Any) -> Any:
     """Rounds the frozen linear layers' weights to bfloat16, in place; a tied head is untied from its embedding."""
     for module in model.modules():
         if isinstance(module, nn.Linear):

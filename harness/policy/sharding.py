@@ -1,8 +1,8 @@
 """Weights, gradients and Adam's state divided among the processes (FSDP2), for models one GPU cannot train alone.
 
 `accelerate launch --use_fsdp --fsdp_version 2` asks for it. torch's `fully_shard`, which accelerate's FSDP2 calls as
-well, is called here itself: gradients must be summed over processes, not averaged, and only the last micro-batch's
-backward may communicate. It runs on CPU (gloo) too, and that is how it is tested; on GPUs it has not been run.
+well, is called here itself: gradients must be summed over processes, not averaged. It runs on CPU (gloo) too, and that
+is how it is tested; on GPUs it has not been run.
 
 The frozen reference and the copy that samples stay whole in every process, in bfloat16 on CUDA: a sampler whose weights
 come over the network at every token would crawl.

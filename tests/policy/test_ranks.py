@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.policy.ranks import Ranks, RanksError, require
+from harness.run import main
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -71,12 +72,9 @@ def test_a_failure_in_one_process_is_raised_in_all(report: dict[str, Any]) -> No
 def test_accelerate_launch_matches_one_process(tmp_path: Path) -> None:
     """Evaluations are the same bytes; logged numbers agree to 1e-4 (relative): sums are taken in another order."""
     bindings = [word for binding in SMALL for word in ("--bind", binding)]
-    words = ["-m", "harness.run", "--gin", "gin/score_full.gin", "--device", "cpu", *bindings]
-    one = subprocess.run(
-        [sys.executable, *words, "--out", str(tmp_path / "1")], capture_output=True, text=True, cwd=ROOT
-    )
-    assert one.returncode == 0, one.stderr
-    two = launch(*words, "--out", str(tmp_path / "2"), "--processes", "2")
+    words = ["--gin", "gin/score_full.gin", "--device", "cpu", *bindings, "--out"]
+    assert main([*words, str(tmp_path / "1")]) == 0
+    two = launch("-m", "harness.run", *words, str(tmp_path / "2"), "--processes", "2")
     assert two.returncode == 0, two.stderr[-4000:]
     assert two.stdout.count("Acc@t1") == 1  # one process prints
     a, b = (next(tmp_path.glob(f"{n}/**/run.json")).parent for n in (1, 2))
