@@ -92,9 +92,13 @@ def _list() -> None:
         table.add_column(column, overflow="fold")
     for entry in registry.entries():
         table.add_row(f"{entry.kind}.{entry.name}", entry.summary, entry.source)
-    files = sorted((config.ROOT / "gin").glob("*.gin"))
-    Console().print(table)
-    Console().print("\ngin files: " + ", ".join(f"gin/{path.name}" for path in files), highlight=False)
+    rows = Table(box=None, pad_edge=False)
+    for column in ("row (gin/NAME.gin)", "what it is"):
+        rows.add_column(column, overflow="fold")
+    for path in sorted((config.ROOT / "gin").glob("*.gin")):
+        rows.add_row(path.stem, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "))
+    for shown in (table, "", rows):
+        Console().print(shown)
 
 
 def _run(experiment: Experiment, args: argparse.Namespace, console: Console) -> int:
