@@ -14,7 +14,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -179,14 +179,15 @@ class Position:
 
 def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
     """Runs an experiment in its opened store from wherever the store says it stands."""
-    found = store.last_checkpoint()
+    _measure_prompts(experiment, policy)
+    found = policy.ranks.first(store.last_checkpoint)
     position = Position()
     if found:
         fields, folder = found
         policy.load(folder)
         position = Position(**{**fields, "pool": [_example(item) for item in fields["pool"]]})
     store.rewind(position.step)
-    with _Interrupts() as interrupts:
+    with _Interrupts(policy.ranks.any) as interrupts:
         phases = experiment.phases()
         if experiment.evaluate_before or not phases:
             _evaluate(experiment, policy, store, display, "before", interrupts, fresh=found is None)
@@ -200,9 +201,19 @@ def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Di
                 "updates": position.step,
             },
             training_seconds=round(position.seconds, 3),
+            cut_prompts=sum(policy.ranks.together(lambda: policy.cut_prompts)),
         )
         if phases:
             policy.export(store.folder / "model")
+
+
+def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
+    """Where prompts have a limit of length, finds one that is too long now, not after hours of work."""
+    if experiment.policy.max_prompt_tokens:
+        for task in (experiment.task, *experiment.evaluated):
+            problems = [*task.train, *task.test] if task is experiment.task else task.test
+            policy.ranks.map(lambda part, _, task=task: [len(policy.prompt(task.chat(p, []))) for p in part], problems)
+        policy.cut_prompts = 0
 
 
 def _train(
@@ -214,7 +225,7 @@ def _train(
     position: Position,
     interrupts: _Interrupts,
 ) -> None:
-    log = read_jsonl(store.folder / "metrics.jsonl")[0]
+    log = policy.ranks.first(lambda: read_jsonl(store.folder / "metrics.jsonl")[0])
     farming = BonusFarming(log)
     saved = position.step
     while position.phase < len(phases):
@@ -230,10 +241,12 @@ def _train(
             store.log(line)
             log.append(line)
             display.advance(line)
-            if position.step - saved >= experiment.checkpoint_every or interrupts.asked:
+            stop = interrupts.come()
+            if position.step - saved >= experiment.checkpoint_every or stop:
                 _checkpoint(store, policy, position)
                 saved = position.step
-            interrupts.stop_if_asked()
+            if stop:
+                raise Stopped
         position.phase, position.phase_step, position.pool = position.phase + 1, 0, []
     if position.step > saved:
         _checkpoint(store, policy, position)
@@ -320,11 +333,7 @@ def _evaluate(
 ) -> None:
     """Writes what is missing of one evaluation; keeps what whole batches an interrupted one has left."""
     for task in experiment.evaluated:
-        records = store.recorded()
-        mine = [i for i, r in enumerate(records) if r["when"] == when and r["task"] == task.name]
-        done = whole(len(mine), len(task.test), 1)
-        if done < len(mine):
-            store.replace_records([r for i, r in enumerate(records) if i not in set(mine[done:])])
+        done = policy.ranks.first(lambda task=task: _kept(store, task, when))
         if done >= len(task.test):
             continue
         if not fresh:
@@ -334,7 +343,8 @@ def _evaluate(
         def record(lines: Sequence[dict[str, Any]]) -> None:
             store.record(lines)
             display.advance(count=len(lines))
-            interrupts.stop_if_asked()
+            if interrupts.come():
+                raise Stopped
 
         evaluate(
             policy,
@@ -346,6 +356,16 @@ def _evaluate(
             done=done,
             record=record,
         )
+
+
+def _kept(store: RunStore, task: Task, when: str) -> int:
+    """How many records of this evaluation are whole batches; what lies beyond them is dropped."""
+    records = store.recorded()
+    mine = [i for i, r in enumerate(records) if r["when"] == when and r["task"] == task.name]
+    done = whole(len(mine), len(task.test), 1)
+    if done < len(mine):
+        store.replace_records([r for i, r in enumerate(records) if i not in set(mine[done:])])
+    return done
 
 
 def _checkpoint(store: RunStore, policy: Policy, position: Position) -> None:
@@ -361,10 +381,14 @@ def _example(item: dict[str, Any]) -> Example:
 
 
 class _Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a clean stop at the next safe place; the second acts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a clean stop at the next safe place; the second acts at once.
 
-    def __init__(self) -> None:
-        self.asked = False
+    Args:
+        agree: Tells whether a flag is up in any process of the run.
+    """
+
+    def __init__(self, agree: Callable[[bool], bool]) -> None:
+        self.asked, self._agree = False, agree
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
@@ -382,7 +406,6 @@ class _Interrupts:
             raise KeyboardInterrupt
         self.asked = True
 
-    def stop_if_asked(self) -> None:
-        """Raises Stopped when an interrupt has come."""
-        if self.asked:
-            raise Stopped
+    def come(self) -> bool:
+        """Whether an interrupt has come, in any process; asked in all of them at the same places."""
+        return self._agree(self.asked)

@@ -30,9 +30,32 @@ def rollout(
 
     A problem with `given` attempts starts from those, in turn: they are attempt 1, and context only. With an
     `offline_share`, that share of each problem's trajectories starts from first attempts of the *reference* model: they
-    are context only as well, but count as sampled responses.
+    are context only as well, but count as sampled responses. Of several processes each takes its share of the
+    problems, and all return the whole.
     """
-    converse = functools.partial(_converse, policy, task, dialogue, problems, attempts, temperature)
+    policy.refresh()
+
+    def mine(share: Sequence[Problem], begin: int) -> list[Group]:
+        place = begin, len(problems)
+        return _rollout(policy, task, dialogue, share, samples, attempts, seed, temperature, offline_share, place)
+
+    return policy.ranks.map(mine, problems)
+
+
+def _rollout(
+    policy: Policy,
+    task: Task,
+    dialogue: Dialogue,
+    problems: Sequence[Problem],
+    samples: int,
+    attempts: int,
+    seed: int,
+    temperature: float,
+    offline_share: float,
+    place: tuple[int, int],
+) -> list[Group]:
+    """One process's share of a batch; `place` is (number of its first problem, problems in the batch)."""
+    converse = functools.partial(_converse, policy, task, dialogue, problems, attempts, temperature, place)
     fixed = [bool(problem.given) for problem in problems]
     if any(fixed):
         if not all(fixed):
@@ -43,7 +66,7 @@ def rollout(
         return converse(samples, seed)
     own = converse(samples - offline, seed) if samples > offline else [[] for _ in problems]
     chats = [task.chat(problem, []) for problem in problems]
-    first = policy.open(chats, offline, seed + 1, temperature, reference=True).reply()
+    first = policy.open(chats, offline, seed + 1, temperature, reference=True, place=place).reply()
     return [[*a, *b] for a, b in zip(own, converse(offline, seed + 1, first), strict=True)]
 
 
@@ -54,13 +77,15 @@ def _converse(
     problems: Sequence[Problem],
     attempts: int,
     temperature: float,
+    place: tuple[int, int],
     samples: int,
     seed: int,
     first: Sequence[str] | Sequence[Turn] | None = None,
 ) -> list[Group]:
     """`samples` graded conversations on each problem; `first` holds their first attempts where those are not sampled
     from the policy: texts, or turns of the reference model."""
-    session = policy.open([task.chat(problem, []) for problem in problems], samples, seed, temperature)
+    chats = [task.chat(problem, []) for problem in problems]
+    session = policy.open(chats, samples, seed, temperature, place=place)
     each = [problem for problem in problems for _ in range(samples)]
     rows: list[list[Turn]] = [[] for _ in each]
     attempt = 0

@@ -22,7 +22,8 @@ from rich.table import Table
 
 from harness import config, registry
 from harness.experiment import Experiment, Stopped, execute
-from harness.store import FORMAT, RunStore, StoreError
+from harness.policy.ranks import Ranks, RanksError, join, require, started
+from harness.store import FORMAT, Onlooker, RunStore, StoreError
 
 EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin                       the whole method, embedded model and task
@@ -38,8 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
-    console = Console(stderr=True, highlight=False)
+    _set_threads(args.threads)
     try:
+        ranks = Ranks() if args.list or args.print_config else join(args.device)
+    except RanksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        return _main(parser, args, ranks)
+    finally:
+        ranks.leave()
+
+
+def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> int:
+    console = Console(stderr=True, highlight=False, quiet=not ranks.is_first)
+    try:
+        if not (args.list or args.print_config):
+            require(args.processes)
         broken = config.prepare(Experiment, "run")
         for plugin, error in broken.items():
             console.print(f"[yellow]plugin {plugin} failed to import and is left out:[/] {error}")
@@ -50,13 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--gin FILE is needed (try --gin gin/score_full.gin, or --help)")
         seed = [f"run.seed = {args.seed}"] if args.seed is not None else []
         unsafe = ["code.unsafe_exec = True"] if args.unsafe_exec else []
-        config.parse(args.gin, [*args.bind, *seed, *unsafe])
-        experiment: Experiment = config.build("run")
+        ranks.each(lambda: config.parse(args.gin, [*args.bind, *seed, *unsafe]))
+        experiment: Experiment = ranks.each(lambda: config.build("run"))
         if args.print_config:
             print(config.operative(), end="")
             return 0
-        return _run(experiment, args, console)
-    except (config.ConfigError, StoreError) as error:
+        return _run(experiment, args, console, ranks)
+    except (config.ConfigError, StoreError, RanksError) as error:
         console.print("[bold red]error:[/] ", end="")
         console.print(str(error), markup=False, soft_wrap=True)
         return 2
@@ -81,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
         help="run model programs even where no sandbox stands (short for --bind 'code.unsafe_exec = True')",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--processes", type=int, metavar="N",
+        help="under accelerate launch or torchrun: how many processes must have been started (docs/scaling.md)",
+    )  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="print every binding in force and stop")
     parser.add_argument("--list", action="store_true", help="print all registered names and stop")
     return parser
@@ -101,27 +121,26 @@ def _list() -> None:
         Console().print(shown)
 
 
-def _run(experiment: Experiment, args: argparse.Namespace, console: Console) -> int:
+def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ranks: Ranks) -> int:
     from harness.display import LiveDisplay, final_table
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, quiet=not ranks.is_first)
     text, folder = config.operative(), experiment.folder(Path(args.out))
-    store = RunStore(folder)
-    store.lock()
+    store = RunStore(folder) if ranks.is_first else Onlooker(folder)
+    ranks.each(store.lock)
     try:
-        if _is_done(store, text, args.resume):
+        if ranks.first(lambda: _is_done(store, text, args.resume)):
             out.print(f"{folder} is done already: nothing to run.")
             out.print(final_table(experiment.name, store.recorded()))
             return 0
-        _set_threads(args.threads)
         store.save_config(text)
         store.info = store.read_info() or {}
         store.update(**_identity(experiment, args), status="running", error=None)
         started = time.monotonic()
         before = store.info.get("seconds", 0.0)
         try:
-            with LiveDisplay() as display:
-                policy = experiment.policy.load(args.device)
+            with LiveDisplay(out) as display:
+                policy = ranks.each(lambda: experiment.policy.load(args.device))
                 store.update(engine=policy.describe(), isolation=_isolation(experiment))
                 execute(experiment, policy, store, display)
         except (Stopped, KeyboardInterrupt):
@@ -131,7 +150,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console) -> 
         except Exception as error:
             with contextlib.suppress(OSError):  # a full disk must not hide the error itself
                 store.update(status="failed", error=f"{type(error).__name__}: {error}")
-            if not isinstance(error, ValueError | OSError | StoreError):
+            if ranks.is_first and not isinstance(error, ValueError | OSError | StoreError | RanksError):
                 traceback.print_exc()
             console.print(f"[bold red]failed:[/] {type(error).__name__}: ", end="")
             console.print(f"{error}\nWhat was computed is kept in {folder}; after a repair go on with:\n  "
@@ -228,7 +247,7 @@ def _commit() -> str | None:
 
 
 def _command(args: argparse.Namespace, resume: bool = False) -> str:
-    words = ["python", "-m", "harness.run"]
+    words = [*(["accelerate", "launch", "..."] if started() > 1 else ["python"]), "-m", "harness.run"]
     for name in ("gin", "bind"):
         for value in getattr(args, name):
             words += [f"--{name}", value]
@@ -236,6 +255,7 @@ def _command(args: argparse.Namespace, resume: bool = False) -> str:
         if getattr(args, name) != default:
             words += [f"--{name}", str(getattr(args, name))]
     words += ["--unsafe-exec"] if args.unsafe_exec else []
+    words += ["--processes", str(args.processes)] if args.processes else []
     return shlex.join([*words, *(["--resume"] if resume or args.resume else [])])
 
 

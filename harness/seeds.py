@@ -24,3 +24,8 @@ def draw(seed: int, stream: str, size: int, begin: int, count: int) -> list[int]
         random.Random(derive(seed, stream, epoch)).shuffle(order)
         items += order[offset : offset + count - len(items)]
     return items
+
+
+def share(size: int, rank: int, ranks: int) -> tuple[int, int]:
+    """The (begin, end) of process `rank`'s nearly equal share of `size` items."""
+    return size * rank // ranks, size * (rank + 1) // ranks

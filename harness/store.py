@@ -154,6 +154,37 @@ class RunStore:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
+class Onlooker(RunStore):
+    """The run folder as every process but the first sees it: nothing is written.
+
+    Not covered: machines that do not share the folder; all of them read the checkpoint when a run goes on.
+    """
+
+    def lock(self) -> None:
+        pass
+
+    def update(self, **fields: Any) -> None:
+        self.info.update(fields)
+
+    def save_config(self, text: str) -> None:
+        pass
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        pass
+
+    def rewind(self, steps: int) -> None:
+        pass
+
+    def record(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def checkpoint(self, position: Mapping[str, Any], save: Callable[[Path], None]) -> None:
+        save(self.folder / "checkpoint.new")  # the processes gather sharded weights together; the first one writes them
+
+    def drop_checkpoint(self) -> None:
+        pass
+
+
 def dump(line: Mapping[str, Any]) -> str:
     """One JSON line; the same mapping always gives the same bytes."""
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.registry import nearest, register
 
@@ -36,6 +37,15 @@ class HF:
             `peft` extra) and the reference is the same model with the adapter off.
         lora_alpha: LoRA's scale, over the rank.
         lora_targets: Modules the adapter is put on, as peft names them.
+        dtype: What forwards compute in: auto (bfloat16 on CUDA, else float32), float32 or bfloat16. Trained weights are
+            float32 in any case; see harness/policy/precision.py.
+        attention: transformers' attention implementation: auto, sdpa, eager, flash_attention_2 ...
+        checkpoint_layers: Keep only each layer's input for backward and compute the rest again: less memory, a third
+            more time.
+        chat: template (the tokenizer's own chat template) or plain (texts joined by blank lines, for base models).
+        template_options: What the chat template is given besides the messages, as {'enable_thinking': False}.
+        max_prompt_tokens: Longest prompt of a first attempt; 0 leaves only the model's context window as a limit.
+        long_prompts: What happens to a longer one: error, or cut (its oldest tokens go; counted in run.json).
     """
 
     path: str = "embedded:arithmetic"
@@ -53,6 +63,17 @@ class HF:
     lora_rank: int = 0
     lora_alpha: int = 32
     lora_targets: str = "all-linear"
+    dtype: str = "auto"
+    attention: str = "auto"
+    checkpoint_layers: bool = False
+    chat: str = "template"
+    template_options: Mapping[str, Any] | None = None
+    max_prompt_tokens: int = 0
+    long_prompts: str = "error"
+
+    def __post_init__(self) -> None:
+        if self.long_prompts not in ("error", "cut"):
+            raise ValueError(f"hf.long_prompts must be 'error' or 'cut', not {self.long_prompts!r}")
 
     @property
     def key(self) -> str:
@@ -75,7 +96,7 @@ class HF:
         return str(EMBEDDED / name)
 
     def load(self, device: str = "cpu") -> Policy:
-        """Builds the engine on `device` ("cpu", "cuda"); imports torch."""
+        """Builds the engine on `device` ("cpu", "cuda", "cuda:1", or "auto": a GPU if there is one); imports torch."""
         from harness.policy.engine import Policy
 
         return Policy(self, device)

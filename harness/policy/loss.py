@@ -22,13 +22,15 @@ Pads, tokens of the context and given turns have weight and kl of exactly 0: the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from harness.core import Example
 from harness.registry import nearest
@@ -88,6 +90,21 @@ class Reference:
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
+def head(model: Any, hidden_NH: Tensor) -> Tensor:
+    """Logits [N, V] of last hidden states, before the temperature, in float32 at least."""
+    logits_NV = model.get_output_embeddings()(hidden_NH)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    config = model.config.get_text_config()
+    if getattr(config, "logits_scaling", None):  # Granite
+        logits_NV = logits_NV / config.logits_scaling
+    if getattr(config, "logit_scale", None):  # Cohere
+        logits_NV = logits_NV * config.logit_scale
+    if getattr(config, "final_logit_softcapping", None):  # Gemma
+        cap = config.final_logit_softcapping
+        logits_NV = torch.tanh(logits_NV / cap) * cap
+    return logits_NV
+
+
 class Scorer(nn.Module):
     """Per-token terms of selected positions; its forward is what a data-parallel wrapper wraps.
 
@@ -116,25 +133,11 @@ class Scorer(nn.Module):
         """Last hidden states [B, T, H]; right pads need no mask under causal attention."""
         return model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
 
-    def head(self, model: Any, hidden_NH: Tensor) -> Tensor:
-        """Logits [N, V] before the temperature, in float32 at least."""
-        logits_NV = model.get_output_embeddings()(hidden_NH)
-        logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-        config = model.config.get_text_config()
-        if getattr(config, "logits_scaling", None):  # Granite
-            logits_NV = logits_NV / config.logits_scaling
-        if getattr(config, "logit_scale", None):  # Cohere
-            logits_NV = logits_NV * config.logit_scale
-        if getattr(config, "final_logit_softcapping", None):  # Gemma
-            cap = config.final_logit_softcapping
-            logits_NV = torch.tanh(logits_NV / cap) * cap
-        return logits_NV
-
     @torch.no_grad()
     def check(self, model: Any, ids_BT: Tensor) -> None:
         """Compares the chunked path with the model's own logits on one short input."""
         own = model(input_ids=ids_BT, use_cache=False).logits.float()
-        ours = self.head(model, self.hidden(model, ids_BT))
+        ours = head(model, self.hidden(model, ids_BT))
         if not torch.allclose(own, ours, atol=1e-2 * float(own.abs().max()) + 1e-4):
             raise ValueError(
                 f"{type(model).__name__} changes its logits after the output head in a way this engine does not know "
@@ -157,9 +160,9 @@ class Scorer(nn.Module):
         return Terms(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _terms(self, hidden_NH: Tensor, hidden_ref_NH: Tensor, targets_N: Tensor) -> Terms:
-        logp_NV = (self.head(self.model, hidden_NH) / self.temperature).log_softmax(-1)
+        logp_NV = (head(self.model, hidden_NH) / self.temperature).log_softmax(-1)
         with torch.no_grad(), self.reference.scope():
-            ref_NV = (self.head(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
+            ref_NV = (head(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
         logp_N = logp_NV.gather(1, targets_N[:, None])[:, 0]
         probs_NV = logp_NV.exp()
         entropy_N = -(probs_NV * logp_NV).detach().sum(-1)
@@ -174,6 +177,26 @@ class Scorer(nn.Module):
         else:
             kl_N = log_ratio_N.exp() - 1 - log_ratio_N
         return Terms(logp_N, kl_N, entropy_N, ref_N)
+
+
+@contextmanager
+def checkpointing(model: Any, on: bool) -> Iterator[None]:
+    """Has the layers keep only their inputs for backward.
+
+    transformers ties this to `train()`, which would switch dropout on as well: here the layers alone, not what they
+    are made of, are told that they train, and only for as long as a gradient is computed (sampling needs its cache).
+    """
+    layers = [m for m in model.modules() if on and isinstance(m, GradientCheckpointingLayer)]
+    if on and not layers:
+        raise ValueError(f"{type(model).__name__} has no layers that can be computed again: unset hf.checkpoint_layers")
+    for layer in layers:
+        layer.training = layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = layer.gradient_checkpointing = False
 
 
 def pack(batch: Sequence[Row], pad_id: int, device: Any) -> tuple[Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]]:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from harness.policy.loss import head
+
 KEEP = 0.75  # the batch is compacted when fewer than this share of its rows is still being written
 
 
@@ -72,6 +74,7 @@ class Sampler:
         self.model, self.pad_id = model, pad_id
         self.device = next(model.parameters()).device
         self.end_ids = torch.tensor(sorted(end_ids), device=self.device)
+        self.windowed = is_windowed(model.config.get_text_config())
         self.cache: Any = DynamicCache()
         self.cache.layer_class_to_replicate = GrowingLayer
         self.mask_BT = torch.zeros(len(prompts), 0, dtype=torch.long, device=self.device)
@@ -82,12 +85,13 @@ class Sampler:
         self._last: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
 
     @torch.no_grad()
-    def reply(self, uniform_BN: Tensor, temperature: float) -> list[Reply]:
+    def reply(self, uniform_BN: Tensor, temperature: float, limit_B: Tensor | None = None) -> list[Reply]:
         """Writes one reply in every conversation.
 
         Args:
             uniform_BN: Uniforms in [0, 1), one per row and position; N is the limit of tokens of a reply.
             temperature: 0 takes the likeliest token (log-probabilities are then those at temperature 1).
+            limit_B: Lower limits of single rows.
         """
         rows, replies = torch.arange(len(self._last), device=self.device), [Reply() for _ in self._last]
         limit, logits_BV = uniform_BN.shape[1], self._next_BV
@@ -102,6 +106,8 @@ class Sampler:
             tokens_BN[rows[live_B], position] = token_B[live_B]
             logprobs_BN[rows[live_B], position] = logprob_B[live_B]
             ended_B = live_B & torch.isin(token_B, self.end_ids)
+            if limit_B is not None:
+                ended_B |= live_B & (limit_B[rows] <= position + 1)
             length_B[rows[ended_B]] = position + 1
             live_B = live_B & ~ended_B
             if position + 1 == limit or not live_B.any():
@@ -132,8 +138,14 @@ class Sampler:
 
     @torch.no_grad()
     def _read(self, chunks: Sequence[Sequence[int]]) -> Tensor:
-        """Prefills ragged chunks, padded on the left; returns the logits after each."""
+        """Prefills ragged chunks, padded on the left; returns the logits after each.
+
+        A later turn's pads are holes inside the rows until they are closed up. Attention masks them; but a window that
+        is counted in columns would lose as many tokens, so models with windows are padded on the right.
+        """
         width = max(len(chunk) for chunk in chunks)
+        if self.windowed and self.mask_BT.shape[1]:
+            return self._read_padded_right(chunks, width)
         pads = [[self.pad_id] * (width - len(chunk)) for chunk in chunks]
         ids_BN = torch.tensor([pad + list(chunk) for pad, chunk in zip(pads, chunks, strict=True)], device=self.device)
         mask_BN = torch.tensor([[0] * len(p) + [1] * (width - len(p)) for p in pads], device=self.device)
@@ -141,18 +153,28 @@ class Sampler:
         self._close_up()
         return logits_BV
 
+    def _read_padded_right(self, chunks: Sequence[Sequence[int]], width: int) -> Tensor:
+        ids_BN = torch.tensor([[*c, *[self.pad_id] * (width - len(c))] for c in chunks], device=self.device)
+        length_B = torch.tensor([len(chunk) for chunk in chunks], device=self.device)
+        mask_BN = (torch.arange(width, device=self.device) < length_B[:, None]).long()
+        hidden_BNH = self.model.get_decoder()(**self._inputs(ids_BN, mask_BN)).last_hidden_state
+        logits_BV = head(self.model, hidden_BNH[torch.arange(len(chunks), device=self.device), length_B - 1])
+        self._close_up()
+        return logits_BV
+
     def _forward(self, ids_BN: Tensor, mask_BN: Tensor) -> Tensor:
+        return self.model(**self._inputs(ids_BN, mask_BN), logits_to_keep=1).logits[:, -1].float()
+
+    def _inputs(self, ids_BN: Tensor, mask_BN: Tensor) -> dict[str, Any]:
         self.mask_BT = torch.cat([self.mask_BT, mask_BN], dim=1)
         positions_BN = (self.mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BN.shape[1] :]
-        out = self.model(
-            input_ids=ids_BN,
-            attention_mask=self.mask_BT,
-            position_ids=positions_BN,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float()
+        return {
+            "input_ids": ids_BN,
+            "attention_mask": self.mask_BT,
+            "position_ids": positions_BN,
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
 
     def _select(self, rows: Tensor) -> None:
         for layer in self.cache.layers:
@@ -201,6 +223,18 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
         target_B = uniform_B.to(mass_BV.dtype) * mass_BV[:, -1]
         token_B = torch.searchsorted(mass_BV, target_B[:, None], right=True)[:, 0].clamp(max=mass_BV.shape[1] - 1)
     return token_B, logprobs_BV.gather(1, token_B[:, None])[:, 0]
+
+
+def is_windowed(config: Any) -> bool:
+    """Whether some layer sees only the last tokens (Gemma 2 and 3, Mistral).
+
+    Raises:
+        ValueError: a layer is no attention over a cache of keys and values (state-space, chunked): not covered.
+    """
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        raise ValueError(f"{config.model_type} has layers this sampler does not know: {', '.join(sorted(other))}")
+    return "sliding_attention" in kinds if kinds else bool(getattr(config, "sliding_window", None))
 
 
 def _take(states_BHTD: Tensor, order_BT: Tensor) -> Tensor:

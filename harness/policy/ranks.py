@@ -1,0 +1,138 @@
+"""The processes of one run: how work is split among them, and how results and failures come together.
+
+Every process knows the whole batch and draws from the same streams (harness.seeds); only sampling, grading and
+gradients are divided, so N processes do what one does, up to rounding. The first process alone writes.
+
+`accelerate launch` (or torchrun) starts the processes; accelerate joins them. torch is imported only when there is
+more than one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from harness.seeds import share
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for another one's samples and grades
+HOW = "accelerate launch --multi_gpu --num_processes N -m harness.run ... --processes N (docs/scaling.md)"
+
+
+class RanksError(RuntimeError):
+    """Another process of this run failed, or the processes started are not those asked for."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the processes of its run; by default the only one.
+
+    Attributes:
+        rank: Its number, from 0.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def map(self, work: Callable[[Sequence[Item], int], list[Result]], items: Sequence[Item]) -> list[Result]:
+        """The results of `work(share, its first item's number)` over all processes, in order, in every process."""
+        begin, end = share(len(items), self.rank, self.size)
+        parts = self.together(lambda: work(items[begin:end], begin) if end > begin else [])
+        return [result for part in parts for result in part]
+
+    def each(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` in every process and returns this one's own result; an error in one is raised in all."""
+        kept: list[Result] = []
+        self.together(lambda: kept.append(work()))
+        return kept[0]
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` in the first process and gives its result to all."""
+        return self.together(lambda: work() if self.is_first else None)[0]  # type: ignore[return-value]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        return any(self.together(lambda: flag))
+
+    def together(self, work: Callable[[], Result]) -> list[Result]:
+        """Runs `work` in every process and returns all results, by rank; an error in one is raised in all of them."""
+        if self.size == 1:
+            return [work()]
+        from accelerate.utils import gather_object
+
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as caught:  # whatever it is, the others must not wait for this process
+            error = caught
+        told = None if error is None else (type(error).__name__, str(error), traceback.format_exc())
+        try:
+            found = gather_object([(result, told)])
+        except RuntimeError as lost:
+            raise RanksError("another process of this run has ended; what it printed says why") from (error or lost)
+        if error is not None:
+            raise error
+        for rank, (_, other) in enumerate(found):
+            if other is not None:
+                kind, text, trace = other
+                expected = kind in ("ValueError", "OSError", "StoreError", "ConfigError")
+                raise RanksError(f"process {rank} of {self.size}: {kind}: {text}" + ("" if expected else f"\n{trace}"))
+        return [result for result, _ in found]
+
+    def leave(self) -> None:
+        """Waits for the others, so that no launcher ends a process that is still writing, and parts."""
+        if self.size > 1:
+            import torch.distributed
+
+            try:
+                torch.distributed.barrier()
+                torch.distributed.destroy_process_group()
+            except RuntimeError:
+                return  # the others are gone already
+
+
+def join(device: str = "auto") -> Ranks:
+    """This process's place among those that the launcher started.
+
+    Raises:
+        RanksError: accelerate makes another number of processes of them.
+    """
+    if started() == 1:
+        return Ranks()
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
+    if state.num_processes != started():
+        raise RanksError(f"{started()} processes were started, accelerate joined {state.num_processes}: use {HOW}")
+    return Ranks(state.process_index, state.num_processes)
+
+
+def started() -> int:
+    """How many processes the launcher says it has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def require(asked: int | None) -> None:
+    """Checks the number of processes started against the number asked for.
+
+    Raises:
+        RanksError: they differ; or a launcher started one process and nobody said that one is meant (with `--cpu`,
+            accelerate ignores `--num_processes` without a word).
+    """
+    if asked is None and started() == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        raise RanksError(f"accelerate launch started one process: add --processes 1 if one is meant, else use {HOW}")
+    if asked is not None and asked != started():
+        raise RanksError(f"--processes {asked}, but {started()} were started: use {HOW}")

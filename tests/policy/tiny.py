@@ -1,0 +1,70 @@
+"""Model folders of real architectures at tiny width: random weights, a byte-level BPE tokenizer, a chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+TEMPLATES = Path(__file__).parent / "templates"
+TEXT = "Problem: 47*6+58 = ? Think step by step; there might be an error in the solution above. Answer: 282;340."
+CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+GEMMA = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
+LLAMA = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|pad|>"]
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.3,
+}  # fmt: skip
+# {name: (architecture, special tokens, pad, bos, ends, template, what differs from SHAPE)}
+FAMILIES: dict[str, tuple[str, list[str], str, str | None, list[str], str, dict[str, Any]]] = {
+    "qwen2.5": ("Qwen2", CHATML, "<|endoftext|>", None, ["<|im_end|>", "<|endoftext|>"], "qwen2.5",
+                {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", CHATML, "<|endoftext|>", None, ["<|im_end|>", "<|endoftext|>"], "qwen3",
+              {"tie_word_embeddings": True, "head_dim": 16}),
+    "llama3": ("Llama", LLAMA, "<|pad|>", "<|begin_of_text|>", ["<|end_of_text|>", "<|eot_id|>"], "llama3",
+               {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0,
+                                    "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                    "original_max_position_embeddings": 64}}),
+    "gemma2": ("Gemma2", GEMMA, "<pad>", "<bos>", ["<eos>", "<end_of_turn>"], "gemma",
+               {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 12}),
+    "gemma3": ("Gemma3", GEMMA, "<pad>", "<bos>", ["<eos>", "<end_of_turn>"], "gemma",
+               {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 12,
+                "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}),
+}  # fmt: skip
+
+
+def build(family: str, folder: Path) -> Path:
+    """Writes the tiny model of a family into `folder / family`."""
+    import transformers
+
+    architecture, special, pad, bos, ends, template, differs = FAMILIES[family]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([TEXT] * 4, trainer)
+    if family == "qwen3":  # marks of thought are tokens, but plain ones: they belong to a reply's text
+        tokenizer.add_tokens([AddedToken(mark, special=False) for mark in ("<think>", "</think>")])
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, eos_token=ends[0], **({"bos_token": bos} if bos else {})
+    )
+    fast.chat_template = (TEMPLATES / f"{template}.jinja").read_text()
+    ids = fast.convert_tokens_to_ids(ends)
+    torch.manual_seed(0)
+    suffix = "Text" if architecture == "Gemma3" else ""
+    config = getattr(transformers, f"{architecture}{suffix}Config")(
+        **{**SHAPE, **differs}, vocab_size=len(fast), pad_token_id=fast.pad_token_id,
+        bos_token_id=fast.bos_token_id, eos_token_id=ids,
+    )  # fmt: skip
+    model = getattr(transformers, f"{architecture}ForCausalLM")(config)
+    model.generation_config.eos_token_id = ids
+    model.save_pretrained(folder / family)
+    fast.save_pretrained(folder / family)
+    return folder / family
