@@ -1,4 +1,4 @@
-"""Evaluation: every test problem, k attempts, greedy by default; one record per problem and sample."""
+"""Evaluation: greedy two attempts on the test split by default; one record per problem and sample."""
 
 from __future__ import annotations
 
@@ -7,53 +7,91 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core import Task, Trajectory
 from harness.dialogue import Dialogue
+from harness.evaluations import Evaluation, Split
 from harness.rollout import rollout
 from harness.seeds import derive
 
 if TYPE_CHECKING:
     from harness.policy.engine import Policy
 
-BATCH = 256
+GREEDY = Evaluation()
 
 
 def evaluate(
     policy: Policy,
     task: Task,
     dialogue: Dialogue,
+    evaluation: Evaluation = GREEDY,
     *,
     when: str,
-    attempts: int = 2,
-    samples: int = 1,
-    temperature: float = 0.0,
     seed: int = 0,
     done: int = 0,
     record: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
-    """Evaluates on `task.test` in batches of `BATCH` problems and hands each batch's records to `record`.
+    """Evaluates in batches of problems and hands each batch's records to `record`.
 
     Args:
         when: `before` or `after` training.
         done: Records already written by an interrupted evaluation, a whole number of batches (`whole`).
     """
-    problems = task.test
-    for begin in range(done // samples, len(problems), BATCH):
-        batch = problems[begin : begin + BATCH]
+    problems, samples = evaluation.chosen(task), evaluation.samples
+    for begin in range(done // samples, len(problems), evaluation.batch):
         groups = rollout(
             policy,
             task,
             dialogue,
-            batch,
+            problems[begin : begin + evaluation.batch],
             samples=samples,
-            attempts=attempts,
-            seed=derive(seed, "evaluate", when, task.name, begin),
-            temperature=temperature,
+            attempts=evaluation.attempts,
+            offline_share=float(evaluation.fixed_first),
+            seed=derive(seed, "evaluate", when, task.name, begin, *evaluation.stream),
+            temperature=evaluation.temperature,
         )
-        record([line(t, when, task.name, i, temperature) for group in groups for i, t in enumerate(group)])
+        split = {"split": evaluation.split} if evaluation.split != "test" else {}
+        record(
+            [
+                line(t, when, task.name, i, evaluation.temperature) | split
+                for group in groups
+                for i, t in enumerate(group)
+            ]
+        )
 
 
-def whole(count: int, problems: int, samples: int) -> int:
+def whole(count: int, task: Task, evaluation: Evaluation = GREEDY) -> int:
     """How many of `count` written records belong to whole batches, or to a finished evaluation."""
-    return count if count >= problems * samples else count // (BATCH * samples) * (BATCH * samples)
+    per_batch = evaluation.batch * evaluation.samples
+    return count if count >= expected(task, evaluation) else count // per_batch * per_batch
+
+
+def expected(task: Task, evaluation: Evaluation = GREEDY) -> int:
+    """Records of a finished evaluation."""
+    return len(evaluation.chosen(task)) * evaluation.samples
+
+
+PROBED: tuple[Split, ...] = ("validation", "train")
+
+
+def probe(policy: Policy, task: Task, dialogue: Dialogue, problems: int) -> dict[str, float]:
+    """Accuracy of greedy second attempts in mid-training: after the policy's own first attempts and after fixed ones.
+
+    Fixed ones are the base model's, which never change: where they go well and its own do not, the policy has learnt to
+    correct what it no longer writes (arXiv 2409.12917v2, figure 5).
+
+    Returns:
+        `acc_t2_own_validation`, `acc_t2_fixed_validation` and the same of `train`; fractions of `problems` problems.
+    """
+    found: dict[str, float] = {}
+    for split in PROBED:
+        for name, fixed in (("own", False), ("fixed", True)):
+            right: list[bool] = []
+
+            def record(lines: Sequence[dict[str, Any]], right: list[bool] = right) -> None:
+                right.extend(entry["attempts"][-1]["correct"] for entry in lines)
+
+            evaluation = Evaluation(split, problems=problems, fixed_first=fixed)
+            evaluate(policy, task, dialogue, evaluation, when="probe", record=record)
+            found[f"acc_t2_{name}_{split}"] = sum(right) / len(right)
+    return found
 
 
 def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class Scope:
 
     def evaluations(self, row: Row, **wanted: Any) -> list[Evaluation]:
         """The row's evaluations on this table's task whose key agrees with `wanted`, one per seed that has it."""
-        wanted = {"task": self.section.subject.task, "temperature": 0.0, "given": self.section.subject.given, **wanted}
+        subject = self.section.subject
+        wanted = {"task": subject.task, "temperature": 0.0, "first": subject.first, "turns": subject.turns, **wanted}
         return [
             evaluation
             for run in self.runs.get(row.name, [])
@@ -312,8 +313,9 @@ def edit_distance_splits(scope: Scope) -> Figure:
     """The edit-distance ratio on training and on held-out problems, by method."""
     shown = []
     for row in _two_attempts(scope):
-        train = scope.evaluations(row, split="train")
-        held = scope.evaluations(row, split="validation") or scope.evaluations(row, split="test")
+        task = scope.section.subject.train_task
+        train = scope.evaluations(row, split="train", task=task)
+        held = scope.evaluations(row, split="validation", task=task) or scope.evaluations(row, split="test")
         if train and held:
             shown.append((row, train, held))
     if not shown:
@@ -335,12 +337,18 @@ def edit_distance_splits(scope: Scope) -> Figure:
 
 
 def fixed_against_own(scope: Scope) -> Figure:
-    """Accuracy of the second attempt over training: after fixed first attempts and after the model's own."""
-    rows = scope.logged("acc_t2", "acc_t2_given")
+    """Accuracy of the second attempt over training: after the base model's first attempts and after the row's own."""
+    lines: Sequence[tuple[str, str, dict[str, Any]]] = (
+        ("acc_t2_fixed_train", "fixed first attempts, training", {"color": THIRD, "linestyle": ":", "marker": "^"}),
+        ("acc_t2_fixed_validation", "fixed, validation", {"color": FIRST, "linestyle": "--", "marker": "o"}),
+        ("acc_t2_own_validation", "its own, validation", {"color": LAST, "marker": "s"}),
+    )
+    rows = scope.logged(*(key for key, _, _ in lines))
     figure, axes = _grid(len(rows))
+    window = 1
     for ax, row in zip(axes, rows, strict=True):
-        _trace(ax, scope.traces(row, "acc_t2_given"), color=FIRST, linestyle="--", label="after fixed first attempts")
-        window = _trace(ax, scope.traces(row, "acc_t2"), color=LAST, label="after its own first attempts")
+        for key, label, style in lines:
+            window = _trace(ax, scope.traces(row, key), label=label, markersize=2, **style)
         ax.set(title=row.name)
         _step_axis(ax, window, figure)
     figure.supylabel("accuracy of attempt 2, percent", fontsize=7)

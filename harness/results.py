@@ -33,14 +33,17 @@ class Key(NamedTuple):
         task: The evaluation task's name.
         split: `test`, `validation` or `train`.
         temperature: 0.0 for greedy decoding.
-        given: The first attempt was given to the policy, not written by it (repair tasks, fixed first attempts).
+        first: Who wrote the first attempt: `policy`; `given` to it (repair tasks); the `reference` model (fixed first
+            attempts of the base model).
+        turns: Attempts of each trajectory.
     """
 
     when: str
     task: str
     split: str
     temperature: float
-    given: bool
+    first: str
+    turns: int
 
 
 @dataclass(frozen=True)
@@ -227,13 +230,13 @@ def read_records(
 def key_of(record: Mapping[str, Any]) -> Key:
     """What a record is an evaluation of."""
     get, attempts = record.get, record.get("attempts")
-    given = bool(attempts) and attempts[0].get("by") == "given"
-    return _key(get("when", "after"), get("task", ""), get("split", "test"), get("temperature", 0.0), given)
+    by, turns = (attempts[0].get("by", "policy"), len(attempts)) if attempts else ("policy", 0)
+    return _key(get("when", "after"), get("task", ""), get("split", "test"), get("temperature", 0.0), by, turns)
 
 
 @functools.lru_cache(maxsize=1024)
-def _key(when: Any, task: Any, split: Any, temperature: Any, given: bool) -> Key:
-    return Key(str(when), str(task), str(split), float(temperature), given)
+def _key(when: Any, task: Any, split: Any, temperature: Any, first: Any, turns: int) -> Key:
+    return Key(str(when), str(task), str(split), float(temperature), str(first), turns)
 
 
 def read_bindings(path: Path) -> dict[str, str]:
