@@ -158,6 +158,10 @@ class MBPP:
         sizes = {name: len(problems) for name, problems in self._parts.items()}
         return {"origin": self._loaded.origin, "digest": self._loaded.digest, **sizes}
 
+    def part(self, name: Part) -> Sequence[Problem]:
+        """The problems of one part; `prompt` holds the data set's own examples for prompts."""
+        return self._parts[name]
+
     @property
     def train(self) -> Sequence[Problem]:
         return self._parts["train"]

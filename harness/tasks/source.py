@@ -12,6 +12,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,9 +222,9 @@ def _array(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 def _parquet(path: Path) -> list[dict[str, Any]]:
     import datasets
 
-    with _quiet(datasets):
+    with _quiet(datasets), tempfile.TemporaryDirectory() as scratch:  # no copy is left in the cache
         try:
-            return datasets.load_dataset("parquet", data_files=str(path), split="train").to_list()
+            return datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=scratch).to_list()
         except Exception as error:  # pyarrow's, datasets' and fsspec's own kinds
             raise DataError(f"{path} is no parquet file that can be read: {_first_line(error)}") from None
 
