@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness.metrics import summarize
-from harness.stats import Interval, delta_interval, wilson
+from harness.metrics.repair import is_repair, repair_rates
+from harness.stats import Interval, bootstrap, delta_interval, wilson
 
 SHOWN = {
     "reward_t1": "reward t1",
@@ -117,6 +118,15 @@ def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], in
 
 def cells(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The numbers of one evaluation as text, by the name of the metric."""
+    if is_repair(records):
+        rates = repair_rates(records)
+        return {
+            "problems": str(rates["problems"]),
+            "wrong programs given": str(rates["programs"]),
+            "repaired, mean over problems": _interval(bootstrap(rates["by_problem"])),
+            "repaired, of all programs": f"{100 * rates['per_program']:.1f}",
+            "copied unchanged": f"{100 * rates['copied']:.1f}",
+        }
     found = summarize(records)
     n = found["n"]
     shown = {"problems": str(n)}

@@ -95,13 +95,18 @@ def probe(policy: Policy, task: Task, dialogue: Dialogue, problems: int) -> dict
 
 
 def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:
-    """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes."""
+    """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
+
+    Where one problem has several fixed first attempts (repair), each is a `Problem` and its `meta` says which `problem`
+    and which `sample` of it the record is: means then weigh problems alike.
+    """
+    meta = trajectory.problem.meta
     extra = sum(len(turn.tokens) for turn in trajectory.turns if not turn.scored)
     return {
         "when": when,
         "task": task,
-        "id": trajectory.problem.id,
-        "sample": sample,
+        "id": meta.get("problem", trajectory.problem.id),
+        "sample": meta.get("sample", sample),
         "temperature": temperature,
         "attempts": [
             {

@@ -210,6 +210,7 @@ def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any
         "task": experiment.task.name,
         "task_version": experiment.task.version,
         "eval_tasks": {task.name: task.version for task in experiment.evaluated},
+        "data": _data(experiment),
         "policy": experiment.policy.key,
         "seed": experiment.seed,
         "budget": {"steps": budget.steps, "problems": budget.problems, "samples": budget.samples},
@@ -222,6 +223,12 @@ def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any
         "command": _command(args),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _data(experiment: Experiment) -> dict[str, Any]:
+    """{task: where its problems came from}, for tasks that read data."""
+    tasks = {task.name: getattr(task, "provenance", None) for task in (experiment.task, *experiment.evaluated)}
+    return {name: told for name, told in tasks.items() if told is not None}
 
 
 def _isolation(experiment: Experiment) -> dict[str, str]:
