@@ -26,6 +26,8 @@ from harness.registry import register
 from verifiers import split_tests
 from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
 
+VERSION = 2  # of the rules; raised whenever a verdict could change
+
 
 class BadTests(ValueError):
     """The problem's tests are in no form this verifier knows."""
@@ -87,6 +89,11 @@ class CodeTests:
         """
         return self.sandbox.demand()
 
+    @property
+    def grader(self) -> str:
+        """What grades, with mode and limits, for run records."""
+        return f"code {VERSION} ({self.mode}, {self.time_limit:g} s, {self.memory_mb} MB)"
+
     def __call__(self, problem: Problem, text: str) -> Verdict:
         return self.judge(problem, text).verdict
 
@@ -126,7 +133,8 @@ class CodeTests:
 
 
 def _verdict(outcome: Outcome) -> Verdict:
-    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program)
+    flag = "compat" if outcome.mode == "compat" else ""
+    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program, flag)
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
