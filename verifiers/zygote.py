@@ -136,7 +136,7 @@ class Zygote:
 
         def candidate() -> None:
             os.dup2(self.null, 0)
-            split_tests.serve(job, split_tests.Pipe(from_tests, to_tests))
+            split_tests.serve(job, split_tests.Pipe(from_tests, to_tests, 4 * literals.MAX_TRUSTED))
 
         def tests() -> None:
             frame = self.read_tests(result_out)
