@@ -174,7 +174,8 @@ def _plan(answer: str, prompt: str) -> Job:
         raise BadTests("the tests need `test` with `entry_point`, or `test_list`")
     one_process = not entry and split_tests.needs_one_process("\n".join([setup, *sources]))
     mode = "compat" if one_process or tests.get("mode") == "compat" else "split"
-    return Job("", sources, prompt, setup, entry, wanted, split_tests.calls_check(sources), mode)
+    free = tuple(split_tests.free_names("\n".join([setup, *sources])))
+    return Job("", sources, prompt, setup, entry, wanted, free, split_tests.calls_check(sources), mode)
 
 
 def _text(value: Any, name: str) -> str:

@@ -72,10 +72,19 @@ def load(job: dict[str, Any], program: str) -> types.ModuleType:
     """Runs the prompt's own code, then the program, as one module that is not `__main__`."""
     module = types.ModuleType("candidate")
     sys.modules["candidate"] = module
-    if job["prompt"] and programs.parses(job["prompt"]) is not None:
-        exec(compile(job["prompt"], "<prompt>", "exec"), module.__dict__)
+    if not program.startswith(job["prompt"]):
+        _run_prompt(job["prompt"], module.__dict__)
     exec(compile(program, "<program>", "exec"), module.__dict__)
     return module
+
+
+def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
+    """Runs a prompt that is code by itself (imports, helpers, the head of a function with its docstring)."""
+    try:
+        code = compile(prompt, "<prompt>", "exec")
+    except (SyntaxError, ValueError):
+        return
+    exec(code, names)
 
 
 def serve(job: dict[str, Any], pipe: Pipe) -> None:
@@ -300,13 +309,11 @@ def names_under_test(setup: str, tests: Sequence[str]) -> list[str]:
 def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
     """The names the tests run with: the prompt's own code, modules they use, and stand-ins for the program's names."""
     names: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
-    if tests["prompt"] and programs.parses(tests["prompt"]) is not None:
-        exec(compile(tests["prompt"], "<prompt>", "exec"), names)
+    _run_prompt(tests["prompt"], names)
     entry = tests["entry_point"]
     if entry:
         names[entry] = names["candidate"] = Remote(link, None, entry)
-    whole = "\n".join([tests["setup"], *tests["tests"]])
-    for name in free_names(whole):
+    for name in tests["free"]:
         if name in names:
             continue
         if name in sys.stdlib_module_names:
@@ -316,7 +323,7 @@ def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
         else:
             names[name] = Remote(link, None, name)
     if not entry:
-        for name in names_under_test(tests["setup"], tests["tests"]):
+        for name in tests["wanted"]:
             names.setdefault(name, Remote(link, None, name))
     if tests["setup"]:
         exec(compile(tests["setup"], "<setup>", "exec"), names)
