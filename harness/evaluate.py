@@ -118,6 +118,7 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
                 "tokens": len(turn.tokens),
                 "truncated": turn.truncated,
                 "by": turn.by,
+                **({"flag": turn.verdict.flag} if turn.verdict.flag else {}),
             }
             for turn in trajectory.attempts
         ],

@@ -134,8 +134,8 @@ class Run:
     def grader(self, task: str) -> str:
         """What graded a task: run.json's `graders`, else the `verifier` bindings of config.gin, else ''."""
         graders = self.info.get("graders")
-        if isinstance(graders, Mapping):
-            return str(graders.get(task, ""))
+        if isinstance(graders, Mapping) and task in graders:
+            return str(graders[task])
         verifiers = {k: v for k, v in self.bindings.items() if k.endswith(".verifier")}
         mine = {k: v for k, v in verifiers.items() if k.split(".")[-2] == task} or verifiers
         return ", ".join(sorted(set(mine.values())))

@@ -141,7 +141,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         try:
             with LiveDisplay(out) as display:
                 policy = ranks.each(lambda: experiment.policy.load(args.device))
-                store.update(engine=policy.describe(), isolation=_isolation(experiment))
+                store.update(engine=policy.describe(), isolation=_isolation(experiment), **_graders(experiment))
                 execute(experiment, policy, store, display)
         except (Stopped, KeyboardInterrupt):
             store.update(status="interrupted", seconds=round(before + time.monotonic() - started, 3))
@@ -235,6 +235,13 @@ def _isolation(experiment: Experiment) -> dict[str, str]:
     """{task: the walls its verifier runs programs behind}, for verifiers that run any."""
     tasks = {task.name: getattr(task.verifier, "isolation", None) for task in (experiment.task, *experiment.evaluated)}
     return {name: str(getattr(walls, "level", walls)) for name, walls in tasks.items() if walls is not None}
+
+
+def _graders(experiment: Experiment) -> dict[str, dict[str, str]]:
+    """`graders`, {task: what graded it, with mode and versions}, of verifiers that say; empty when none does."""
+    tasks = {task.name: getattr(task.verifier, "grader", None) for task in (experiment.task, *experiment.evaluated)}
+    known = {name: str(grader) for name, grader in tasks.items() if grader is not None}
+    return {"graders": known} if known else {}
 
 
 VERSIONS = ("torch", "transformers", "accelerate", "tokenizers", "gin-config", "numpy", "scipy")

@@ -30,6 +30,7 @@ from harness.registry import register
 from verifiers import split_tests
 from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
 
+VERSION = 2  # of the rules; raised whenever a verdict could change
 LONGEST = 10_000  # characters of a response that is remembered
 _memory = threading.Lock()  # of every verifier; held for look-ups only
 
@@ -98,6 +99,11 @@ class CodeTests:
         """
         return self.sandbox.demand()
 
+    @property
+    def grader(self) -> str:
+        """What grades, with mode and limits, for run records."""
+        return f"code {VERSION} ({self.mode}, {self.time_limit:g} s, {self.memory_mb} MB)"
+
     def __call__(self, problem: Problem, text: str) -> Verdict:
         return self.batch([(problem, text)])[0]
 
@@ -152,7 +158,8 @@ class CodeTests:
 
 
 def _verdict(outcome: Outcome) -> Verdict:
-    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program)
+    flag = "compat" if outcome.mode == "compat" else ""
+    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program, flag)
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
@@ -192,7 +199,8 @@ def _plan(answer: str, prompt: str) -> Job:
         raise BadTests("the tests need `test` with `entry_point`, or `test_list`")
     one_process = not entry and split_tests.needs_one_process("\n".join([setup, *sources]))
     mode = "compat" if one_process or tests.get("mode") == "compat" else "split"
-    return Job("", sources, prompt, setup, entry, wanted, split_tests.calls_check(sources), mode)
+    free = tuple(split_tests.free_names("\n".join([setup, *sources])))
+    return Job("", sources, prompt, setup, entry, wanted, free, split_tests.calls_check(sources), mode)
 
 
 def _text(value: Any, name: str) -> str:
