@@ -98,12 +98,20 @@ def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
 
 
 def cells(records: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The numbers of one evaluation as text, by the name of the metric."""
+    """The numbers of one evaluation as text, by the name of the metric.
+
+    Where wrong first attempts were given (a repair task), what compares with them would only say Acc@t2 again: the rate
+    of unchanged copies stands there.
+    """
     found = summarize(records)
     n = found["n"]
+    given = all(record["attempts"][0]["by"] == "given" for record in records) and not found["correct"][0]
     shown = {"problems": str(n)}
-    shown |= {f"Acc@t{i + 1}": _interval(wilson(count, n)) for i, count in enumerate(found["correct"])}
-    if found["i_to_c_count"] is not None:
+    accuracies = {f"Acc@t{i + 1}": _interval(wilson(count, n)) for i, count in enumerate(found["correct"])}
+    shown |= {name: "given, all wrong" if given and name == "Acc@t1" else text for name, text in accuracies.items()}
+    if given and found["unchanged"] is not None:
+        shown |= {"copied unchanged": f"{100 * found['unchanged']:.1f}"}
+    elif found["i_to_c_count"] is not None:
         gained, lost = found["i_to_c_count"], found["c_to_i_count"]
         shown |= {
             "delta": _interval(delta_interval(gained, lost, n), "+"),
