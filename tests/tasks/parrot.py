@@ -29,10 +29,10 @@ def teach(folder: Path, lessons: list[tuple[list[Message], str]]) -> Path:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=SPECIAL[0], eos_token=SPECIAL[0])
     fast.chat_template = TEMPLATE
     torch.manual_seed(0)
+    end = tokenizer.token_to_id(SPECIAL[0])
     config = LlamaConfig(
         vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=fast.pad_token_id, bos_token_id=None,
-        eos_token_id=fast.eos_token_id,
+        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=end, bos_token_id=None, eos_token_id=end,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -199,6 +201,15 @@ def test_another_set_is_verified_before_use_and_can_be_cleaned(home, tmp_path, c
     write(clean, [{"task_id": 11, **fine}])
     with pytest.raises(DataError, match=r"was changed after clean\.provenance\.json"):
         _ = MBPPR(nobody, data=str(clean), label="MBPP-R").test
+
+
+def test_help_and_tasks_do_not_import_torch():
+    code = "import sys, harness.build_mbpp_r as b, datasets\ntry: b.main(['--help'])\nexcept SystemExit: pass\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True, timeout=60
+    )
+    assert "from a model's own errors" in done.stdout
+    assert done.stdout.strip().endswith("False"), done.stderr
 
 
 def test_what_is_missing_is_said_before_anything_runs(home, tmp_path, capsys):
