@@ -249,13 +249,15 @@ def _graded(recipe: Recipe, problems: Sequence[Problem], texts: Sequence[Sequenc
             verdict, reason = next(outcomes)
             kind = failure(verdict, reason)
             found = verdict.answer if verdict.answer is not None else program_in(text, problem)
+            if kind in WRONG and not _defines(found, problem):
+                kind = "no_function"
             programs.append({"failure": kind, "program": found} | ({} if found == text else {"text": text}))
         lines.append({"id": problem.id, "programs": programs})
     return lines
 
 
 def failure(verdict: Verdict, reason: str) -> str:
-    """How a program fared: passed, assert, exception, timeout, syntax (no such program), error (nobody can tell)."""
+    """How a program fared: passed, assert, exception, timeout, syntax (none that parses), error (nobody can tell)."""
     if verdict.correct:
         return "passed"
     if verdict.status != "ok":
@@ -297,7 +299,7 @@ def select(
     """
     rows, kinds, without = [], Counter[str](), []
     for problem in sorted(problems, key=lambda p: p.meta["task_id"]):
-        mine = list(_distinct(problem, graded[problem.id]))[: recipe.keep]
+        mine = list(_distinct(graded[problem.id]))[: recipe.keep]
         if not mine:
             without.append(problem.id)
         for sample, entry in mine:
@@ -313,11 +315,11 @@ def select(
     }
 
 
-def _distinct(problem: Problem, programs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _distinct(programs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     seen: set[str] = set()
     for sample, entry in enumerate(programs):
         program = entry["program"]
-        if entry["failure"] in WRONG and _defines(program, problem):
+        if entry["failure"] in WRONG:
             key = ast.unparse(ast.parse(program))
             if key not in seen:
                 seen.add(key)

@@ -89,6 +89,28 @@ def test_a_file_that_is_not_there_or_no_data_is_named(tmp_path):
         load("toy", HUB, str(tmp_path / "cut.jsonl.gz"))
 
 
+def test_a_repositorys_splits_are_parts_and_its_configurations_follow_one_another(tmp_path):
+    """A folder laid out like a hub repository, through the very call the hub is loaded by."""
+    for config in ("algebra", "geometry"):
+        (tmp_path / config).mkdir()
+        (tmp_path / config / "train.jsonl").write_text(jsonl([{"text": f"{config} train"}]))
+        (tmp_path / config / "test.jsonl").write_text(jsonl([{"text": f"{config} test"}]))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n"
+        + "".join(
+            f"- config_name: {c}\n  data_files:\n  - split: train\n    path: {c}/train.jsonl\n  - split: test\n"
+            f"    path: {c}/test.jsonl\n"
+            for c in ("algebra", "geometry")
+        )
+        + "---\n"
+    )
+    loaded = load("toy", Hub(str(tmp_path), "main", ("algebra", "geometry")), None)
+    assert [(row.fields["text"], row.part) for row in loaded.rows] == [
+        ("algebra train", "train"), ("algebra test", "test"), ("geometry train", "train"), ("geometry test", "test"),
+    ]  # fmt: skip
+    assert loaded.rows[1].place.endswith("/algebra/test, row 1")
+
+
 def test_an_unreachable_hub_is_told_at_once_with_the_way_on():
     started = time.monotonic()
     with pytest.raises(DataError) as caught:
