@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RanksError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if ranks.size > 1:
+        # When one process dies, the launcher ends the others at once: too soon to write down why. During the loop
+        # SIGTERM is a clean stop as ever (harness.experiment); a launcher that waits in vain kills.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         return _main(parser, args, ranks)
     finally:

@@ -45,6 +45,10 @@ class HF:
         chat: template (the tokenizer's own chat template) or plain (texts joined by blank lines, for base models).
         template_options: What the chat template is given besides the messages, as {'enable_thinking': False}.
         max_prompt_tokens: Longest prompt of a first attempt; 0 leaves only the model's context window as a limit.
+        sampler: own (harness/policy/sampling.py) or vllm (harness/policy/vllm.py).
+        vllm_memory: Share of the GPU's memory for vLLM.
+        sampler_tolerance: Largest mean difference per token, in nats, between the sampler's and the trainer's
+            log-probabilities of fresh samples; above it training stops, because it would be off-policy unawares.
         long_prompts: What happens to a longer one: error, or cut (its oldest tokens go; counted in run.json).
     """
 
@@ -70,10 +74,14 @@ class HF:
     template_options: Mapping[str, Any] | None = None
     max_prompt_tokens: int = 0
     long_prompts: str = "error"
+    sampler: str = "own"
+    vllm_memory: float = 0.3
+    sampler_tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.long_prompts not in ("error", "cut"):
-            raise ValueError(f"hf.long_prompts must be 'error' or 'cut', not {self.long_prompts!r}")
+        for name, known in (("long_prompts", ("error", "cut")), ("sampler", ("own", "vllm"))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"hf.{name} must be {known[0]!r} or {known[1]!r}, not {value!r}")
 
     @property
     def key(self) -> str:

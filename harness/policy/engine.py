@@ -29,6 +29,7 @@ from harness.policy.loss import Reference, Row, Scorer, Terms, checkpointing, me
 from harness.policy.precision import autocast, halve, is_half
 from harness.policy.ranks import RanksError, join
 from harness.policy.sampling import Reply, Sampler
+from harness.policy.vllm import VLLM
 from harness.seeds import derive
 
 if TYPE_CHECKING:
@@ -101,21 +102,24 @@ class Policy:
             self.scorer.check(self.model, torch.tensor([self.chat.opening(HELLO)]).to(self.device))
         self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
         self.sampled = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
+        self.vllm = VLLM(spec, self.window) if spec.sampler == "vllm" else None
         if self.sharded:
-            self.sampled = copy.deepcopy(self.reference.model)
+            self.sampled = None if self.vllm else copy.deepcopy(self.reference.model)
             sharding.shard(self.scorer, list(model._no_split_modules or []), self.device)
-        self._stale = False
+        self._stale, self._on_policy = False, False
         self.optimizer = self._fresh_optimizer()
 
     # -- sampling -----------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
         """Hands new weights to the copy that samples; the processes call it together, before they sample."""
-        if self._stale and self.sharded:
+        if self._stale and self.vllm:
+            self.vllm.refresh((name, sharding.whole(p.detach())) for name, p in self.model.named_parameters())
+        elif self._stale and self.sharded:
             into = dict(self.sampled.named_parameters(remove_duplicate=False))
             for name, p in self.model.named_parameters(remove_duplicate=False):
-                sharding.put(sharding.whole(p), into[name])
-        self._stale = False
+                sharding.put(sharding.whole(p.detach()), into[name])
+        self._stale, self._on_policy = False, True
 
     def open(
         self, chats: Sequence[Sequence[Message]], samples: int, seed: int, temperature: float, reference: bool = False,
@@ -178,12 +182,17 @@ class Policy:
 
         Returns:
             Statistics of each example before the update, and the norm of the gradient before clipping.
+
+        Raises:
+            ValueError: on fresh samples, the sampler's log-probabilities are not the trainer's (no update is made).
         """
         stats = self.accumulate(examples, denominator)
+        if self._on_policy:
+            _compare(examples, stats, self.spec.sampler_tolerance)
         norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._stale = True
+        self._stale, self._on_policy = True, False
         return stats, float(norm)
 
     def encoded(self, examples: Sequence[Example]) -> list[Example]:
@@ -208,7 +217,7 @@ class Policy:
         if self.ranks.size > 1 and not self.sharded:
             for _, p in self._trained():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                torch.distributed.all_reduce(p.grad)
+                self.ranks.add(p.grad)
         return [found[i] for i in range(len(examples))]
 
     def _accumulate_share(self, examples: Sequence[Example], denominator: float) -> dict[int, TurnStats]:
@@ -310,6 +319,7 @@ class Policy:
             "processes": self.ranks.size,
             "sharded": self.sharded,
             "window": self.window,
+            "sampler": self.spec.sampler,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -322,7 +332,7 @@ class Policy:
     def _take(self, weights: Mapping[str, Tensor]) -> None:
         for name, p in self._trained():
             sharding.put(weights[name], p)
-        self._stale = True
+        self._stale, self._on_policy = True, False
 
     def _base_model(self) -> Any:
         """The model as it is before training, in float32 and without dropout."""
@@ -345,18 +355,21 @@ class Session:
         reference: bool, place: tuple[int, int],
     ) -> None:  # fmt: skip
         self.policy, self.seed, self.temperature, self._asked = policy, seed, temperature, 0
-        if policy._stale and policy.sharded:
+        if policy._stale and (policy.sharded or policy.vllm):
             raise RuntimeError("the copy that samples has old weights: call policy.refresh() in every process first")
         model = policy.reference.model if reference else policy.sampled
         self._first, self._of = (number * samples for number in place)
         prompts = [policy.prompt(chat) for chat in chats]
         self.contexts: list[tuple[int, ...]] = [prompt for prompt in prompts for _ in range(samples)]
-        per_batch = max(1, policy.spec.sample_rows // samples)
+        engine = None if reference else policy.vllm
+        per_batch = len(prompts) if engine else max(1, policy.spec.sample_rows // samples)
         self._scope = policy.reference.scope if reference else nullcontext
         with self._scope(), policy.autocast():
-            self._samplers = [
-                Sampler(model, prompts[i : i + per_batch], samples, policy.end_ids, policy.pad_id)
-                for i in range(0, len(prompts), per_batch)
+            self._samplers: list[Any] = [
+                engine.sampler(part, samples, policy.end_ids)
+                if engine
+                else Sampler(model, part, samples, policy.end_ids, policy.pad_id)
+                for part in (prompts[i : i + per_batch] for i in range(0, len(prompts), per_batch))
             ]
         self._sizes = [len(prompts[i : i + per_batch]) * samples for i in range(0, len(prompts), per_batch)]
         self._replies: list[tuple[int, ...]] = [()] * len(self.contexts)
@@ -418,6 +431,19 @@ class Session:
         self._replies = [turn.tokens for turn in turns]
         self._asked += 1
         return turns
+
+
+def _compare(examples: Sequence[Example], stats: Sequence[TurnStats], tolerance: float) -> None:
+    gaps = [
+        abs(sum(e.turn.logprobs) - s.logprob) / s.tokens
+        for e, s in zip(examples, stats, strict=True)
+        if e.turn.logprobs
+    ]
+    if gaps and (mean := sum(gaps) / len(gaps)) > tolerance:
+        raise ValueError(
+            f"the sampler's log-probabilities differ from the trainer's by {mean:.3f} nats per token, more than "
+            f"hf.sampler_tolerance = {tolerance}: the samples are not the policy's own"
+        )
 
 
 def _with_adapter(model: Any, spec: HF) -> Any:

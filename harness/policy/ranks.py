@@ -14,7 +14,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.seeds import share
 
@@ -22,6 +22,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for another one's samples and grades
+GONE = "another process of this run has ended; what it printed says why"
 HOW = "accelerate launch --multi_gpu --num_processes N -m harness.run ... --processes N (docs/scaling.md)"
 
 
@@ -81,7 +82,7 @@ class Ranks:
         try:
             found = gather_object([(result, told)])
         except RuntimeError as lost:
-            raise RanksError("another process of this run has ended; what it printed says why") from (error or lost)
+            raise RanksError(GONE) from (error or lost)
         if error is not None:
             raise error
         for rank, (_, other) in enumerate(found):
@@ -90,6 +91,16 @@ class Ranks:
                 expected = kind in ("ValueError", "OSError", "StoreError", "ConfigError")
                 raise RanksError(f"process {rank} of {self.size}: {kind}: {text}" + ("" if expected else f"\n{trace}"))
         return [result for result, _ in found]
+
+    def add(self, tensor: Any) -> None:
+        """Sums a tensor over the processes, in place."""
+        if self.size > 1:
+            import torch.distributed
+
+            try:
+                torch.distributed.all_reduce(tensor)
+            except RuntimeError as lost:
+                raise RanksError(GONE) from lost
 
     def leave(self) -> None:
         """Waits for the others, so that no launcher ends a process that is still writing, and parts."""

@@ -1,0 +1,110 @@
+"""The vLLM sampler against a stand-in with vLLM's interface that computes on CPU; vLLM itself was not at hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from harness.core import Example
+from harness.policy import HF
+
+
+class StandIn:
+    """Greedy or sampled completions by whole forwards, each row under its own seed; weights by `load_weights`."""
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        assert settings["skip_tokenizer_init"]
+        assert settings["logprobs_mode"] == "processed_logprobs"
+        self.net = AutoModelForCausalLM.from_pretrained(model).eval()
+        self.resets = 0
+        runner = SimpleNamespace(model=SimpleNamespace(load_weights=self._load))
+        executor = SimpleNamespace(driver_worker=SimpleNamespace(model_runner=runner))
+        self.llm_engine = SimpleNamespace(model_executor=executor)
+
+    def _load(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+        own = dict(self.net.named_parameters())
+        for name, weight in weights:
+            own[name].data.copy_(weight)
+
+    def reset_prefix_cache(self) -> None:
+        self.resets += 1
+
+    @torch.no_grad()
+    def generate(self, prompts: list[dict[str, list[int]]], parameters: list[Any], use_tqdm: bool) -> list[Any]:
+        return [self._one(p["prompt_token_ids"], s) for p, s in zip(prompts, parameters, strict=True)]
+
+    def _one(self, prompt: list[int], s: Any) -> Any:
+        generator, tokens, logprobs = torch.Generator().manual_seed(s.seed), [], []
+        while len(tokens) < s.max_tokens and not (tokens and tokens[-1] in s.stop_token_ids):
+            logits = self.net(torch.tensor([[*prompt, *tokens]])).logits[0, -1]
+            values = (logits / (s.temperature or 1.0)).log_softmax(-1)
+            pick = torch.multinomial(values.exp(), 1, generator=generator) if s.temperature else values.argmax()[None]
+            tokens.append(int(pick))
+            logprobs.append({int(pick): SimpleNamespace(logprob=float(values[pick]))})
+        reason = "stop" if tokens[-1] in s.stop_token_ids else "length"
+        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=tokens, logprobs=logprobs, finish_reason=reason)])
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("vllm")
+    module.LLM, module.SamplingParams = StandIn, SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", module)
+
+
+CHATS = [[{"role": "user", "content": text}] for text in ("a", "ab", "bba")]
+
+
+def two_turns(policy: Any, temperature: float) -> list[Any]:
+    policy.refresh()
+    session = policy.open(CHATS, 2, 3, temperature)
+    first = session.reply()
+    session.ask(["b"] * 6)
+    return [*first, *session.reply()]
+
+
+def test_ids_go_in_and_ids_with_the_trainers_logprobs_come_out(vllm: None, micro_folder: Path) -> None:
+    own, other = (HF(path=str(micro_folder), max_new_tokens=6, sampler=name).load("cpu") for name in ("own", "vllm"))
+    for a, b in zip(two_turns(own, 0.0), two_turns(other, 0.0), strict=True):
+        assert (a.tokens, a.context, a.truncated) == (b.tokens, b.context, b.truncated)
+    turns = two_turns(other, 1.0)
+    for turn, scored in zip(turns, other.logprobs(turns), strict=True):
+        assert list(turn.logprobs) == pytest.approx(scored, abs=1e-5)
+    assert len({turn.tokens for turn in turns}) > 4
+
+
+def test_new_weights_are_handed_over_before_sampling(vllm: None, micro_folder: Path) -> None:
+    policy = HF(path=str(micro_folder), max_new_tokens=6, sampler="vllm", lr=0.05).load("cpu")
+    turns = two_turns(policy, 1.0)
+    policy.step([Example(turn, 1.0, 0.0) for turn in turns], len(turns))
+    with pytest.raises(RuntimeError, match=r"call policy\.refresh"):
+        policy.open(CHATS, 1, 0, 1.0)
+    again = two_turns(policy, 1.0)
+    for turn, scored in zip(again, policy.logprobs(again), strict=True):
+        assert list(turn.logprobs) == pytest.approx(scored, abs=1e-5)
+
+
+def test_a_sampler_that_is_not_the_policy_stops_training(vllm: None, micro_folder: Path) -> None:
+    policy = HF(path=str(micro_folder), max_new_tokens=6, sampler="vllm").load("cpu")
+    with torch.no_grad():
+        for p in policy.vllm._llm.net.parameters():  # type: ignore[union-attr]
+            p += 0.3
+    turns = two_turns(policy, 1.0)
+    before = [p.clone() for p in policy.model.parameters()]
+    with pytest.raises(ValueError, match=r"nats per token, more than hf\.sampler_tolerance"):
+        policy.step([Example(turn, 1.0, 0.0) for turn in turns], len(turns))
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
+
+
+def test_without_vllm_one_line_says_what_to_install(micro_folder: Path) -> None:
+    if "vllm" not in sys.modules:
+        with pytest.raises(ValueError, match="pip install"):
+            HF(path=str(micro_folder), sampler="vllm").load("cpu")
+    with pytest.raises(ValueError, match=r"hf\.sampler must be 'own' or 'vllm', not 'vlm'"):
+        HF(sampler="vlm")
