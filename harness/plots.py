@@ -80,6 +80,11 @@ class Scope:
         """The rows in the leaderboard's order."""
         return self.section.rows
 
+    def style(self, row: Row) -> dict[str, Any]:
+        """A row's colour and dash: the same in every figure."""
+        i = self.rows.index(row)
+        return {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i % len(DASHES)]}
+
     def log(self, run: Run) -> list[dict[str, Any]]:
         """The training log of a run, read once."""
         if run.label not in self._logs:
@@ -176,10 +181,6 @@ def _grid(count: int, height: float = 1.45, most: int = 2) -> tuple[Figure, list
     return figure, flat[:count]
 
 
-def _style(i: int) -> dict[str, Any]:
-    return {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i % len(DASHES)]}
-
-
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Centred moving mean; the ends average what there is."""
     if window < 2:
@@ -209,7 +210,9 @@ def _trace(ax: Axes, traces: Sequence[tuple[np.ndarray, np.ndarray]], scale: flo
 
 def _step_axis(ax: Axes, window: int, figure: Figure | None = None) -> None:
     """Labels the axis of updates: of one panel, or with `figure` of all of them together."""
-    label = "update" + (f" (moving mean of {window})" if window > 1 else "")
+    banded = any(ax.collections for ax in (figure.axes if figure else [ax]))
+    remarks = [f"moving mean of {window}"] * (window > 1) + ["band: all seeds"] * banded
+    label = "update" + (f" ({'; '.join(remarks)})" if remarks else "")
     if figure:
         figure.supxlabel(label, fontsize=7)
     else:
@@ -386,8 +389,8 @@ def _over_training(scope: Scope, key: str, label: str, scale: float) -> Figure:
     rows = scope.logged(key)
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * math.ceil(len(rows) / 2))
     ax, window = axes[0, 0], 1
-    for i, row in enumerate(rows):
-        window = max(window, _trace(ax, scope.traces(row, key), scale, label=row.name, **_style(i)))
+    for row in rows:
+        window = max(window, _trace(ax, scope.traces(row, key), scale, label=row.name, **scope.style(row)))
     ax.set_ylabel(label)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]) if ax.get_ylim()[0] < 0 else 0)
     _step_axis(ax, window)
@@ -430,16 +433,15 @@ def discount(scope: Scope) -> Figure:
     if len(gammas) < 2:
         raise Missing("needs trained rows with at least two values of gamma in their config.gin")
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * len(found) / 2)
-    ax, window, i = axes[0, 0], 1, 0
+    ax, window = axes[0, 0], 1
     for gamma, row in found:
         if gamma is not None:
             label = f"{row.name} (γ = {gamma:g})"
-            window = max(window, _trace(ax, scope.traces(row, "delta"), label=label, **_style(i)))
-            i += 1
+            window = max(window, _trace(ax, scope.traces(row, "delta"), label=label, **scope.style(row)))
     ax.axhline(0, color="0.5", linewidth=0.5)
     ax.set_ylabel("Δ(t1,t2) in training, points")
     _step_axis(ax, window)
-    _legend(figure, ax, 2 if i > 3 else 1)
+    _legend(figure, ax, 1)
     return figure
 
 
@@ -525,7 +527,7 @@ def attempts(scope: Scope) -> Figure:
         shift = 0.03 * (i - (len(scope.rows) - 1) / 2)
         ax.errorbar(
             x + shift, [100 * c.mean for c in cells], _errors(cells), marker=MARKERS[i % len(MARKERS)], markersize=3,
-            elinewidth=0.6, label=row.name, **_style(i),
+            elinewidth=0.6, label=row.name, **scope.style(row),
         )  # fmt: skip
     ax.set(xlabel="attempt", ylabel="accuracy, % (95 % interval)")
     ax.set_xticks(x)
