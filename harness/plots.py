@@ -10,6 +10,7 @@ Above 300 lines because it is fourteen short figures in one style.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import re
 import sys
@@ -68,11 +69,14 @@ class Scope:
         section: The leaderboard's table.
         runs: row name -> its runs, by seed.
         curves: Inference-time scaling of these rows.
+        again: Another scope before this one is of the same runs (another evaluation of them): what is drawn from their
+            training or their pools stands there.
     """
 
     section: Section
     runs: dict[str, list[Run]]
     curves: list[Curve]
+    again: bool = False
     _logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -138,7 +142,13 @@ def scopes(root: Path | str, *, gin: Path = leaderboard.GIN) -> tuple[list[Scope
     runs, troubles = results.read_runs(root)
     board = leaderboard.board_of(runs, troubles, root=Path(root), gin=gin)
     curves = scaling.curves(runs)
-    return [_scope(section, runs, curves) for section in board.sections], board
+    found: list[Scope] = []
+    for section in board.sections:
+        scope = _scope(section, runs, curves)
+        labels = {run.label for members in scope.runs.values() for run in members}
+        earlier = ({r.label for members in s.runs.values() for r in members} for s in found)
+        found.append(dataclasses.replace(scope, again=any(labels <= others for others in earlier)))
+    return found, board
 
 
 def _scope(section: Section, runs: Sequence[Run], curves: Sequence[Curve]) -> Scope:
@@ -565,26 +575,33 @@ def parallel_scaling(scope: Scope) -> Figure:
 
 @dataclass(frozen=True)
 class Plot:
-    """One entry of `FIGURES`: what draws it and which figure of the paper it follows ('' for ours)."""
+    """One entry of `FIGURES`.
+
+    Attributes:
+        draw: What draws it.
+        paper: Which figure of the paper it follows; '' for ours.
+        of_runs: It shows the runs' training or pools, whichever table the scope is of.
+    """
 
     draw: Callable[[Scope], Figure]
     paper: str = ""
+    of_runs: bool = False
 
 
 FIGURES: dict[str, Plot] = {
     "accuracy": Plot(accuracy, "Figure 1, left"),
-    "scaling": Plot(parallel_scaling, "Figure 1, right"),
+    "scaling": Plot(parallel_scaling, "Figure 1, right", of_runs=True),
     "edit_distance": Plot(edit_distance, "Figure 4a"),
-    "edit_distance_splits": Plot(edit_distance_splits, "Figures 4b, 4c"),
-    "fixed_against_own": Plot(fixed_against_own, "Figure 5"),
-    "training": Plot(training, "Figure 6a"),
-    "answer_change": Plot(answer_change, "Figure 6b"),
+    "edit_distance_splits": Plot(edit_distance_splits, "Figures 4b, 4c", of_runs=True),
+    "fixed_against_own": Plot(fixed_against_own, "Figure 5", of_runs=True),
+    "training": Plot(training, "Figure 6a", of_runs=True),
+    "answer_change": Plot(answer_change, "Figure 6b", of_runs=True),
     "attempts": Plot(attempts, "Figure 8"),
-    "discount": Plot(discount, "Figure 9"),
+    "discount": Plot(discount, "Figure 9", of_runs=True),
     "flow": Plot(flow),
     "seeds": Plot(seeds),
-    "kl_first": Plot(kl_first),
-    "farming": Plot(farming),
+    "kl_first": Plot(kl_first, of_runs=True),
+    "farming": Plot(farming, of_runs=True),
     "bonus_sweep": Plot(bonus_sweep),
 }
 
@@ -593,7 +610,7 @@ def draw(scope: Scope, only: Sequence[str] = ()) -> Iterator[tuple[str, Figure |
     """Every figure of a scope by name, or why it cannot be drawn. The caller closes the figures."""
     with mpl.rc_context(STYLE):
         for name, plot in FIGURES.items():
-            if not only or name in only:
+            if (not only or name in only) and not (plot.of_runs and scope.again):
                 try:
                     yield name, plot.draw(scope)
                 except Missing as missing:
@@ -645,7 +662,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = options.out / folder_of(scope, found)
         for name, drawn in draw(scope, options.only):
             if isinstance(drawn, Missing):
-                print(f"not drawn: {name}: {drawn}")
+                print(f"not drawn: {(folder / name).relative_to(options.out)}: {drawn}")
                 continue
             print(*save(drawn, folder / name))
             plt.close(drawn)
