@@ -1,8 +1,15 @@
-"""Evaluation: greedy two attempts on the test split by default; one record per problem and sample."""
+"""Evaluation: greedy two attempts on the test split by default; one record per problem and sample.
+
+`python -m harness.evaluate RUN_FOLDER` adds evaluations to a run that is done.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core import Task, Trajectory
@@ -123,3 +130,106 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
             for turn in trajectory.attempts
         ],
     } | ({"extra_tokens": extra} if extra else {})
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+EPILOG = """examples:
+  python -m harness.evaluate results/runs/arithmetic/arithmetic/score_full/seed0 --gin gin/on/pool.gin
+  python -m harness.evaluate RUN_FOLDER --bind "run.evaluations = [@evaluation.attempts(), @evaluation.fixed_first()]"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Adds evaluations to a run that is done, from its model; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.evaluate",
+        description="Adds evaluations to a run that is done, from the model in its folder, without training again. "
+        "What its eval.jsonl holds already stays as it is; interrupted, the same command goes on.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the run's folder, .../<name>/seed<k>")
+    parser.add_argument(
+        "--gin", action="append", default=[], metavar="FILE", help="gin file after the run's own config"
+    )
+    parser.add_argument("--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding; repeatable")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1, as in harness.run)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
+    options = parser.parse_args(argv)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, options.threads))  # before torch is imported
+    try:
+        added, asked = _supplement(options.run, options.gin, options.bind, options.device)
+    except (ValueError, OSError, RuntimeError) as error:  # ConfigError, StoreError, a model that cannot be read
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    what = f"{added} records added to" if added else "nothing to add, these are there already:"
+    print(f"{what} {options.run / 'eval.jsonl'}: {'; '.join(asked)}")
+    return 0
+
+
+def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], device: str) -> tuple[int, list[str]]:
+    """Records added, and the evaluations asked for.
+
+    Raises:
+        StoreError: no finished run with its model there, or the task has changed since.
+        ConfigError: a gin file or binding that cannot be used, or one that changes more than evaluations.
+    """
+    from harness import config, registry
+    from harness.display import LiveDisplay
+    from harness.experiment import Experiment, Stopped, supplement
+    from harness.store import RunStore, StoreError
+
+    store = RunStore(folder)
+    old, info = store.config, store.read_info() if folder.is_dir() else None
+    if old is None or info is None:
+        raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
+    if info.get("status") != "done":
+        raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r}): finish it first")
+    config.prepare(Experiment, "run")
+    config.parse([str(folder / "config.gin"), *files], bindings)
+    experiment: Experiment = config.build("run")
+    new = config.operative()
+    free = {"run.evaluations", "run.probe_every", "run.probe_problems"}
+    kinds = {entry.name for entry in registry.entries("evaluation")}
+    changed = [
+        f"{name}: {then} -> {now}"
+        for name, then, now in config.changes(old, new)
+        if then and name not in free and name.rpartition(".")[0].rpartition("/")[2] not in kinds
+    ]
+    if changed:
+        raise config.ConfigError(
+            "only evaluations can be added to a finished run; this changes\n  " + "\n  ".join(changed)
+        )
+    if not experiment.evaluations:
+        raise config.ConfigError("nothing to add: bind run.evaluations (try --gin gin/on/pool.gin, or --help)")
+    for task in {task.name: task for e in experiment.evaluations for task in experiment.tasks_of(e)}.values():
+        then = info.get("eval_tasks", {}).get(task.name, info.get("task_version"))
+        if str(then) != str(task.version):
+            raise StoreError(f"task {task.name} is now version {task.version}; the run saw version {then}")
+    if experiment.phases() and not (folder / "model").is_dir():
+        raise StoreError(f"{folder / 'model'} is missing: without the trained model only a new run can evaluate more")
+    store.lock()
+    try:
+        store.info = info
+        policy = experiment.policy.load(device)
+        if experiment.phases():
+            policy.adopt(folder / "model")
+        with LiveDisplay() as display:
+            added = supplement(experiment, policy, store, display, new)
+        asked = [str(evaluation) for evaluation in experiment.evaluations]
+        if added:
+            entry = {"evaluations": config.lines(new)["run.evaluations"], "records": added, "engine": policy.describe()}
+            store.update(supplements=[*info.get("supplements", []), entry])
+        return added, asked
+    except Stopped:
+        raise KeyboardInterrupt from None
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,7 +41,12 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.split not in get_args(Split):
             raise ValueError(f"an evaluation's split is one of {', '.join(get_args(Split))}, not {self.split!r}")
-        if self.attempts < 1 or self.samples < 1 or self.temperature < 0 or (self.problems or 1) < 1:
+        if (
+            self.attempts < 1
+            or self.samples < 1
+            or self.temperature < 0
+            or not (self.problems is None or self.problems > 0)
+        ):
             raise ValueError(f"attempts, samples and problems are at least 1 and a temperature at least 0: {self}")
         if self.samples > 1 and not self.temperature:
             raise ValueError(f"{self.samples} samples at temperature 0 are {self.samples} times the same answer")

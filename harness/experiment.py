@@ -408,7 +408,7 @@ def _end(phases: Sequence[Phase]) -> str:
     return "after" if phases else "before"
 
 
-def supplement(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> int:
+def supplement(experiment: Experiment, policy: Policy, store: RunStore, display: Display, config: str) -> int:
     """Adds the experiment's further evaluations to a run that is done; what it has already stays as it is.
 
     They are collected beside eval.jsonl, in `evaluating/`, where an interrupted supplement goes on, and come in with
@@ -416,12 +416,22 @@ def supplement(experiment: Experiment, policy: Policy, store: RunStore, display:
 
     Args:
         policy: The trained policy.
+        config: The whole configuration as text: what an interrupted supplement must agree with to go on.
 
     Returns:
         Records added.
+
+    Raises:
+        StoreError: an interrupted supplement of another configuration lies there.
+        Stopped: interrupted.
     """
     when, beside = _end(experiment.phases()), RunStore(store.folder / "evaluating")
     beside.folder.mkdir(exist_ok=True)
+    if beside.config not in (None, config):
+        raise StoreError(
+            f"{beside.folder} holds an interrupted supplement of another config: finish that, or remove it"
+        )
+    beside.save_config(config)
     with _Interrupts(policy.ranks.any) as interrupts:
         for evaluation in experiment.evaluations:
             if any(r["when"] == when and evaluation.holds(r) for r in store.recorded()):

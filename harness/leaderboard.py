@@ -12,6 +12,7 @@ import argparse
 import ast
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,13 +193,25 @@ def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path
     ordered = tuple(sorted(rows.values(), key=lambda row: _rank(row.name)))
     budgets = {tuple(row.budget.values()) for row in ordered if row.trained}
     notes = ["Rows differ in budget: compare them with care."] if len(budgets) > 1 else []
-    notes += _flags(named)
+    notes += [*_unlike([run for run, _ in members]), *_flags(named)]
     if not any(row.name.startswith(BASE) for row in ordered):
         notes.append("No base row: neither a finished run called base nor an evaluation before training was found.")
     return Section(
         subject, len(members[0][1].problems), ordered, _beside(ordered) if subject.first == "policy" else (),
         _families(ordered, own=subject.first == "policy"), tuple(notes),
     )  # fmt: skip
+
+
+def _unlike(runs: Sequence[Run]) -> list[str]:
+    """What rows of one table differ in although it is no part of a method: the reply limit, a grader's settings."""
+    values = [value for run in runs for value in run.bindings.values() if "@verifier." in value]
+    heads = {f"{name}." for value in set(values) for name in re.findall(r"@verifier\.(\w+)", value)}
+    held: dict[str, set[str | None]] = {}
+    for key in {key for run in runs for key in run.bindings}:
+        if key == "hf.max_new_tokens" or key.rpartition("/")[2].partition(".")[0] + "." in heads:
+            held[key] = {run.bindings.get(key) for run in runs}
+    found = sorted(key for key, seen in held.items() if len(seen) > 1)
+    return [f"Rows differ in {', '.join(found)}: compare them with care."] if found else []
 
 
 def _flags(named: Mapping[str, list[tuple[Run, Evaluation]]]) -> list[str]:

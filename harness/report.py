@@ -51,7 +51,7 @@ def build(root: Path | str, *, gin: Path = leaderboard.GIN, trajectories: int = 
         FileNotFoundError: `root` is no folder.
     """
     scopes, board = plots.scopes(root, gin=gin)
-    runs = {run.label: run for scope in scopes for members in scope.runs.values() for run in members}
+    runs = {run.label: run for scope in scopes for row in scope.rows for run in scope.runs.get(row.name, [])}
     embedded, total = _browser(scopes, trajectories)
     data = {"runs": embedded, "curves": [curve for run in runs.values() if (curve := _curves(run))]}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))

@@ -142,9 +142,10 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The model behind the policy: run.json's `model` where given, else the bound path, else the policy's name."""
-        paths = [value.strip("'\"") for key, value in self.bindings.items() if key == "hf.path"]
-        return str(self.info.get("model") or (paths or [self.policy])[0])
+        """The model behind the policy: run.json's `model`, else the bound path and revision, else the policy's name."""
+        path, revision = (self.bindings.get(f"hf.{key}", "").strip("'\"") for key in ("path", "revision"))
+        at = f"@{revision}" if revision not in ("", "main") else ""
+        return str(self.info.get("model") or (f"{path}{at}" if path else self.policy))
 
 
 def find_runs(root: Path | str) -> list[Path]:

@@ -87,7 +87,7 @@ def _section(section: Section) -> Iterator[Block]:
          *([_p(row.p)] if turns > 1 and own else []),
          *([_plain(row.rates["acc_records"][-1])] if several else []), Cell(str(len(row.seeds)), sort=len(row.seeds)),
          *([_percent(row.cells.get("majority_2"))] if own else []),
-         Cell(row.budget["responses"]), Cell(row.budget["updates"]), Cell(_short(row.difference) or NONE))
+         _count(row.budget["responses"]), _count(row.budget["updates"]), Cell(_short(row.difference) or NONE))
         for row in section.rows
     ]  # fmt: skip
     for beside in section.beside:
@@ -223,6 +223,10 @@ def _plain(share: float | None) -> Cell:
 
 def _tokens(count: float | None) -> Cell:
     return Cell(NONE) if count is None else Cell(f"{count:.1f}", sort=count)
+
+
+def _count(text: str) -> Cell:
+    return Cell(text, sort=float(text) if text.isdecimal() else None)
 
 
 def _p(p: float | None) -> Cell:

@@ -201,21 +201,29 @@ def tabulate(records: Iterable[Record]) -> Table:
     attempts = [row[2]["attempts"] for row in rows]
     shape = (len(rows), turns)
 
-    flags = sorted({a["flag"] for row in attempts for a in row if a.get("flag")})
+    every = [attempt for row in attempts for attempt in row]
+    flags = sorted({a["flag"] for a in every if a.get("flag")})
+
+    def values(key: str, default: Any) -> list[Any]:
+        try:
+            return [a[key] for a in every]  # a thousand runs are a million attempts: the usual case is the quick one
+        except KeyError:
+            return [a.get(key, default) for a in every]
 
     def flat(key: str, default: Any, kind: Any) -> NDArray[Any]:
-        return np.asarray([a.get(key, default) for row in attempts for a in row], dtype=kind).reshape(shape)
+        return np.asarray(values(key, default), dtype=kind).reshape(shape)
 
     def lists(key: str, default: Any) -> list[list[Any]]:
-        return [[row[turn].get(key, default) for row in attempts] for turn in range(turns)]
+        column = values(key, default)
+        return [column[turn::turns] for turn in range(turns)]
 
     return Table(
         ids=ids,
         samples=[row[1] for row in rows],
-        correct=np.asarray([a["correct"] for row in attempts for a in row], dtype=bool).reshape(shape),
+        correct=np.asarray([a["correct"] for a in every], dtype=bool).reshape(shape),
         truncated=flat("truncated", False, bool),
         tokens=flat("tokens", 0, float),
-        sampled=np.asarray([a.get("by", "policy") == "policy" for r in attempts for a in r], dtype=bool).reshape(shape),
+        sampled=np.asarray([by == "policy" for by in values("by", "policy")], dtype=bool).reshape(shape),
         status=lists("status", "ok"),
         answers=lists("answer", None),
         texts=lists("text", ""),
