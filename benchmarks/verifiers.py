@@ -4,18 +4,27 @@ Math: answers/s against plain math-verify (parse and verify of the same bare ans
 Code: programs/s of one worker, all isolation layers on, against a thin re-creation of openai/human-eval's runner
 (a Manager and a Process per program, no isolation). Without the real data an embedded workload is used, and said so.
 
-Not covered: accuracy (see tests/verifiers); several cores (both sides run one program at a time).
+Both sides run one thing at a time. Each round measures ours, peer, peer, ours, so that a drifting machine hits both
+alike, in wall time and in CPU time of this process with all its descendants; ratios are medians over the rounds. On a
+busy machine trust the CPU ratio: it is what one core would do.
+
+Not covered: accuracy (see tests/verifiers); several cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime
+import io
 import json
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,55 +55,110 @@ def ours(pairs: list[Pair]) -> int:
     return sum(verdict.correct for verdict in verdicts)
 
 
-def run_guarded(source: str, result: Any) -> None:
-    """What human-eval's child does: exec the joined program, report through the shared list."""
-    try:
-        exec(source, {})
-        result.append("passed")
-    except BaseException as error:
-        result.append(f"failed: {error}")
+def run_guarded(source: str, result: Any, timeout: float) -> None:
+    """What human-eval's child does: exec the joined program in an empty folder, silenced, under a timer."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError
+
+    with tempfile.TemporaryDirectory() as folder:
+        here = os.getcwd()
+        os.chdir(folder)
+        signal.signal(signal.SIGALRM, late)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                signal.setitimer(signal.ITIMER_REAL, timeout)
+                try:
+                    exec(source, {})
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            result.append("passed")
+        except BaseException as error:
+            result.append(f"failed: {error}")
+        os.chdir(here)
 
 
 def human_eval_alone(rows: list[dict[str, Any]]) -> int:
-    """A Manager and a Process per program, as openai/human-eval's check_correctness."""
+    """A Manager and a Process per program, as openai/human-eval's check_correctness, whose runner also loads numpy."""
+    import numpy  # noqa: F401
+
     passed = 0
     for row in rows:
         source = f"{row['prompt']}{row['program']}\n{row['test']}\ncheck({row['entry_point']})"
         with multiprocessing.Manager() as manager:
             result = manager.list()
-            process = multiprocessing.Process(target=run_guarded, args=(source, result))
+            process = multiprocessing.Process(target=run_guarded, args=(source, result, 10.0))
             process.start()
-            process.join(timeout=10)
+            process.join(timeout=11)
             if process.is_alive():
                 process.kill()
             passed += list(result) == ["passed"]
     return passed
 
 
-def timed(work: Callable[[], int]) -> tuple[float, int]:
-    started = time.perf_counter()
+def family() -> list[int]:
+    """This process and all its living descendants."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def cpu() -> float:
+    """CPU seconds of the family so far, those of its buried members included."""
+    ticks = 0
+    for pid in family():
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def timed(work: Callable[[], int]) -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds and the result."""
+    spent, started = cpu(), time.perf_counter()
     answer = work()
-    return time.perf_counter() - started, answer
+    wall = time.perf_counter() - started
+    return wall, cpu() - spent, answer
 
 
-def compare(name: str, count: int, first: Callable[[], int], second: Callable[[], int], rounds: int) -> dict[str, Any]:
-    """Alternates the two sides; the ratio is the median over the rounds, so a busy machine hits both alike."""
-    times: list[tuple[float, float]] = []
-    answers = (0, 0)
+def compare(name: str, count: int, ours: Callable[[], int], peer: Callable[[], int], rounds: int) -> dict[str, Any]:
+    """Measures both sides in the order A B B A, `rounds` times."""
+    results = {"ours": 0, "peer": 0}
+    walls: list[tuple[float, float]] = []
+    cpus: list[tuple[float, float]] = []
     for _ in range(rounds):
-        (a, right_a), (b, right_b) = timed(first), timed(second)
-        times.append((a, b))
-        answers = (right_a, right_b)
-    return {
-        "what": name,
-        "items": count,
-        "ours_per_s": round(count / statistics.median(a for a, _ in times), 1),
-        "peer_per_s": round(count / statistics.median(b for _, b in times), 1),
-        "ratio": round(statistics.median(b / a for a, b in times), 2),
-        "ratio_range": [round(min(b / a for a, b in times), 2), round(max(b / a for a, b in times), 2)],
-        "ours_right": answers[0],
-        "peer_right": answers[1],
-    }
+        wall, spent = {"ours": 0.0, "peer": 0.0}, {"ours": 0.0, "peer": 0.0}
+        for side, work in (("ours", ours), ("peer", peer), ("peer", peer), ("ours", ours)):
+            took, busy, results[side] = timed(work)
+            wall[side] += took / 2
+            spent[side] += busy / 2
+        walls.append((wall["ours"], wall["peer"]))
+        cpus.append((spent["ours"], spent["peer"]))
+    record: dict[str, Any] = {"what": name, "items": count, "load": round(os.getloadavg()[0], 1)}
+    for kind, times in (("wall", walls), ("cpu", cpus)):
+        ratios = [theirs / mine for mine, theirs in times]
+        record[kind] = {
+            "ours_per_s": round(count / statistics.median(mine for mine, _ in times), 1),
+            "peer_per_s": round(count / statistics.median(theirs for _, theirs in times), 1),
+            "ratio": round(statistics.median(ratios), 2),
+            "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+        }
+    return record | {"ours_right": results["ours"], "peer_right": results["peer"]}
+
+
+def processor() -> str:
+    """The processor's name where Linux tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def math_pairs(folder: Path) -> tuple[dict[str, list[Pair]], str]:
@@ -142,16 +206,36 @@ def main() -> int:
     rows, code_source = programs(options.data)
     rows = rows[:: options.every]
     report: dict[str, Any] = {
+        "command": "python benchmarks/verifiers.py",
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
+        "rounds": options.rounds,
+        "every": options.every,
         "math_source": math_source,
         "code_source": code_source,
     }
 
+    # Programs first: math-verify, once loaded, would make this process, and so the peer's forks, larger.
+    results: list[dict[str, Any]] = []
+    items = [(Problem(str(i), row["prompt"], answer_of(row)), row["program"]) for i, row in enumerate(rows)]
+    for mode in ("split", "compat"):
+        code = CodeTests(time_limit=10, mode=mode, workers=1, remember=0)
+        report["isolation"] = code.isolation.level
+        code(*items[0])
+        results.append(
+            compare(
+                f"code, {mode} mode, one worker",
+                len(rows),
+                lambda code=code: sum(verdict.correct for verdict in code.batch(items)),
+                lambda: human_eval_alone(rows),
+                options.rounds,
+            )
+        )
     MathAnswer("bare", workers=1)(Problem("", "", "\\sum_{k=1}^{2} k"), "\\sqrt{9}")  # both sides warm
     math_verify_alone([("\\frac{1}{2}", "0.5")])
-    results = [
+    results += [
         compare(
             f"math, {kind} pairs",
             len(some),
@@ -166,20 +250,6 @@ def main() -> int:
         compare("math, all pairs", len(mixed), lambda: ours(mixed), lambda: math_verify_alone(mixed), options.rounds)
     )
 
-    items = [(Problem(str(i), row["prompt"], answer_of(row)), row["program"]) for i, row in enumerate(rows)]
-    for mode in ("split", "compat"):
-        code = CodeTests(time_limit=10, mode=mode, workers=1)
-        report["isolation"] = code.isolation.level
-        code(*items[0])
-        results.append(
-            compare(
-                f"code, {mode} mode, one worker",
-                len(rows),
-                lambda code=code: sum(verdict.correct for verdict in code.batch(items)),
-                lambda: human_eval_alone(rows),
-                options.rounds,
-            )
-        )
     bare = Sandbox(workers=1, bubblewrap=False)
     report["isolation without bubblewrap"] = bare.isolation.level
     bare.close()
@@ -189,18 +259,22 @@ def main() -> int:
     lines = [
         "# Verifiers: speed beside peers",
         "",
-        f"`python benchmarks/verifiers.py`, Python {report['python']}, {report['cores']} cores, load {report['load']}; "
-        f"isolation: {report['isolation']}; data: {math_source}, {code_source}. Median of {options.rounds} interleaved rounds.",  # noqa: E501
+        f"`python benchmarks/verifiers.py`, {report['date']}, Python {report['python']}, {report['processor']}, "
+        f"{report['cores']} cores (one used);",
+        f"isolation: {report['isolation']}; data: {math_source}, {code_source}. Medians of {options.rounds} rounds, "
+        "each ours, peer, peer, ours.",
+        "Peers: plain math-verify; openai/human-eval's runner, re-created, no isolation. CPU: all processes of a side.",
         "",
-        "| what | items | ours /s | peer /s | ratio (range) | graded right, ours / peer |",
-        "|---|---|---|---|---|---|",
+        "| what | items | load | ours /s | peer /s | ratio, wall (range) | ours /CPU s | peer /CPU s "
+        "| ratio, CPU (range) | right, ours / peer |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
-        low, high = r["ratio_range"]
-        lines.append(
-            f"| {r['what']} | {r['items']} | {r['ours_per_s']} | {r['peer_per_s']} | {r['ratio']} ({low}-{high}) "
-            f"| {r['ours_right']} / {r['peer_right']} |"
-        )
+        cells = [r["what"], r["items"], r["load"]]
+        for kind in ("wall", "cpu"):
+            low, high = r[kind]["ratio_range"]
+            cells += [r[kind]["ours_per_s"], r[kind]["peer_per_s"], f"{r[kind]['ratio']} ({low}-{high})"]
+        lines.append("| " + " | ".join(str(cell) for cell in [*cells, f"{r['ours_right']} / {r['peer_right']}"]) + " |")
     (options.out / "verifiers.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0

@@ -1,7 +1,39 @@
-"""A benchmark-and-ablation harness for methods that teach a language model to correct itself."""
+"""A benchmark-and-ablation harness for methods that teach a language model to correct itself.
 
-from harness.core import Budget, Example, Group, Phase, Problem, Trajectory, Turn, Verdict
+The names here are what a plugin is written with (docs/adding_a_method.md); a test pins their fields and signatures.
+"""
+
+from harness.core import (
+    Budget,
+    Example,
+    Group,
+    Message,
+    Method,
+    Phase,
+    Problem,
+    Task,
+    Trajectory,
+    Turn,
+    Verdict,
+    Verifier,
+)
+from harness.credit import reinforce
 from harness.registry import register
 
-__all__ = ["Budget", "Example", "Group", "Phase", "Problem", "Trajectory", "Turn", "Verdict", "register"]
+__all__ = [
+    "Budget",
+    "Example",
+    "Group",
+    "Message",
+    "Method",
+    "Phase",
+    "Problem",
+    "Task",
+    "Trajectory",
+    "Turn",
+    "Verdict",
+    "Verifier",
+    "register",
+    "reinforce",
+]
 __version__ = "0.1.0"

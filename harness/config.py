@@ -105,7 +105,7 @@ def _explain(error: Exception) -> str:
     """Gin's message with the nearest existing name, on as few lines as it takes."""
     text = str(error).strip()
     names = [f"{entry.kind}.{entry.name}" for entry in registry.entries()] + list(_roots)
-    if match := re.search(r"No configurable matching '?([\w./]+)'?", text):
+    if match := re.search(r"No configurable matching (?:reference )?'?@?([\w./]+)'?", text):
         return f"{text}{registry.nearest(match[1], names)}"
     if match := re.search(r"[Cc]onfigurable '?([\w.]+)'? doesn't have a parameter named '?(\w+)'?", text):
         builds = {entry.name: entry.build for entry in registry.entries()} | {k: v[0] for k, v in _roots.items()}
@@ -153,9 +153,14 @@ def lines(text: str) -> dict[str, str]:
 
 def differences(old: str, new: str, ignore: Sequence[str] = ()) -> list[str]:
     """'name: old -> new' for every binding that two config texts do not share."""
-    a, b = lines(old), lines(new)
     return [
-        f"{name}: {a.get(name, 'not set')} -> {b.get(name, 'not set')}"
-        for name in sorted(a.keys() | b.keys())
-        if a.get(name) != b.get(name) and name not in ignore
+        f"{name}: {then or 'not set'} -> {now or 'not set'}"
+        for name, then, now in changes(old, new)
+        if name not in ignore
     ]
+
+
+def changes(old: str, new: str) -> list[tuple[str, str | None, str | None]]:
+    """(name, old value, new value) of every binding that two config texts do not share; None where it is not set."""
+    a, b = lines(old), lines(new)
+    return [(name, a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]

@@ -46,12 +46,15 @@ class Verdict:
         status: `ok` when the response was graded; else why it was not. `error` and `timeout` mean that the grader
             could not tell: they pay 0 but are reported apart from wrong answers.
         answer: The extracted answer, in a canonical form: two responses give *the same answer* when these are equal.
+        flag: What a reader must know of how it was graded, else ''. `compat`: program and tests shared one process, so
+            the program could have forged the verdict.
     """
 
     reward: float
     correct: bool
     status: Status = "ok"
     answer: str | None = None
+    flag: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,69 +1,119 @@
-"""Evaluation: every test problem, k attempts, greedy by default; one record per problem and sample."""
+"""Evaluation: greedy two attempts on the test split by default; one record per problem and sample.
+
+`python -m harness.evaluate RUN_FOLDER` adds evaluations to a run that is done.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core import Task, Trajectory
 from harness.dialogue import Dialogue
+from harness.evaluations import Evaluation, Split
 from harness.rollout import rollout
 from harness.seeds import derive
 
 if TYPE_CHECKING:
     from harness.policy.engine import Policy
 
-BATCH = 256
+GREEDY = Evaluation()
 
 
 def evaluate(
     policy: Policy,
     task: Task,
     dialogue: Dialogue,
+    evaluation: Evaluation = GREEDY,
     *,
     when: str,
-    attempts: int = 2,
-    samples: int = 1,
-    temperature: float = 0.0,
     seed: int = 0,
     done: int = 0,
     record: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
-    """Evaluates on `task.test` in batches of `BATCH` problems and hands each batch's records to `record`.
+    """Evaluates in batches of problems and hands each batch's records to `record`.
 
     Args:
         when: `before` or `after` training.
         done: Records already written by an interrupted evaluation, a whole number of batches (`whole`).
     """
-    problems = task.test
-    for begin in range(done // samples, len(problems), BATCH):
-        batch = problems[begin : begin + BATCH]
+    problems, samples = evaluation.chosen(task), evaluation.samples
+    for begin in range(done // samples, len(problems), evaluation.batch):
         groups = rollout(
             policy,
             task,
             dialogue,
-            batch,
+            problems[begin : begin + evaluation.batch],
             samples=samples,
-            attempts=attempts,
-            seed=derive(seed, "evaluate", when, task.name, begin),
-            temperature=temperature,
+            attempts=evaluation.attempts,
+            offline_share=float(evaluation.fixed_first),
+            seed=derive(seed, "evaluate", when, task.name, begin, *evaluation.stream),
+            temperature=evaluation.temperature,
         )
-        record([line(t, when, task.name, i, temperature) for group in groups for i, t in enumerate(group)])
+        split = {"split": evaluation.split} if evaluation.split != "test" else {}
+        record(
+            [
+                line(t, when, task.name, i, evaluation.temperature) | split
+                for group in groups
+                for i, t in enumerate(group)
+            ]
+        )
 
 
-def whole(count: int, problems: int, samples: int) -> int:
+def whole(count: int, task: Task, evaluation: Evaluation = GREEDY) -> int:
     """How many of `count` written records belong to whole batches, or to a finished evaluation."""
-    return count if count >= problems * samples else count // (BATCH * samples) * (BATCH * samples)
+    per_batch = evaluation.batch * evaluation.samples
+    return count if count >= expected(task, evaluation) else count // per_batch * per_batch
+
+
+def expected(task: Task, evaluation: Evaluation = GREEDY) -> int:
+    """Records of a finished evaluation."""
+    return len(evaluation.chosen(task)) * evaluation.samples
+
+
+PROBED: tuple[Split, ...] = ("validation", "train")
+
+
+def probe(policy: Policy, task: Task, dialogue: Dialogue, problems: int) -> dict[str, float]:
+    """Accuracy of greedy second attempts in mid-training: after the policy's own first attempts and after fixed ones.
+
+    Fixed ones are the base model's, which never change: where they go well and its own do not, the policy has learnt to
+    correct what it no longer writes (arXiv 2409.12917v2, figure 5).
+
+    Returns:
+        `acc_t2_own_validation`, `acc_t2_fixed_validation` and the same of `train`; fractions of `problems` problems.
+    """
+    found: dict[str, float] = {}
+    for split in PROBED:
+        for name, fixed in (("own", False), ("fixed", True)):
+            right: list[bool] = []
+
+            def record(lines: Sequence[dict[str, Any]], right: list[bool] = right) -> None:
+                right.extend(entry["attempts"][-1]["correct"] for entry in lines)
+
+            evaluation = Evaluation(split, problems=problems, fixed_first=fixed)
+            evaluate(policy, task, dialogue, evaluation, when="probe", record=record)
+            found[f"acc_t2_{name}_{split}"] = sum(right) / len(right)
+    return found
 
 
 def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:
-    """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes."""
+    """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
+
+    Where one problem has several fixed first attempts (repair), each is a `Problem` and its `meta` says which `problem`
+    and which `sample` of it the record is: means then weigh problems alike.
+    """
+    meta = trajectory.problem.meta
     extra = sum(len(turn.tokens) for turn in trajectory.turns if not turn.scored)
     return {
         "when": when,
         "task": task,
-        "id": trajectory.problem.id,
-        "sample": sample,
+        "id": meta.get("problem", trajectory.problem.id),
+        "sample": meta.get("sample", sample),
         "temperature": temperature,
         "attempts": [
             {
@@ -75,7 +125,111 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
                 "tokens": len(turn.tokens),
                 "truncated": turn.truncated,
                 "by": turn.by,
+                **({"flag": turn.verdict.flag} if turn.verdict.flag else {}),
             }
             for turn in trajectory.attempts
         ],
     } | ({"extra_tokens": extra} if extra else {})
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+EPILOG = """examples:
+  python -m harness.evaluate results/runs/arithmetic/arithmetic/score_full/seed0 --gin gin/on/pool.gin
+  python -m harness.evaluate RUN_FOLDER --bind "run.evaluations = [@evaluation.attempts(), @evaluation.fixed_first()]"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Adds evaluations to a run that is done, from its model; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.evaluate",
+        description="Adds evaluations to a run that is done, from the model in its folder, without training again. "
+        "What its eval.jsonl holds already stays as it is; interrupted, the same command goes on.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the run's folder, .../<name>/seed<k>")
+    parser.add_argument(
+        "--gin", action="append", default=[], metavar="FILE", help="gin file after the run's own config"
+    )
+    parser.add_argument("--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding; repeatable")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1, as in harness.run)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
+    options = parser.parse_args(argv)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, options.threads))  # before torch is imported
+    try:
+        added, asked = _supplement(options.run, options.gin, options.bind, options.device)
+    except (ValueError, OSError, RuntimeError) as error:  # ConfigError, StoreError, a model that cannot be read
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    what = f"{added} records added to" if added else "nothing to add, these are there already:"
+    print(f"{what} {options.run / 'eval.jsonl'}: {'; '.join(asked)}")
+    return 0
+
+
+def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], device: str) -> tuple[int, list[str]]:
+    """Records added, and the evaluations asked for.
+
+    Raises:
+        StoreError: no finished run with its model there, or the task has changed since.
+        ConfigError: a gin file or binding that cannot be used, or one that changes more than evaluations.
+    """
+    from harness import config, registry
+    from harness.display import LiveDisplay
+    from harness.experiment import Experiment, Stopped, supplement
+    from harness.store import RunStore, StoreError
+
+    store = RunStore(folder)
+    old, info = store.config, store.read_info() if folder.is_dir() else None
+    if old is None or info is None:
+        raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
+    if info.get("status") != "done":
+        raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r}): finish it first")
+    config.prepare(Experiment, "run")
+    config.parse([str(folder / "config.gin"), *files], bindings)
+    experiment: Experiment = config.build("run")
+    new = config.operative()
+    free = {"run.evaluations", "run.probe_every", "run.probe_problems"}
+    kinds = {entry.name for entry in registry.entries("evaluation")}
+    changed = [
+        f"{name}: {then} -> {now}"
+        for name, then, now in config.changes(old, new)
+        if then and name not in free and name.rpartition(".")[0].rpartition("/")[2] not in kinds
+    ]
+    if changed:
+        raise config.ConfigError(
+            "only evaluations can be added to a finished run; this changes\n  " + "\n  ".join(changed)
+        )
+    if not experiment.evaluations:
+        raise config.ConfigError("nothing to add: bind run.evaluations (try --gin gin/on/pool.gin, or --help)")
+    for task in {task.name: task for e in experiment.evaluations for task in experiment.tasks_of(e)}.values():
+        then = info.get("eval_tasks", {}).get(task.name, info.get("task_version"))
+        if str(then) != str(task.version):
+            raise StoreError(f"task {task.name} is now version {task.version}; the run saw version {then}")
+    if experiment.phases() and not (folder / "model").is_dir():
+        raise StoreError(f"{folder / 'model'} is missing: without the trained model only a new run can evaluate more")
+    store.lock()
+    try:
+        store.info = info
+        policy = experiment.policy.load(device)
+        if experiment.phases():
+            policy.adopt(folder / "model")
+        with LiveDisplay() as display:
+            added = supplement(experiment, policy, store, display, new)
+        asked = [str(evaluation) for evaluation in experiment.evaluations]
+        if added:
+            entry = {"evaluations": config.lines(new)["run.evaluations"], "records": added, "engine": policy.describe()}
+            store.update(supplements=[*info.get("supplements", []), entry])
+        return added, asked
+    except Stopped:
+        raise KeyboardInterrupt from None
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import random
 import re
+import shutil
 import signal
 import threading
 import time
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.core import Budget, Credit, Example, Method, Phase, Problem, Task, Trajectory, Turn, Verdict
 from harness.dialogue import Dialogue
-from harness.evaluate import evaluate, whole
+from harness.evaluate import PROBED, evaluate, expected, probe, whole
+from harness.evaluations import Evaluation, Split
 from harness.monitors import BonusFarming, of_examples, of_groups
 from harness.rollout import rollout
 from harness.seeds import derive, draw
@@ -59,8 +61,11 @@ class Experiment:
         eval_tasks: Evaluated on, before and after; the training task when empty.
         seed: Of every draw.
         attempts: Attempts in evaluation.
+        evaluations: Further evaluations at the end (kind `evaluation`), beside the greedy one of the test split.
         evaluate_before: Whether the untrained model is evaluated as well (always, where nothing is trained).
         checkpoint_every: Updates between checkpoints.
+        probe_every: Updates between looks at second attempts after own and after fixed first attempts; 0 is never.
+        probe_problems: Training and validation problems looked at, that many of each.
     """
 
     name: str
@@ -76,6 +81,9 @@ class Experiment:
     attempts: int = 2
     evaluate_before: bool = True
     checkpoint_every: int = 50
+    evaluations: Sequence[Evaluation] = ()
+    probe_every: int = 0
+    probe_problems: int = 200
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.+-]+", self.name):
@@ -88,6 +96,7 @@ class Experiment:
             _rehearse(phase, self.budget)
         for task in self.evaluated:
             _require(task, "test")
+        self._check_evaluations()
         if trains:
             _require(self.task, "train")
             if self.problems > len(self.task.train):
@@ -98,6 +107,32 @@ class Experiment:
         names = [task.name for task in self.evaluated]
         if len(set(names)) < len(names):
             raise ValueError(f"run.eval_tasks has two tasks of one name: {names}")
+
+    def _check_evaluations(self) -> None:
+        if self.probe_every < 0 or self.probe_problems < 1:
+            raise ValueError("run.probe_every must be at least 0 and run.probe_problems at least 1")
+        asked = [self.greedy, *self.evaluations]
+        for i, evaluation in enumerate(asked):
+            if evaluation.key in [other.key for other in asked[:i]]:
+                raise ValueError(
+                    f"run.evaluations asks twice for one evaluation ({str(evaluation) or 'greedy, test split'}): "
+                    "their records could not be told apart"
+                )
+        splits: list[Split] = [*(e.split for e in asked[1:]), *(PROBED if self.probe_every else ())]
+        for split in dict.fromkeys(splits):
+            _require(self.task, split)
+        fixed = self.probe_every or any(e.fixed_first for e in asked)
+        if fixed and any(task.test[0].given for task in self.evaluated):
+            raise ValueError("a repair task's first attempts are given: they cannot be the base model's as well")
+
+    @property
+    def greedy(self) -> Evaluation:
+        """The evaluation that every run has, before and after training."""
+        return Evaluation(attempts=self.attempts)
+
+    def tasks_of(self, evaluation: Evaluation) -> Sequence[Task]:
+        """What an evaluation is asked on: other splits than the test split are the training task's own."""
+        return self.evaluated if evaluation.split == "test" else (self.task,)
 
     @property
     def budget(self) -> Budget:
@@ -153,7 +188,7 @@ def _rehearse(phase: Phase, budget: Budget) -> None:
             raise ValueError(f"phase {phase.name!r} gave an example that is no finite number: {example}")
 
 
-def _require(task: Task, part: Literal["train", "test"]) -> None:
+def _require(task: Task, part: Literal["train", "validation", "test"]) -> None:
     """Raises ValueError for an empty part, and for a row without an answer."""
     problems = getattr(task, part)
     if not len(problems):
@@ -194,6 +229,8 @@ def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Di
         _train(experiment, phases, policy, store, display, position, interrupts)
         if phases:
             _evaluate(experiment, policy, store, display, "after", interrupts)
+        for evaluation in experiment.evaluations:
+            _evaluate(experiment, policy, store, display, _end(phases), interrupts, evaluation)
         store.update(
             spent={
                 "trajectories": position.trajectories,
@@ -236,6 +273,8 @@ def _train(
             credit = phase.adapt([past for past in log if past["phase"] == phase.name]) if phase.adapt else phase.credit
             line = _step(experiment, phase, credit, policy, position)
             position.seconds += time.monotonic() - started
+            if experiment.probe_every and position.step % experiment.probe_every == 0:
+                line |= probe(policy, experiment.task, experiment.dialogue, experiment.probe_problems)
             line["trajectories_per_second"] = position.trajectories / position.seconds
             line["bonus_farming"] = farming.see(line)
             store.log(line)
@@ -329,16 +368,19 @@ def _evaluate(
     display: Display,
     when: str,
     interrupts: _Interrupts,
+    evaluation: Evaluation | None = None,
     fresh: bool = True,
 ) -> None:
     """Writes what is missing of one evaluation; keeps what whole batches an interrupted one has left."""
-    for task in experiment.evaluated:
-        done = policy.ranks.first(lambda task=task: _kept(store, task, when))
-        if done >= len(task.test):
+    evaluation = evaluation or experiment.greedy
+    for task in experiment.tasks_of(evaluation):
+        done = policy.ranks.first(lambda task=task: _kept(store, task, when, evaluation))
+        total = expected(task, evaluation)
+        if done >= total:
             continue
         if not fresh:
             raise StoreError(f"{store.folder}: the evaluation before training is lost and the model has moved on")
-        display.phase(f"evaluate {task.name} {when}", len(task.test), done)
+        display.phase(" ".join(filter(None, ("evaluate", task.name, str(evaluation), when))), total, done)
 
         def record(lines: Sequence[dict[str, Any]]) -> None:
             store.record(lines)
@@ -347,25 +389,59 @@ def _evaluate(
                 raise Stopped
 
         evaluate(
-            policy,
-            task,
-            experiment.dialogue,
-            when=when,
-            attempts=experiment.attempts,
-            seed=experiment.seed,
-            done=done,
-            record=record,
-        )
+            policy, task, experiment.dialogue, evaluation, when=when, seed=experiment.seed, done=done, record=record
+        )  # fmt: skip
 
 
-def _kept(store: RunStore, task: Task, when: str) -> int:
+def _kept(store: RunStore, task: Task, when: str, evaluation: Evaluation) -> int:
     """How many records of this evaluation are whole batches; what lies beyond them is dropped."""
     records = store.recorded()
-    mine = [i for i, r in enumerate(records) if r["when"] == when and r["task"] == task.name]
-    done = whole(len(mine), len(task.test), 1)
+    mine = [i for i, r in enumerate(records) if r["when"] == when and r["task"] == task.name and evaluation.holds(r)]
+    done = whole(len(mine), task, evaluation)
     if done < len(mine):
         store.replace_records([r for i, r in enumerate(records) if i not in set(mine[done:])])
     return done
+
+
+def _end(phases: Sequence[Phase]) -> str:
+    """When a run's further evaluations are asked: after training, where there is any."""
+    return "after" if phases else "before"
+
+
+def supplement(experiment: Experiment, policy: Policy, store: RunStore, display: Display, config: str) -> int:
+    """Adds the experiment's further evaluations to a run that is done; what it has already stays as it is.
+
+    They are collected beside eval.jsonl, in `evaluating/`, where an interrupted supplement goes on, and come in with
+    one atomic write: no reader ever sees a part.
+
+    Args:
+        policy: The trained policy.
+        config: The whole configuration as text: what an interrupted supplement must agree with to go on.
+
+    Returns:
+        Records added.
+
+    Raises:
+        StoreError: an interrupted supplement of another configuration lies there.
+        Stopped: interrupted.
+    """
+    when, beside = _end(experiment.phases()), RunStore(store.folder / "evaluating")
+    beside.folder.mkdir(exist_ok=True)
+    if beside.config not in (None, config):
+        raise StoreError(
+            f"{beside.folder} holds an interrupted supplement of another config: finish that, or remove it"
+        )
+    beside.save_config(config)
+    with _Interrupts(policy.ranks.any) as interrupts:
+        for evaluation in experiment.evaluations:
+            if any(r["when"] == when and evaluation.holds(r) for r in store.recorded()):
+                continue
+            _evaluate(experiment, policy, beside, display, when, interrupts, evaluation)
+    added = beside.recorded()
+    if added:
+        store.replace_records([*store.recorded(), *added])
+    shutil.rmtree(beside.folder)
+    return len(added)
 
 
 def _checkpoint(store: RunStore, policy: Policy, position: Position) -> None:

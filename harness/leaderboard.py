@@ -12,6 +12,7 @@ import argparse
 import ast
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ PAPER_ORDER = (
     "naive_multi_turn_rl",
     "score",
 )
+SPENT = ("trajectories", "responses", "updates")  # of run.json's `spent`: what every trained row has
 SHARED = ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged")
 
 
@@ -52,7 +54,7 @@ class Subject(NamedTuple):
     version: str
     grader: str
     turns: int
-    given: bool
+    first: str
     digest: str
 
 
@@ -127,6 +129,7 @@ class Overall:
 
     train_task: str
     model: str
+    turns: int
     tasks: tuple[str, ...]
     rows: tuple[tuple[str, tuple[int, ...], Mapping[str, Interval]], ...]
 
@@ -175,7 +178,7 @@ def _subject(run: Run, evaluation: Evaluation) -> Subject:
     version, grader, turns = run.version(key.task), run.grader(key.task), evaluation.summary["turns"]
     task_version = str(run.info.get("task_version", ""))
     return Subject(
-        run.task, task_version, run.model, key.task, version, grader, turns, key.given, evaluation.digest
+        run.task, task_version, run.model, key.task, version, grader, turns, key.first, evaluation.digest
     )  # fmt: skip
 
 
@@ -190,11 +193,39 @@ def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path
     ordered = tuple(sorted(rows.values(), key=lambda row: _rank(row.name)))
     budgets = {tuple(row.budget.values()) for row in ordered if row.trained}
     notes = ["Rows differ in budget: compare them with care."] if len(budgets) > 1 else []
+    notes += [*_unlike([run for run, _ in members]), *_flags(named)]
     if not any(row.name.startswith(BASE) for row in ordered):
         notes.append("No base row: neither a finished run called base nor an evaluation before training was found.")
     return Section(
-        subject, len(members[0][1].problems), ordered, _beside(ordered), _families(ordered), tuple(notes)
+        subject, len(members[0][1].problems), ordered, _beside(ordered) if subject.first == "policy" else (),
+        _families(ordered, own=subject.first == "policy"), tuple(notes),
     )  # fmt: skip
+
+
+def _unlike(runs: Sequence[Run]) -> list[str]:
+    """What rows of one table differ in although it is no part of a method: the reply limit, a grader's settings."""
+    values = [value for run in runs for value in run.bindings.values() if "@verifier." in value]
+    heads = {f"{name}." for value in set(values) for name in re.findall(r"@verifier\.(\w+)", value)}
+    held: dict[str, set[str | None]] = {}
+    for key in {key for run in runs for key in run.bindings}:
+        if key == "hf.max_new_tokens" or key.rpartition("/")[2].partition(".")[0] + "." in heads:
+            held[key] = {run.bindings.get(key) for run in runs}
+    found = sorted(key for key, seen in held.items() if len(seen) > 1)
+    return [f"Rows differ in {', '.join(found)}: compare them with care."] if found else []
+
+
+def _flags(named: Mapping[str, list[tuple[Run, Evaluation]]]) -> list[str]:
+    """One sentence per flag that graders put on attempts: what they accepted, or refused, with a remark."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, members in named.items():
+        for _, evaluation in members:
+            for flag, count in evaluation.summary["flags"].items():
+                held = counts.setdefault(flag, {})
+                held[name] = held.get(name, 0) + count
+    return [
+        f"Attempts that the grader flagged {flag}: {', '.join(f'{name} {held[name]}' for name in sorted(held))}"
+        for flag, held in sorted(counts.items())
+    ]
 
 
 def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
@@ -205,7 +236,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
     values |= {f"t{i + 1}": np.stack([e.attempts[:, i] for e in evaluations]) for i in range(turns)}
     values["last"] = values[f"t{turns}"]
     pools = [e for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
-    if len(pools) == len(runs):
+    if len(pools) == len(runs) and len({pool.digest for pool in pools}) == 1:
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
     trained = any(run.trained for run in runs)
     parent, difference, notes = lineage(name, gin, runs[0].bindings)
@@ -215,11 +246,13 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
         notes = (*notes, "1 seed: its intervals speak of the choice of problems and cannot speak of training noise")
     if trained and len(runs) == 2:
         notes = (*notes, "2 seeds: two trainings hardly tell how much trainings differ, hence its wide intervals")
-    if pools:
-        notes = (
-            *notes,
-            f"majority@2 at temperature {pools[0].key.temperature:g}, {pools[0].summary['samples']} samples",
-        )
+    if "majority_2" in values:
+        pool, asked = pools[0], len(evaluations[0].problems)
+        of = f", {len(pool.problems)} of the {asked} problems" if len(pool.problems) < asked else ""
+        what = f"majority@2 at temperature {pool.key.temperature:g}, {pool.summary['samples']} samples{of}"
+        notes = (*notes, what)
+    more = {k: v for run in runs for k, v in (run.info.get("spent") or {}).items() if k not in SPENT and v}
+    notes = (*notes, *(f"spent as well: {k.replace('_', ' ')} {v}" for k, v in sorted(more.items())))
     return Row(
         name=name,
         seeds=tuple(run.seed for run in runs),
@@ -237,12 +270,12 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
 
 def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
     """Interquartile means of rows that were evaluated on every one of at least two tasks with the same seeds."""
-    grouped: dict[tuple[str, str, str], list[Section]] = {}
+    grouped: dict[tuple[str, str, str, int], list[Section]] = {}
     for section in sections:
-        if not section.subject.given and section.subject.turns > 1:
-            grouped.setdefault(section.subject[:3], []).append(section)
+        if section.subject.first == "policy" and section.subject.turns > 1:
+            grouped.setdefault((*section.subject[:3], section.subject.turns), []).append(section)
     found = []
-    for (train_task, _, model), members in grouped.items():
+    for (train_task, _, model, turns), members in grouped.items():
         tasks = [section.subject.task for section in members]
         if len(tasks) < 2 or len(set(tasks)) < len(tasks):
             continue  # one task twice (another version, another set of problems): an average would mix them
@@ -255,15 +288,16 @@ def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
                 }
                 rows.append((name, first.seeds, {q: stats.iqm_interval(grid) for q, grid in scores.items()}))
         if rows:
-            found.append(Overall(train_task, model, tuple(tasks), tuple(rows)))
+            found.append(Overall(train_task, model, turns, tuple(tasks), tuple(rows)))
     return tuple(found)
 
 
 def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
     """Whether an evaluation holds the sampled counterpart of a greedy one."""
     mine, theirs = evaluation.key, greedy.key
-    same = (mine.when, mine.task, mine.split, mine.given) == (theirs.when, theirs.task, theirs.split, theirs.given)
-    return same and "majority_2" in evaluation.values and evaluation.problems == greedy.problems
+    same = (mine.when, mine.task, mine.split) == (theirs.when, theirs.task, theirs.split)
+    alone = mine.first == theirs.first == "policy"
+    return same and alone and "majority_2" in evaluation.values and set(evaluation.problems) <= set(greedy.problems)
 
 
 def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
@@ -275,7 +309,10 @@ def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation]
     if single and "delta" in values:
         cells["delta"] = stats.delta_interval(summary["i_to_c_count"], summary["c_to_i_count"], n)
     rest = {q: v for q, v in values.items() if q not in cells}
-    for q, (mean, lo, hi) in stats.bootstrap_all(rest, seeds_vary=trained).items():
+    means: dict[str, Interval] = {}
+    for shape in dict.fromkeys(v.shape for v in rest.values()):  # a pool may hold fewer problems
+        means |= stats.bootstrap_all({q: v for q, v in rest.items() if v.shape == shape}, seeds_vary=trained)
+    for q, (mean, lo, hi) in means.items():
         if lo == hi and mean in (0.0, 1.0):  # it never (always) happened; P problems cannot promise that it never will
             cells[q] = stats.delta_interval(0, 0, n) if q == "delta" else stats.wilson(round(mean * n), n)
         else:
@@ -307,8 +344,8 @@ def _beside(rows: Sequence[Row]) -> tuple[Beside, ...]:
     return Beside(f"{SINGLE}: Acc@t1", single.cells["t1"], ""), Beside(f"{SINGLE}: majority@2", vote, note)
 
 
-def _families(rows: Sequence[Row]) -> dict[str, tuple[Comparison, ...]]:
-    """Accuracy of the last attempt against the parent, the base, and single-turn RL's first attempt."""
+def _families(rows: Sequence[Row], *, own: bool) -> dict[str, tuple[Comparison, ...]]:
+    """Accuracy of the last attempt against the parent, the base, and single-turn RL's first attempt (its `own`)."""
     by_name = {row.name: row for row in rows}
     base = next((row for row in rows if row.name.startswith(BASE)), None)
     single = by_name.get(SINGLE)
@@ -317,7 +354,7 @@ def _families(rows: Sequence[Row]) -> dict[str, tuple[Comparison, ...]]:
             (r, by_name[r.parent], "last") for r in rows if r.parent in by_name and r.parent != BASE
         ],
         "against the base": [(r, base, "last") for r in rows if base and r is not base],
-        f"against {SINGLE}'s first attempt": [(r, single, "t1") for r in rows if single and r is not single],
+        f"against {SINGLE}'s first attempt": [(r, single, "t1") for r in rows if own and single and r is not single],
     }
     return {title: _compare(pairs) for title, pairs in families.items() if pairs}
 

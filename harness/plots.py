@@ -10,6 +10,7 @@ Above 300 lines because it is fourteen short figures in one style.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import re
 import sys
@@ -68,17 +69,25 @@ class Scope:
         section: The leaderboard's table.
         runs: row name -> its runs, by seed.
         curves: Inference-time scaling of these rows.
+        again: Another scope before this one is of the same runs (another evaluation of them): what is drawn from their
+            training or their pools stands there.
     """
 
     section: Section
     runs: dict[str, list[Run]]
     curves: list[Curve]
+    again: bool = False
     _logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """The rows in the leaderboard's order."""
         return self.section.rows
+
+    def style(self, row: Row) -> dict[str, Any]:
+        """A row's colour and dash: the same in every figure."""
+        i = self.rows.index(row)
+        return {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i % len(DASHES)]}
 
     def log(self, run: Run) -> list[dict[str, Any]]:
         """The training log of a run, read once."""
@@ -109,7 +118,8 @@ class Scope:
 
     def evaluations(self, row: Row, **wanted: Any) -> list[Evaluation]:
         """The row's evaluations on this table's task whose key agrees with `wanted`, one per seed that has it."""
-        wanted = {"task": self.section.subject.task, "temperature": 0.0, "given": self.section.subject.given, **wanted}
+        subject = self.section.subject
+        wanted = {"task": subject.task, "temperature": 0.0, "first": subject.first, "turns": subject.turns, **wanted}
         return [
             evaluation
             for run in self.runs.get(row.name, [])
@@ -132,7 +142,13 @@ def scopes(root: Path | str, *, gin: Path = leaderboard.GIN) -> tuple[list[Scope
     runs, troubles = results.read_runs(root)
     board = leaderboard.board_of(runs, troubles, root=Path(root), gin=gin)
     curves = scaling.curves(runs)
-    return [_scope(section, runs, curves) for section in board.sections], board
+    found: list[Scope] = []
+    for section in board.sections:
+        scope = _scope(section, runs, curves)
+        labels = {run.label for members in scope.runs.values() for run in members}
+        earlier = ({r.label for members in s.runs.values() for r in members} for s in found)
+        found.append(dataclasses.replace(scope, again=any(labels <= others for others in earlier)))
+    return found, board
 
 
 def _scope(section: Section, runs: Sequence[Run], curves: Sequence[Curve]) -> Scope:
@@ -175,10 +191,6 @@ def _grid(count: int, height: float = 1.45, most: int = 2) -> tuple[Figure, list
     return figure, flat[:count]
 
 
-def _style(i: int) -> dict[str, Any]:
-    return {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i % len(DASHES)]}
-
-
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Centred moving mean; the ends average what there is."""
     if window < 2:
@@ -208,7 +220,9 @@ def _trace(ax: Axes, traces: Sequence[tuple[np.ndarray, np.ndarray]], scale: flo
 
 def _step_axis(ax: Axes, window: int, figure: Figure | None = None) -> None:
     """Labels the axis of updates: of one panel, or with `figure` of all of them together."""
-    label = "update" + (f" (moving mean of {window})" if window > 1 else "")
+    banded = any(ax.collections for ax in (figure.axes if figure else [ax]))
+    remarks = [f"moving mean of {window}"] * (window > 1) + ["band: all seeds"] * banded
+    label = "update" + (f" ({'; '.join(remarks)})" if remarks else "")
     if figure:
         figure.supxlabel(label, fontsize=7)
     else:
@@ -312,8 +326,9 @@ def edit_distance_splits(scope: Scope) -> Figure:
     """The edit-distance ratio on training and on held-out problems, by method."""
     shown = []
     for row in _two_attempts(scope):
-        train = scope.evaluations(row, split="train")
-        held = scope.evaluations(row, split="validation") or scope.evaluations(row, split="test")
+        task = scope.section.subject.train_task
+        train = scope.evaluations(row, split="train", task=task)
+        held = scope.evaluations(row, split="validation", task=task) or scope.evaluations(row, split="test")
         if train and held:
             shown.append((row, train, held))
     if not shown:
@@ -335,12 +350,18 @@ def edit_distance_splits(scope: Scope) -> Figure:
 
 
 def fixed_against_own(scope: Scope) -> Figure:
-    """Accuracy of the second attempt over training: after fixed first attempts and after the model's own."""
-    rows = scope.logged("acc_t2", "acc_t2_given")
+    """Accuracy of the second attempt over training: after the base model's first attempts and after the row's own."""
+    lines: Sequence[tuple[str, str, dict[str, Any]]] = (
+        ("acc_t2_fixed_train", "fixed first attempts, training", {"color": THIRD, "linestyle": ":", "marker": "^"}),
+        ("acc_t2_fixed_validation", "fixed, validation", {"color": FIRST, "linestyle": "--", "marker": "o"}),
+        ("acc_t2_own_validation", "its own, validation", {"color": LAST, "marker": "s"}),
+    )
+    rows = scope.logged(*(key for key, _, _ in lines))
     figure, axes = _grid(len(rows))
+    window = 1
     for ax, row in zip(axes, rows, strict=True):
-        _trace(ax, scope.traces(row, "acc_t2_given"), color=FIRST, linestyle="--", label="after fixed first attempts")
-        window = _trace(ax, scope.traces(row, "acc_t2"), color=LAST, label="after its own first attempts")
+        for key, label, style in lines:
+            window = _trace(ax, scope.traces(row, key), label=label, markersize=2, **style)
         ax.set(title=row.name)
         _step_axis(ax, window, figure)
     figure.supylabel("accuracy of attempt 2, percent", fontsize=7)
@@ -378,8 +399,8 @@ def _over_training(scope: Scope, key: str, label: str, scale: float) -> Figure:
     rows = scope.logged(key)
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * math.ceil(len(rows) / 2))
     ax, window = axes[0, 0], 1
-    for i, row in enumerate(rows):
-        window = max(window, _trace(ax, scope.traces(row, key), scale, label=row.name, **_style(i)))
+    for row in rows:
+        window = max(window, _trace(ax, scope.traces(row, key), scale, label=row.name, **scope.style(row)))
     ax.set_ylabel(label)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]) if ax.get_ylim()[0] < 0 else 0)
     _step_axis(ax, window)
@@ -422,16 +443,15 @@ def discount(scope: Scope) -> Figure:
     if len(gammas) < 2:
         raise Missing("needs trained rows with at least two values of gamma in their config.gin")
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * len(found) / 2)
-    ax, window, i = axes[0, 0], 1, 0
+    ax, window = axes[0, 0], 1
     for gamma, row in found:
         if gamma is not None:
             label = f"{row.name} (γ = {gamma:g})"
-            window = max(window, _trace(ax, scope.traces(row, "delta"), label=label, **_style(i)))
-            i += 1
+            window = max(window, _trace(ax, scope.traces(row, "delta"), label=label, **scope.style(row)))
     ax.axhline(0, color="0.5", linewidth=0.5)
     ax.set_ylabel("Δ(t1,t2) in training, points")
     _step_axis(ax, window)
-    _legend(figure, ax, 2 if i > 3 else 1)
+    _legend(figure, ax, 1)
     return figure
 
 
@@ -517,7 +537,7 @@ def attempts(scope: Scope) -> Figure:
         shift = 0.03 * (i - (len(scope.rows) - 1) / 2)
         ax.errorbar(
             x + shift, [100 * c.mean for c in cells], _errors(cells), marker=MARKERS[i % len(MARKERS)], markersize=3,
-            elinewidth=0.6, label=row.name, **_style(i),
+            elinewidth=0.6, label=row.name, **scope.style(row),
         )  # fmt: skip
     ax.set(xlabel="attempt", ylabel="accuracy, % (95 % interval)")
     ax.set_xticks(x)
@@ -555,26 +575,33 @@ def parallel_scaling(scope: Scope) -> Figure:
 
 @dataclass(frozen=True)
 class Plot:
-    """One entry of `FIGURES`: what draws it and which figure of the paper it follows ('' for ours)."""
+    """One entry of `FIGURES`.
+
+    Attributes:
+        draw: What draws it.
+        paper: Which figure of the paper it follows; '' for ours.
+        of_runs: It shows the runs' training or pools, whichever table the scope is of.
+    """
 
     draw: Callable[[Scope], Figure]
     paper: str = ""
+    of_runs: bool = False
 
 
 FIGURES: dict[str, Plot] = {
     "accuracy": Plot(accuracy, "Figure 1, left"),
-    "scaling": Plot(parallel_scaling, "Figure 1, right"),
+    "scaling": Plot(parallel_scaling, "Figure 1, right", of_runs=True),
     "edit_distance": Plot(edit_distance, "Figure 4a"),
-    "edit_distance_splits": Plot(edit_distance_splits, "Figures 4b, 4c"),
-    "fixed_against_own": Plot(fixed_against_own, "Figure 5"),
-    "training": Plot(training, "Figure 6a"),
-    "answer_change": Plot(answer_change, "Figure 6b"),
+    "edit_distance_splits": Plot(edit_distance_splits, "Figures 4b, 4c", of_runs=True),
+    "fixed_against_own": Plot(fixed_against_own, "Figure 5", of_runs=True),
+    "training": Plot(training, "Figure 6a", of_runs=True),
+    "answer_change": Plot(answer_change, "Figure 6b", of_runs=True),
     "attempts": Plot(attempts, "Figure 8"),
-    "discount": Plot(discount, "Figure 9"),
+    "discount": Plot(discount, "Figure 9", of_runs=True),
     "flow": Plot(flow),
     "seeds": Plot(seeds),
-    "kl_first": Plot(kl_first),
-    "farming": Plot(farming),
+    "kl_first": Plot(kl_first, of_runs=True),
+    "farming": Plot(farming, of_runs=True),
     "bonus_sweep": Plot(bonus_sweep),
 }
 
@@ -583,7 +610,7 @@ def draw(scope: Scope, only: Sequence[str] = ()) -> Iterator[tuple[str, Figure |
     """Every figure of a scope by name, or why it cannot be drawn. The caller closes the figures."""
     with mpl.rc_context(STYLE):
         for name, plot in FIGURES.items():
-            if not only or name in only:
+            if (not only or name in only) and not (plot.of_runs and scope.again):
                 try:
                     yield name, plot.draw(scope)
                 except Missing as missing:
@@ -635,7 +662,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = options.out / folder_of(scope, found)
         for name, drawn in draw(scope, options.only):
             if isinstance(drawn, Missing):
-                print(f"not drawn: {name}: {drawn}")
+                print(f"not drawn: {(folder / name).relative_to(options.out)}: {drawn}")
                 continue
             print(*save(drawn, folder / name))
             plt.close(drawn)

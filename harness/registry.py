@@ -16,8 +16,18 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 GROUP = "score_harness.plugins"
-IN_TREE = frozenset({"harness.credit", "harness.dialogue", "harness.policy", "harness.tasks", "methods", "verifiers"})
-KINDS = ("method", "phase", "bonus", "advantage", "kl", "dialogue", "task", "verifier", "policy")
+IN_TREE = frozenset(
+    {
+        "harness.credit",
+        "harness.dialogue",
+        "harness.evaluations",
+        "harness.policy",
+        "harness.tasks",
+        "methods",
+        "verifiers",
+    }
+)
+KINDS = ("method", "phase", "bonus", "advantage", "kl", "dialogue", "task", "verifier", "policy", "evaluation")
 
 T = TypeVar("T", bound=Callable[..., Any])
 

@@ -29,10 +29,12 @@ from harness.results import Evaluation, Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 CURVES = (
-    "reward_t1", "reward_t2", "acc_t1", "acc_t2", "delta", "answer_change", "edit_ratio", "kl_t1", "kl_t2", "bonus_t2",
+    "reward_t1", "reward_t2", "acc_t1", "acc_t2", "acc_t2_own_validation", "acc_t2_fixed_validation",
+    "acc_t2_fixed_train", "delta", "answer_change", "edit_ratio", "kl_t1", "kl_t2", "bonus_t2",
     "entropy_t1", "entropy_t2", "length_t1", "length_t2", "truncated_t1", "truncated_t2", "no_answer_t1",
     "no_answer_t2", "error_t1", "error_t2", "grad_norm", "trajectories_per_second",
 )  # fmt: skip
+FIRSTS = {"given": ", first attempts given", "reference": ", first attempts the base model's"}
 POINTS = 120  # per training curve; longer logs are averaged in equal bins
 
 
@@ -49,7 +51,7 @@ def build(root: Path | str, *, gin: Path = leaderboard.GIN, trajectories: int = 
         FileNotFoundError: `root` is no folder.
     """
     scopes, board = plots.scopes(root, gin=gin)
-    runs = {run.label: run for scope in scopes for members in scope.runs.values() for run in members}
+    runs = {run.label: run for scope in scopes for row in scope.rows for run in scope.runs.get(row.name, [])}
     embedded, total = _browser(scopes, trajectories)
     data = {"runs": embedded, "curves": [curve for run in runs.values() if (curve := _curves(run))]}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -98,7 +100,7 @@ def _browser(scopes: Sequence[Scope], most: int) -> tuple[list[dict[str, Any]], 
                     items = [_item(record) for record in records if str(record["id"]) in chosen]
                     items.sort(key=lambda item: (item[0], item[1]))
                     key = evaluation.key
-                    name = f"{key.task}, {run.policy}" + (", first attempt given" if key.given else "")
+                    name = f"{key.task}, {run.policy}" + FIRSTS.get(key.first, "")
                     name += f", {evaluation.summary['turns']} attempts" if evaluation.summary["turns"] != 2 else ""
                     found.append({"name": row.name, "seed": run.seed, "scope": name, "items": items})
     return found, total

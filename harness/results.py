@@ -33,14 +33,17 @@ class Key(NamedTuple):
         task: The evaluation task's name.
         split: `test`, `validation` or `train`.
         temperature: 0.0 for greedy decoding.
-        given: The first attempt was given to the policy, not written by it (repair tasks, fixed first attempts).
+        first: Who wrote the first attempt: `policy`; `given` to it (repair tasks); the `reference` model (fixed first
+            attempts of the base model).
+        turns: Attempts of each trajectory.
     """
 
     when: str
     task: str
     split: str
     temperature: float
-    given: bool
+    first: str
+    turns: int
 
 
 @dataclass(frozen=True)
@@ -131,17 +134,18 @@ class Run:
     def grader(self, task: str) -> str:
         """What graded a task: run.json's `graders`, else the `verifier` bindings of config.gin, else ''."""
         graders = self.info.get("graders")
-        if isinstance(graders, Mapping):
-            return str(graders.get(task, ""))
+        if isinstance(graders, Mapping) and task in graders:
+            return str(graders[task])
         verifiers = {k: v for k, v in self.bindings.items() if k.endswith(".verifier")}
         mine = {k: v for k, v in verifiers.items() if k.split(".")[-2] == task} or verifiers
         return ", ".join(sorted(set(mine.values())))
 
     @property
     def model(self) -> str:
-        """The model behind the policy: run.json's `model` where given, else the bound path, else the policy's name."""
-        paths = [value.strip("'\"") for key, value in self.bindings.items() if key == "hf.path"]
-        return str(self.info.get("model") or (paths or [self.policy])[0])
+        """The model behind the policy: run.json's `model`, else the bound path and revision, else the policy's name."""
+        path, revision = (self.bindings.get(f"hf.{key}", "").strip("'\"") for key in ("path", "revision"))
+        at = f"@{revision}" if revision not in ("", "main") else ""
+        return str(self.info.get("model") or (f"{path}{at}" if path else self.policy))
 
 
 def find_runs(root: Path | str) -> list[Path]:
@@ -227,13 +231,13 @@ def read_records(
 def key_of(record: Mapping[str, Any]) -> Key:
     """What a record is an evaluation of."""
     get, attempts = record.get, record.get("attempts")
-    given = bool(attempts) and attempts[0].get("by") == "given"
-    return _key(get("when", "after"), get("task", ""), get("split", "test"), get("temperature", 0.0), given)
+    by, turns = (attempts[0].get("by", "policy"), len(attempts)) if attempts else ("policy", 0)
+    return _key(get("when", "after"), get("task", ""), get("split", "test"), get("temperature", 0.0), by, turns)
 
 
 @functools.lru_cache(maxsize=1024)
-def _key(when: Any, task: Any, split: Any, temperature: Any, given: bool) -> Key:
-    return Key(str(when), str(task), str(split), float(temperature), given)
+def _key(when: Any, task: Any, split: Any, temperature: Any, first: Any, turns: int) -> Key:
+    return Key(str(when), str(task), str(split), float(temperature), str(first), turns)
 
 
 def read_bindings(path: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import config, registry
-from harness.experiment import Experiment, Stopped, execute
+from harness.experiment import Display, Experiment, Stopped, execute
 from harness.policy.ranks import Ranks, RanksError, join, require, started
 from harness.store import FORMAT, Onlooker, RunStore, StoreError
 
@@ -106,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
         "--processes", type=int, metavar="N",
         help="under accelerate launch or torchrun: how many processes must have been started (docs/scaling.md)",
     )  # fmt: skip
+    parser.add_argument(
+        "--tracker", action="append", default=[], metavar="NAME",
+        help="mirror the training log in tensorboard, wandb, ... (accelerate's trackers, where installed); repeatable",
+    )  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="print every binding in force and stop")
     parser.add_argument("--list", action="store_true", help="print all registered names and stop")
     return parser
@@ -117,9 +121,13 @@ def _list() -> None:
         table.add_column(column, overflow="fold")
     for entry in registry.entries():
         table.add_row(f"{entry.kind}.{entry.name}", entry.summary, entry.source)
-    files = sorted((config.ROOT / "gin").glob("*.gin"))
-    Console().print(table)
-    Console().print("\ngin files: " + ", ".join(f"gin/{path.name}" for path in files), highlight=False)
+    rows = Table(box=None, pad_edge=False)
+    for column in ("row (gin/NAME.gin)", "what it is"):
+        rows.add_column(column, overflow="fold")
+    for path in sorted((config.ROOT / "gin").glob("*.gin")):
+        rows.add_row(path.stem, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "))
+    for shown in (table, "", rows):
+        Console().print(shown)
 
 
 def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ranks: Ranks) -> int:
@@ -134,16 +142,22 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
             out.print(f"{folder} is done already: nothing to run.")
             out.print(final_table(experiment.name, store.recorded()))
             return 0
+        if args.tracker:
+            from harness.policy import trackers
+
+            trackers.check(args.tracker)
         store.save_config(text)
         store.info = store.read_info() or {}
         store.update(**_identity(experiment, args), status="running", error=None)
         started = time.monotonic()
         before = store.info.get("seconds", 0.0)
         try:
-            with LiveDisplay(out) as display:
+            with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
                 policy = ranks.each(lambda: experiment.policy.load(args.device))
-                store.update(engine=policy.describe(), isolation=_isolation(experiment))
-                execute(experiment, policy, store, display)
+                store.update(engine=policy.describe(), isolation=_isolation(experiment), **_graders(experiment))
+                names = args.tracker if ranks.is_first else []
+                shown = _mirrored(display, experiment, folder, text, names, console, stack)
+                execute(experiment, policy, store, shown)
         except (Stopped, KeyboardInterrupt):
             store.update(status="interrupted", seconds=round(before + time.monotonic() - started, 3))
             console.print(f"interrupted; nothing is lost. Go on with:\n  {_command(args, resume=True)}", soft_wrap=True)
@@ -167,6 +181,24 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         return 0
     finally:
         store.close()
+
+
+def _mirrored(
+    display: Display, experiment: Experiment, folder: Path, text: str, names: Sequence[str], console: Console,
+    stack: contextlib.ExitStack,
+) -> Display:  # fmt: skip
+    """The display, with a mirror in trackers where some are asked for; `stack` closes them."""
+    if not names:
+        return display
+    from harness.policy.trackers import Mirror
+
+    def say(message: str) -> None:
+        console.print(message, style="yellow", markup=False, soft_wrap=True)
+
+    project = f"{experiment.task.name}-{experiment.policy.key}-{experiment.name}-seed{experiment.seed}"
+    mirror = Mirror(display, names, folder, project, config.lines(text), say)
+    stack.callback(mirror.finish)
+    return mirror
 
 
 def _is_done(store: RunStore, text: str, resume: bool) -> bool:
@@ -211,6 +243,7 @@ def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any
         "task": experiment.task.name,
         "task_version": experiment.task.version,
         "eval_tasks": {task.name: task.version for task in experiment.evaluated},
+        "data": _data(experiment),
         "policy": experiment.policy.key,
         "seed": experiment.seed,
         "budget": {"steps": budget.steps, "problems": budget.problems, "samples": budget.samples},
@@ -225,10 +258,23 @@ def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any
     }
 
 
+def _data(experiment: Experiment) -> dict[str, Any]:
+    """{task: where its problems came from}, for tasks that read data."""
+    tasks = {task.name: getattr(task, "provenance", None) for task in (experiment.task, *experiment.evaluated)}
+    return {name: told for name, told in tasks.items() if told is not None}
+
+
 def _isolation(experiment: Experiment) -> dict[str, str]:
     """{task: the walls its verifier runs programs behind}, for verifiers that run any."""
     tasks = {task.name: getattr(task.verifier, "isolation", None) for task in (experiment.task, *experiment.evaluated)}
     return {name: str(getattr(walls, "level", walls)) for name, walls in tasks.items() if walls is not None}
+
+
+def _graders(experiment: Experiment) -> dict[str, dict[str, str]]:
+    """`graders`, {task: what graded it, with mode and versions}, of verifiers that say; empty when none does."""
+    tasks = {task.name: getattr(task.verifier, "grader", None) for task in (experiment.task, *experiment.evaluated)}
+    known = {name: str(grader) for name, grader in tasks.items() if grader is not None}
+    return {"graders": known} if known else {}
 
 
 VERSIONS = ("torch", "transformers", "accelerate", "tokenizers", "gin-config", "numpy", "scipy")
@@ -255,6 +301,7 @@ def _command(args: argparse.Namespace, resume: bool = False) -> str:
     for name, default in (("seed", None), ("out", "results/runs"), ("threads", 1), ("device", "auto")):
         if getattr(args, name) != default:
             words += [f"--{name}", str(getattr(args, name))]
+    words += [word for name in args.tracker for word in ("--tracker", name)]
     words += ["--unsafe-exec"] if args.unsafe_exec else []
     words += ["--processes", str(args.processes)] if args.processes else []
     return shlex.join([*words, *(["--resume"] if resume or args.resume else [])])

@@ -137,10 +137,13 @@ def bootstrap_all(
     if not grids:
         return {}
     trainings = len(next(iter(grids.values())))
-    means = _resampled_means(np.concatenate(list(grids.values())), resamples, seed)
+    distinct = {id(grid): grid for grid in grids.values()}  # one array may stand under two names
+    means = _resampled_means(np.concatenate(list(distinct.values())), resamples, seed)
+    places = {key: i * trainings for i, key in enumerate(distinct)}
     tail, found = 0.5 - confidence / 2, {}
-    for i, (name, grid) in enumerate(grids.items()):
-        means_RS = means[:, i * trainings : (i + 1) * trainings]
+    for name, grid in grids.items():
+        at = places[id(grid)]
+        means_RS = means[:, at : at + trainings]
         if trainings > 1 and seeds_vary:
             draws = (means_RS * _resample_counts(trainings, resamples, seed + 1)).sum(axis=1) / trainings
         else:
@@ -272,10 +275,18 @@ def _resample_counts(size: int, resamples: int, seed: int) -> NDArray[np.uint8]:
 
 def _resampled_means(grid: Floats, resamples: int, seed: int) -> Floats:
     """[S, P] -> [resamples, S] means over resampled problems, the same problems for every seed."""
-    counts, columns = _resample_counts(grid.shape[1], resamples, seed), grid.T.astype(np.float32)
-    step = max(1, 2_000_000 // grid.shape[1])
+    size, columns = grid.shape[1], grid.T.astype(np.float32)
+    if size * resamples <= 8_000_000:
+        return (_single_counts(size, resamples, seed) @ columns).astype(np.float64) / size
+    counts, step = _resample_counts(size, resamples, seed), max(1, 2_000_000 // size)
     parts = [counts[i : i + step].astype(np.float32) @ columns for i in range(0, resamples, step)]
-    return np.concatenate(parts).astype(np.float64) / grid.shape[1]
+    return np.concatenate(parts).astype(np.float64) / size
+
+
+@functools.lru_cache(maxsize=2)
+def _single_counts(size: int, resamples: int, seed: int) -> NDArray[np.float32]:
+    """`_resample_counts` as the matrix product needs them, where that is no more than 32 MB."""
+    return _resample_counts(size, resamples, seed).astype(np.float32)
 
 
 def _standard_error(grid: Floats, seeds_vary: bool) -> tuple[float, float]:

@@ -66,21 +66,28 @@ def blocks(board: Board) -> Iterator[Block]:
 
 
 def _section(section: Section) -> Iterator[Block]:
-    subject, turns = section.subject, section.subject.turns
+    subject, turns, own = section.subject, section.subject.turns, section.subject.first == "policy"
     shown = list(dict.fromkeys(["t1", "t2", f"t{turns}"][: max(1, turns)])) if turns > 1 else ["t1"]
     columns = [*shown, *(("delta", "i_to_c", "c_to_i") if turns > 1 else ())]
+    records = max(int(row.rates["n"]) for row in section.rows)
+    several = not own and records > section.problems
+    if not own:  # attempt 1 is not the row's: no accuracy of it, nothing gained over it
+        fixable = any(row.rates["correct"][0] for row in section.rows)
+        columns = [*dict.fromkeys(["t2", f"t{turns}"]), *(("i_to_c", "c_to_i") if fixable else ())]
     notes: dict[str, int] = {}
     for row in section.rows:
         for note in row.notes:
             notes.setdefault(note, len(notes) + 1)
     names = {row.name: row.name + "".join(f" ({notes[note]})" for note in row.notes) for row in section.rows}
-    header = ["Method", *(_heading(q, turns) for q in columns), *([f"p(t1=t{turns})"] if turns > 1 else [])]
-    header += ["seeds", "majority@2", "responses", "updates", "difference from parent"]
+    header = ["Method", *(_heading(q, turns) for q in columns), *([f"p(t1=t{turns})"] if turns > 1 and own else [])]
+    header += ["per first attempt"] if several else []
+    header += ["seeds", *(["majority@2"] if own else []), "responses", "updates", "difference from parent"]
     body: list[tuple[Cell, ...]] = [
         (Cell(names[row.name]), *(_percent(row.cells.get(q), signed=q == "delta") for q in columns),
-         *([_p(row.p)] if turns > 1 else []), Cell(str(len(row.seeds)), sort=len(row.seeds)),
-         _percent(row.cells.get("majority_2")),
-         Cell(row.budget["responses"]), Cell(row.budget["updates"]), Cell(_short(row.difference) or NONE))
+         *([_p(row.p)] if turns > 1 and own else []),
+         *([_plain(row.rates["acc_records"][-1])] if several else []), Cell(str(len(row.seeds)), sort=len(row.seeds)),
+         *([_percent(row.cells.get("majority_2"))] if own else []),
+         _count(row.budget["responses"]), _count(row.budget["updates"]), Cell(_short(row.difference) or NONE))
         for row in section.rows
     ]  # fmt: skip
     for beside in section.beside:
@@ -89,8 +96,10 @@ def _section(section: Section) -> Iterator[Block]:
         line[0], line[-1] = Cell(f"beside: {beside.label}"), Cell(beside.note or NONE)
         line[at] = _percent(beside.cell)
         body.append(tuple(line))
+    firsts = f", {records} fixed first attempts" if not own else ""
+    firsts += "; accuracy is of a problem's mean, per first attempt that of all alike" if several else ""
     lead = (
-        f"{section.problems} problems; greedy decoding; percent of all problems, in brackets 95 % intervals. "
+        f"{section.problems} problems{firsts}; greedy decoding; percent of all problems, in brackets 95 % intervals. "
         f"Responses and updates are what the training of one seed spent."
     )
     yield Block(
@@ -114,6 +123,7 @@ def _overall(overall: Overall) -> Block:
     )
     lead += f"Tasks: {', '.join(overall.tasks)}."
     title = f"All evaluation tasks; trained on {overall.train_task}; model {overall.model}"
+    title += f"; {overall.turns} attempts" if overall.turns != 2 else ""
     return Block(title, 2, lead, header, rows, name="overall")
 
 
@@ -160,7 +170,9 @@ def title_of(subject: Subject) -> str:
     title = f"{task}, trained on {train}" if train != task else task
     title += f"; model {subject.model}"
     title += f"; graded by {subject.grader}" if subject.grader else ""
-    title += "; first attempts given" if subject.given else ""
+    title += {"given": "; first attempts given", "reference": "; first attempts the base model's"}.get(
+        subject.first, ""
+    )
     return title + (f"; {subject.turns} attempts" if subject.turns != 2 else "")
 
 
@@ -211,6 +223,10 @@ def _plain(share: float | None) -> Cell:
 
 def _tokens(count: float | None) -> Cell:
     return Cell(NONE) if count is None else Cell(f"{count:.1f}", sort=count)
+
+
+def _count(text: str) -> Cell:
+    return Cell(text, sort=float(text) if text.isdecimal() else None)
 
 
 def _p(p: float | None) -> Cell:

@@ -331,3 +331,82 @@ def test_an_untrained_run_that_was_only_evaluated_before_is_a_row(tmp_path):
     after = synthetic.records((0.6, 0.2, 0.1, 0), 1)
     synthetic.write_run(tmp_path, "score_full", 1, after)
     assert [row.name for row in leaderboard.build(tmp_path).sections[0].rows] == ["base", "score_full"]
+
+
+def _repair(seed, *, uneven=False):
+    """Two or three wrong programs for each of twelve problems: one record each, greedy, first attempts given."""
+    rows = []
+    for program in range(3):
+        for row in synthetic.records((0, 0.4, 0, 0.3), f"{seed} {program}", problems=12, given=True):
+            if not (uneven and program == 2 and row["id"] >= "p0006"):
+                rows.append({**row, "sample": program})
+    return rows
+
+
+def test_a_repair_table_has_no_first_attempt_and_both_averages(tmp_path):
+    for seed in (1, 2):
+        synthetic.write_run(tmp_path, "score_full", seed, _repair(seed, uneven=True))
+        synthetic.write_run(tmp_path, "single_turn_rl", seed, _repair(seed + 7, uneven=True))
+    board = leaderboard.build(tmp_path)
+    (section,) = board.sections
+    row = row_of(board, "score_full")
+    right = [[r["attempts"][1]["correct"] for r in _repair(seed, uneven=True)] for seed in (1, 2)]
+    assert row.rates["acc_records"][-1] == pytest.approx(np.mean(right))
+    by_problem = [
+        np.mean(
+            [np.mean([r["attempts"][1]["correct"] for r in rows if r["id"] == id]) for id in {r["id"] for r in rows}]
+        )
+        for rows in (_repair(1, uneven=True), _repair(2, uneven=True))
+    ]
+    assert row.cells["t2"].mean == pytest.approx(np.mean(by_problem))
+    block = next(b for b in tables.blocks(board) if b.name == "accuracy")
+    assert block.header[:4] == ("Method", "Acc@t2", "per first attempt", "seeds")
+    assert "first attempts given" in block.title
+    assert "12 problems, 30 fixed first attempts" in block.lead
+    assert section.beside == ()
+    assert set(section.families) <= {"against the parent", "against the base"}
+    assert "unchanged" in next(b for b in tables.blocks(board) if b.name == "behaviour").header
+    assert not any(word in tables.markdown(board).split("## Reference")[0] for word in ("Acc@t1", "majority@2"))
+
+
+def test_other_evaluations_of_a_run_have_tables_of_their_own(tmp_path):
+    rates = (0.5, 0.2, 0.1, 0.2)
+    rows = synthetic.records(rates, 1) + synthetic.records(rates, 1, turns=10)
+    fixed = synthetic.records(rates, 2)
+    for row in fixed:
+        row["attempts"][0]["by"] = "reference"
+    pool = [row for row in synthetic.records(rates, 1, samples=4) if row["id"] < "p0020"]
+    synthetic.write_run(tmp_path, "score_full", 1, [*rows, *fixed, *pool, *synthetic.records(rates, 1, split="train")])
+    board = leaderboard.build(tmp_path)
+    assert [(s.subject.turns, s.subject.first) for s in board.sections] == [
+        (2, "policy"), (2, "reference"), (10, "policy"),
+    ]  # fmt: skip
+    row = row_of(board, "score_full")
+    assert "majority@2 at temperature 0.7, 4 samples, 20 of the 60 problems" in row.notes
+    assert row.cells["t1"] == stats.wilson(sum(r["attempts"][0]["correct"] for r in rows[:60]), 60)
+    text = tables.markdown(board)
+    assert "first attempts the base model's" in text
+    assert "10 attempts" in text
+    assert board.overall == ()
+
+
+def test_what_a_reader_of_a_row_must_know_is_under_the_table(tmp_path):
+    rows = synthetic.records((0.5, 0.2, 0.1, 0), 1)
+    for row in rows[:3]:
+        row["attempts"][1]["flag"] = "compat"
+    spent = {"trajectories": 8, "responses": 16, "given_responses": 5, "updates": 2}
+    exact = "arithmetic.verifier = @verifier.exact()"
+    synthetic.write_run(tmp_path, "score_full", 1, rows, spent=spent, config=[exact, "exact.strict = True"])
+    plain = synthetic.records((0.5, 0.2, 0.1, 0), 2)
+    synthetic.write_run(tmp_path, "pair_sft", 1, plain, config=[exact, "exact.strict = False", "hf.max_new_tokens = 9"])
+    text = tables.markdown(leaderboard.build(tmp_path))
+    assert "Attempts that the grader flagged compat: score_full 3" in text
+    assert "spent as well: given responses 5" in text
+    assert "Rows differ in exact.strict, hf.max_new_tokens: compare them with care." in text
+
+
+def test_another_revision_is_another_model(tmp_path):
+    for name, revision in (("base", "main"), ("score_full", "v2")):
+        config = ["hf.path = 'org/model'", f"hf.revision = '{revision}'"]
+        synthetic.write_run(tmp_path, name, 1, synthetic.records((0.5, 0.2, 0.1, 0), 1), config=config)
+    assert [s.subject.model for s in leaderboard.build(tmp_path).sections] == ["org/model", "org/model@v2"]

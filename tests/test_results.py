@@ -17,7 +17,7 @@ def test_a_suite_is_read_in_order_with_every_evaluation(tmp_path):
     assert run.label == "runs/synthetic/tiny/score_full/seed1"
     keys = {(k.when, k.temperature) for k in run.evaluations}
     assert keys == {("before", 0.0), ("after", 0.0), ("after", 0.7)}
-    evaluation = run.evaluations[results.Key("after", "synthetic", "test", 0.0, False)]
+    evaluation = run.evaluations[results.Key("after", "synthetic", "test", 0.0, "policy", 2)]
     assert len(evaluation.problems) == 10
     assert evaluation.values["delta"].mean() == pytest.approx(evaluation.summary["delta"])
     assert evaluation.attempts.shape == (10, 2)
@@ -114,7 +114,11 @@ def test_given_attempts_and_splits_are_evaluations_of_their_own(tmp_path):
     rows += synthetic.records(rates, 1, problems=4, split="train")
     synthetic.write_run(tmp_path, "row", 1, rows)
     (run,), _ = results.read_runs(tmp_path)
-    assert {(key.split, key.given) for key in run.evaluations} == {("test", False), ("test", True), ("train", False)}
+    assert {(key.split, key.first) for key in run.evaluations} == {
+        ("test", "policy"),
+        ("test", "given"),
+        ("train", "policy"),
+    }
     digests = {evaluation.digest for evaluation in run.evaluations.values()}
     assert len(digests) == 1
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import config
 from harness.core import Budget, Problem, Trajectory, Turn, Verdict
+from harness.experiment import Experiment, Stopped, execute
 from harness.run import main
+from harness.store import RunStore, read_jsonl
 from methods.pair_sft import PairSFT
 from methods.sft import SFTOracle, corrections
 from methods.star import STaR
@@ -62,6 +68,40 @@ def test_any_rl_row_trains_and_is_evaluated_with_more_attempts(name: str, tmp_pa
     assert {"acc_t3", "kl_t3"} <= set(json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]))
     records = [json.loads(line) for line in (folder / "eval.jsonl").read_text().splitlines()]
     assert {len(record["attempts"]) for record in records} == {4}
+
+
+class StopAt:
+    """A display that presses Ctrl-C at one step."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+
+    def phase(self, text: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None:
+        if line and line["step"] == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_adaptive_coefficient_is_a_function_of_the_log_so_a_resumed_run_takes_the_same(tmp_path: Path) -> None:
+    config.prepare(Experiment, "run")
+    small = ["run.steps = 8", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 4", "hf.lr = 3e-3"]
+    config.parse(["gin/score_adaptive_kl.gin"], [*small, "hf.max_new_tokens = 24", "balanced.window = 2"])
+    experiment: Experiment = config.build("run")
+    lines = {}
+    for name, stops in (("whole", [None]), ("parts", [2, 3, None])):
+        for stop in stops:
+            store = RunStore(tmp_path / name)
+            store.lock()
+            with contextlib.suppress(Stopped):
+                execute(experiment, experiment.policy.load("cpu"), store, StopAt(stop))
+            store.close()
+        lines[name] = read_jsonl(tmp_path / name / "metrics.jsonl")[0]
+    coefficients = [[line["kl_coefficient_t1"] for line in lines[name]] for name in ("whole", "parts")]
+    assert coefficients[0] == coefficients[1]
+    assert len(coefficients[0]) == 8
+    assert len(set(coefficients[0][:3])) > 1  # it does move in Stage I
+    assert set(coefficients[0][3:]) == {0.01}  # Stage II has beta1 alone
 
 
 def trajectory(problem: Problem, *answers: tuple[str, bool]) -> Trajectory:

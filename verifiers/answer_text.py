@@ -62,7 +62,9 @@ _SPELLINGS = (
     (re.compile(r"\\degrees?(?![A-Za-z])"), r"^\\circ"),
     (re.compile(r"\\(?:bf|rm|it|sf|boldsymbol|mathbf|mathit|bold)(?![A-Za-z])"), ""),
     (re.compile(r"\\mathbb\s*R(?![A-Za-z])|\\mathbb\s*\{\s*R\s*\}|\\R(?![A-Za-z])|\\Bbb\s*\{?R\}?"), r"\\mathbb{R}"),
-    (re.compile(r"\^\s*\{\s*\\circ\s*\}"), r"^\\circ"),
+    (re.compile(r"\^\s*\{\s*\\circ\s*\}|(?<=\d)\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))"), r"^\\circ"),
+    (re.compile(r"\\(?:mathrm|mathit|operatorname|text)\s*\{\s*([ei]|\\pi)\s*\}"), r"\1 "),
+    (re.compile(r"\\(?:text|mathrm)\s*\{\s*infinity\s*\}|\binfinity\b"), r"\\infty "),
     (re.compile(r"(?<!\\)\\(?:quad|qquad|enspace|thinspace|hspace\{[^{}]*\}|,|;|:|>| )"), " "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r",?\\!\s*(?:\{,\}|,)?\s*(?:\\!)?\s*(?=\d{3}(?!\d))"), ""),
@@ -117,14 +119,14 @@ def normalise(text: str) -> str:
     Used for the second rung and as the canonical form of an answer.
     """
     text = plain(clean(text))
+    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):  # before blanks go: `32, 349` is two numbers
+        text = text.replace(",", "")
     text = _FRAC.sub(_braced, text)
     text = _SQRT.sub(r"\\sqrt{\1}", text)
     text = re.sub(r"(\\[A-Za-z]+) (?=[A-Za-z])", "\\1\0", text)  # \cot x is not \cotx
     words = re.search(r"[A-Za-z]{2,} +[A-Za-z]", text) is not None
     text = text if words else re.sub(r"(?<!\d) | (?!\d)", "", text)
     text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
-    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):
-        text = text.replace(",", "")
     return text.replace("\0", " ")
 
 

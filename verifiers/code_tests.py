@@ -9,6 +9,9 @@ the first form is `problem.prompt`.
 Split-process grading is the default (see `split_tests`); the tests alone, never the program, can make a problem fall
 back to `compat`, and that is recorded.
 
+Policies repeat themselves, so a verifier remembers: an equal response to an equal problem is run once. What depends on
+the moment (`timeout`, `error`) is never remembered. A program that passes by luck is judged by its first run.
+
 Not covered: programs that read standard input; tests of side effects.
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +29,10 @@ from harness.core import Problem, Verdict
 from harness.registry import register
 from verifiers import split_tests
 from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
+
+VERSION = 2  # of the rules; raised whenever a verdict could change
+LONGEST = 10_000  # characters of a response that is remembered
+_memory = threading.Lock()  # of every verifier; held for look-ups only
 
 
 class BadTests(ValueError):
@@ -56,6 +64,8 @@ class CodeTests:
         mode: `split`, or `compat` to reproduce published numbers of one-process harnesses.
         workers: Programs at a time; default: every core. Verifiers with the same number share one pool.
         unsafe_exec: Run even where the machine offers no sound isolation.
+        remember: Verdicts that `batch` and a call keep for equal responses, the latest used; 0 runs every program.
+            `judge` and `judge_all` always run.
     """
 
     def __init__(
@@ -65,13 +75,15 @@ class CodeTests:
         mode: Literal["split", "compat"] = "split",
         workers: int | None = None,
         unsafe_exec: bool = False,
+        remember: int = 16_384,
     ) -> None:
         if mode not in ("split", "compat"):
             raise ValueError(f"mode must be split or compat, not {mode!r}")
         if time_limit <= 0 or memory_mb < 64:
             raise ValueError(f"time_limit must be positive and memory_mb at least 64, not {time_limit}, {memory_mb}")
         self.time_limit, self.memory_mb, self.mode = time_limit, memory_mb, mode
-        self.workers, self.unsafe_exec = workers, unsafe_exec
+        self.workers, self.unsafe_exec, self.remember = workers, unsafe_exec, remember
+        self._known: dict[tuple[str, str, str], Verdict] = {}  # from (tests, prompt, response), the latest used last
 
     @property
     def sandbox(self) -> Sandbox:
@@ -87,15 +99,35 @@ class CodeTests:
         """
         return self.sandbox.demand()
 
+    @property
+    def grader(self) -> str:
+        """What grades, with mode and limits, for run records."""
+        return f"code {VERSION} ({self.mode}, {self.time_limit:g} s, {self.memory_mb} MB)"
+
     def __call__(self, problem: Problem, text: str) -> Verdict:
-        return self.judge(problem, text).verdict
+        return self.batch([(problem, text)])[0]
 
     def batch(self, items: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The verdicts in order, as many at a time as there are workers."""
-        return [graded.verdict for graded in self.judge_all(items)]
+        """The verdicts in order, as many at a time as there are workers; equal items are run once."""
+        if not self.remember:
+            return [graded.verdict for graded in self.judge_all(items)]
+        keys = [(problem.answer, problem.prompt, text) for problem, text in items]
+        with _memory:
+            verdicts = {key: self._known[key] for key in keys if key in self._known}
+        new = {key: item for key, item in zip(keys, items, strict=True) if key not in verdicts}
+        graded = self.judge_all(list(new.values())) if new else []
+        verdicts |= {key: found.verdict for key, found in zip(new, graded, strict=True)}
+        with _memory:
+            for key, verdict in verdicts.items():
+                self._known.pop(key, None)
+                if verdict.status in ("ok", "no_answer") and len(key[2]) <= LONGEST:
+                    self._known[key] = verdict
+            for key in list(self._known)[: max(0, len(self._known) - self.remember)]:
+                del self._known[key]
+        return [verdicts[key] for key in keys]
 
     def judge_all(self, items: Sequence[tuple[Problem, str]]) -> list[Graded]:
-        """As `batch`, with mode, reason and time."""
+        """As `batch`, with mode, reason and time; every item is run."""
         sandbox = self.sandbox
         sandbox.demand()
         return sandbox.pool.map(lambda item: self.judge(*item), items)
@@ -126,7 +158,8 @@ class CodeTests:
 
 
 def _verdict(outcome: Outcome) -> Verdict:
-    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program)
+    flag = "compat" if outcome.mode == "compat" else ""
+    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program, flag)
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
@@ -166,7 +199,8 @@ def _plan(answer: str, prompt: str) -> Job:
         raise BadTests("the tests need `test` with `entry_point`, or `test_list`")
     one_process = not entry and split_tests.needs_one_process("\n".join([setup, *sources]))
     mode = "compat" if one_process or tests.get("mode") == "compat" else "split"
-    return Job("", sources, prompt, setup, entry, wanted, split_tests.calls_check(sources), mode)
+    free = tuple(split_tests.free_names("\n".join([setup, *sources])))
+    return Job("", sources, prompt, setup, entry, wanted, free, split_tests.calls_check(sources), mode)
 
 
 def _text(value: Any, name: str) -> str:

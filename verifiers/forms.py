@@ -11,12 +11,13 @@ Longer than 300 lines because the forms refer to each other: a set holds tuples 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from verifiers import quantities
+from verifiers import latex_math, quantities
 from verifiers.answer_text import clean, normalise, plain
 
 Leaf = Callable[[str, str], bool]
@@ -26,6 +27,8 @@ MAX_ITEMS = 60  # of a list, set or tuple
 _OPEN, _SHUT = {"(": ")", "[": "]", "{": "}"}, frozenset(")]}")
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|subset|subseteq)(?![A-Za-z])|[<>=]")
 _JOIN = re.compile(r"\\text\s*\{\s*,?\s*(?:or|and)\s*,?\s*\}|\b(?:or|and)\b|\\(?:vee|wedge|lor|land)(?![A-Za-z])|[,;]")
+_AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*,?\s*\}|\band\b|\\(?:wedge|land)(?![A-Za-z])")
+_WEDGE, _VEE = re.compile(r"\\(?:wedge|land)(?![A-Za-z])"), re.compile(r"\\(?:vee|lor)(?![A-Za-z])")
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*,?\s*\}|\bor\b|\\(?:vee|lor)(?![A-Za-z])")
 _MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?(?:small)?matrix|array)\}(?:\s*\{[clr|\s]*\})?(.*)\\end\s*\{\1\}", re.S)
 _NAME = re.compile(
@@ -35,6 +38,13 @@ _NAME = re.compile(
 )
 _CONSTANTS = frozenset(["\\pi", "\\infty", "e", "i"])
 _CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)|\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\}")
+_LABELLED = re.compile(
+    r"\\(?:text|textbf|textrm|mathrm)\s*\{\s*\(([A-J])\)\s*(?:\}|(?=[^{}]*\}$))[\s:.~]*([^\s}].*?)(?<!\})\}?"
+)
+_CONDITION = re.compile(
+    r"\s*(?:,|\\text\s*\{\s*,?\s*(?:for|where)\s*\})\s*[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|\\Z)$"
+)
+_VALUE = re.compile(r"[a-zA-Z]\(x\)")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _MATHY = re.compile(r"\\(?!text|mbox|mathrm|textbf|textit|textrm|%|\$)[A-Za-z]+|[0-9=<>+*/^_|]")
 
@@ -78,14 +88,28 @@ class _Comparison:
             self.depth -= 1
 
     def _equal(self, gold: str, given: str) -> bool:
+        gold, given = _unwrapped(gold), _unwrapped(given)
+        if bool(_CONDITION.search(gold)) != bool(_CONDITION.search(given)):
+            gold, given = _CONDITION.sub("", gold), _CONDITION.sub("", given)
+        if (_WEDGE.search(gold) and _VEE.search(given)) or (_VEE.search(gold) and _WEDGE.search(given)):
+            return False
+        one, other = _LABELLED.fullmatch(gold), _LABELLED.fullmatch(given)
+        if one or other:
+            return self._labelled(gold, given, one, other)
         if _choice(gold) or _choice(given):
             choice = _choice(gold, lenient=True)
             return choice is not None and choice == _choice(given, lenient=True)
-        if is_text(gold) or is_text(given):
-            return is_text(gold) and is_text(given) and words(gold) == words(given)
         gold_set, given_set = real_set(gold), real_set(given)
         if gold_set and given_set and (gold_set.certain or given_set.certain):
             return self._same_sets(gold_set, given_set)
+        if is_text(gold) or is_text(given):
+            if is_empty(gold) or is_empty(given):
+                return is_empty(gold) and is_empty(given)
+            return is_text(gold) and is_text(given) and words(gold) == words(given)
+        if (pairs := assignments(gold)) is not None or assignments(given) is not None:
+            decided = self._assignments(pairs, assignments(given), gold, given)
+            if decided is not None:
+                return decided
         one, other = form(gold), form(given)
         if "relation" in (one[0], other[0]):
             return self._relations(gold, given)
@@ -101,6 +125,37 @@ class _Comparison:
         if one[2] != other[2] or len(one[1]) != len(other[1]):
             return False
         return all(self.equal(a, b) for a, b in zip(one[1], other[1], strict=True))
+
+    def _labelled(self, gold: str, given: str, one: re.Match[str] | None, other: re.Match[str] | None) -> bool:
+        r"""`\textbf{(B)}\ 12` is B and is 12; two such must agree in both."""
+        if one and other:
+            return one[1] == other[1] and self.equal(one[2], other[2])
+        label, rest, plain_side = (one[1], one[2], given) if one else (other[1], other[2], gold)  # pyright: ignore
+        if letter := _choice(plain_side, lenient=True):
+            return letter == label and re.search(r"^[,;/&]|\([A-J]\)|\b(?:or|and|not)\b", rest) is None
+        return self.equal(rest, plain_side) if one else self.equal(plain_side, rest)
+
+    def _assignments(
+        self, one: dict[str, str] | None, other: dict[str, str] | None, gold: str, given: str
+    ) -> bool | None:
+        """x=1, y=2 against itself in any order, against (1,2) and (x,y)=(1,2) in the order of the names."""
+        if one is not None and other is not None:
+            return one.keys() == other.keys() and all(self.equal(one[name], other[name]) for name in one)
+        known, text = (one, given) if one is not None else (other, gold)
+        if known is None:
+            return None
+        kind, items, _ = form(text)
+        if kind == "relation" and (sides := split_relation(text)) and sides[1] == ["="]:
+            names, values = (form(side) for side in sides[0])
+            if names[0] == values[0] == "tuple" and len(names[1]) == len(values[1]):
+                rest = ", ".join(f"{name}={value}" for name, value in zip(names[1], values[1], strict=True))
+                ours, theirs = (gold, rest) if one is not None else (rest, given)
+                return assignments(rest) is not None and self.equal(ours, theirs)
+            return None
+        if kind not in ("tuple", "list") or len(items) != len(known) or top_level(text, _OR):
+            return False
+        pairs = zip((known[name] for name in sorted(known)), items, strict=True)
+        return all(self.equal(a, b) if one is not None else self.equal(b, a) for a, b in pairs)
 
     def _items(self, items: list[str], distinct: bool) -> list[str]:
         """The members, each \\pm written out, repeats dropped in sets."""
@@ -140,6 +195,10 @@ class _Comparison:
             (left_a, right_a), (left_b, right_b) = one[0], other[0]
             if normalise(left_a) == normalise(left_b):
                 return self.equal(right_a, right_b)
+            if {"y"} < {left_a, left_b} and any(_VALUE.fullmatch(left) for left in (left_a, left_b)):
+                return self.equal(right_a, right_b)  # f(x) = ... as y = ...
+            if any(is_name(left) and "(" in left for left in (left_a, left_b)):
+                return False
             if is_name(left_a) and is_name(left_b) and not (is_expression(right_a) and is_expression(right_b)):
                 return False
             return self._proportional(left_a, right_a, left_b, right_b, signed=False)
@@ -216,6 +275,10 @@ class _Comparison:
             return bool(asked) and normalise(a.number) == normalise(b.number)
         if a.percent or b.percent:
             return self._percents(a, b)
+        a = quantities.Quantity(gold) if a.weak and not b.unit else a
+        b = quantities.Quantity(given) if b.weak and not a.unit else b
+        if {a.unit, b.unit} == {"degree", ""} and "\\pi" in (a.number if b.unit else b.number):
+            a, b = (replace(x, unit=x.unit or "radian") for x in (a, b))
         factor = quantities.convertible(a, b)
         if factor is None:
             angles = {a.unit: a.number, b.unit: b.number}
@@ -237,13 +300,15 @@ class _Comparison:
         if gold.percent and given.percent:
             return self.leaf(gold.number, given.number)
         if gold.percent:
-            return self.leaf(gold.number, given.number) or self._share(gold.number, given.number)
+            return self.leaf(gold.number, given.number) or self._share(gold.number, given.number, proper=False)
         if ("percent" in self.question or "%" in self.question) and self.leaf(gold.number, given.number):
             return True
         return self._share(given.number, gold.number)
 
-    def _share(self, percent: str, number: str) -> bool:
-        """50% as the proportion 0.5: between 0 and 1 only, where a reader would take it so."""
+    def _share(self, percent: str, number: str, proper: bool = True) -> bool:
+        """50% as the proportion 0.5; `proper` allows 0 to 1 only, where a reader would take it so."""
+        if not proper and re.fullmatch(r"\d+\.\d+|\\frac\s*\{\d+\}\{\d+\}|\d+/\d+", number.strip()):
+            return self.leaf(f"({percent})/100", number)
         inside = re.fullmatch(r"(?:0?\.\d+|[01])|\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?|(\d+)/(\d+)", number.strip())
         if inside is None or (inside[1] and int(inside[1]) > int(inside[2])):
             return False
@@ -316,14 +381,14 @@ def top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     return found
 
 
-def cut(text: str, pattern: re.Pattern[str]) -> list[str]:
-    """The stretches between a pattern's top-level matches; empty stretches dropped."""
+def cut(text: str, pattern: re.Pattern[str], keep_empty: bool = False) -> list[str]:
+    """The stretches between a pattern's top-level matches; empty stretches dropped unless they are kept."""
     parts, at = [], 0
     for match in top_level(text, pattern):
         parts.append(text[at : match.start()].strip())
         at = match.end()
     parts.append(text[at:].strip())
-    return [part for part in parts if part]
+    return [part for part in parts if part or keep_empty]
 
 
 Form = tuple[Literal["scalar", "list", "set", "tuple", "matrix", "union", "relation", "ratio"], list[str], str]
@@ -334,9 +399,8 @@ _THOUSANDS = re.compile(r"[-+]?(?:\\?\$)?\s*\d{1,3}(?:,\d{3})+(?!\d|,)(?:\.\d+)?
 def form(text: str) -> Form:
     """What an answer is, its members, and the brackets (or the shape) that must agree."""
     text = text.strip()
-    if match := _MATRIX.fullmatch(text.removeprefix("(").removesuffix(")") if "array" in text else text):
-        rows = [cut(row, re.compile("&")) for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
-        kind = "det" if match[1].startswith(("v", "V")) else "matrix"
+    if "\\begin" in text and (found := matrix(text)):
+        kind, rows = found
         return "matrix", [cell for row in rows for cell in row], f"{kind} {[len(row) for row in rows]}"
     if top_level(text, _CUP):
         return "union", cut(text, _CUP), ""
@@ -359,6 +423,35 @@ def form(text: str) -> Form:
     if re.fullmatch(r"[^:]+(?::[^:]+)+", text) and not top_level(text, re.compile(r"\\text")):
         return "ratio", [part.strip() for part in text.split(":")], str(text.count(":"))
     return "scalar", [text], ""
+
+
+def matrix(text: str) -> tuple[str, list[list[str]]] | None:
+    r"""The rows of one matrix, a scalar before it multiplied in and ^T carried out; `det` between bars."""
+    start = text.find("\\begin")
+    factor, rest = re.sub(r"\\(?:cdot|times)\s*$", "", text[:start].strip()).strip(), text[start:]
+    turned = _TRANSPOSED.search(rest)
+    rest = rest[: turned.start()] if turned else rest
+    if "array" in rest and factor.endswith("(") and rest.endswith(")"):
+        factor, rest = factor[:-1].strip(), rest[:-1].strip()
+    match = _MATRIX.fullmatch(rest.strip())
+    if match is None or (factor and (top_level(factor[1:], re.compile("[-+]")) or not _balanced(factor))):
+        return None
+    if top_level(factor, _JOIN) or top_level(factor, _RELATION) or "\\begin" in match[2]:
+        return None
+    kind = "det" if match[1].startswith(("v", "V")) else "matrix"
+    if kind == "det" and (factor or turned):
+        return None
+    lines = [row for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
+    rows = [cut(row, re.compile("&"), keep_empty=True) for row in lines]
+    if factor:
+        factor = f"{factor}1" if factor in ("-", "+") else factor
+        rows = [[f"({factor})({cell})" for cell in row] for row in rows]
+    if turned and len({len(row) for row in rows}) == 1:
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    return kind, rows
+
+
+_TRANSPOSED = re.compile(r"\s*\^\s*\{?\s*(?:T|\\top|\\intercal|\\text\s*\{\s*T\s*\})\s*\}?\s*$")
 
 
 def _hide_thousands(text: str) -> str:
@@ -426,9 +519,43 @@ def _rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]
     return sides, signs
 
 
+def _unwrapped(text: str) -> str:
+    """Without plain braces around everything, which TeX does not print, and a system of equations as their list."""
+    if match := _SYSTEM.fullmatch(text):
+        text = ", ".join(row.strip().rstrip(",") for row in match[1].split("\\\\") if row.strip())
+    while text.startswith("{") and text.endswith("}") and _balanced(text[1:-1]) and text[1:-1].strip():
+        text = text[1:-1].strip()
+    return text
+
+
+_SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}", re.S)
+_EMPTY = frozenset([("nosolution",), ("nosolutions",), ("emptyset",)])
+
+
+def is_empty(text: str) -> bool:
+    """The empty set, in signs or words."""
+    return text in ("\\{\\}", "\\{ \\}", "\\emptyset") or (is_text(text) and words(text) in _EMPTY)
+
+
+def assignments(text: str) -> dict[str, str] | None:
+    """{name: value} of `x=1, y=2`: two or more different names, each with one constant; else None."""
+    found: dict[str, str] = {}
+    parts = cut(_hide_thousands(text), _JOIN) if "=" in text and not top_level(text, _OR) else []
+    for part in parts:
+        sides = split_relation(part)
+        if sides is None or sides[1] != ["="] or not re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?", sides[0][0]):
+            return None
+        if sides[0][0] in found or not is_constant(sides[0][1]) or not is_name(sides[0][0]):
+            return None
+        found[sides[0][0]] = sides[0][1]
+    return found if len(found) > 1 else None
+
+
 def is_name(text: str) -> bool:
-    r"""A thing that can be given a value: x, f(x), \angle ABC, AB; not a number or constant."""
+    r"""A thing that can be given a value: x, f(x), \angle ABC, AB, (x, y); not a number or constant."""
     text = text.strip()
+    if re.fullmatch(r"\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)", text):
+        return True
     return (_NAME.fullmatch(text) is not None and text not in _CONSTANTS) or bool(
         re.fullmatch(r"\\text\s*\{[^{}]+\}", text)
     )
@@ -472,13 +599,16 @@ def real_set(text: str) -> RealSet | None:
     if match := re.fullmatch(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\})?\s*(?:\||:)(.*)\\\}", text):
         inner = real_set(match[2])
         return inner if inner and inner.name in ("", match[1]) else None
-    if re.fullmatch(r"\\mathbb\{R\}|(?:\\text\s*\{)?\s*all real numbers\s*\}?", text):
+    if re.fullmatch(r"\\mathbb\{R\}|(?:\\text\s*\{)?\s*(?:all )?real(?: number)?s\s*\}?", text):
         return RealSet((_Piece("-\\infty", False, "\\infty", False),), True)
-    if match := re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{([^{},]+)\\\}", text):
-        return RealSet(_without(match[1].strip()), True)
+    if match := re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.+)\\\}", text):
+        pieces = _without(cut(match[1], _COMMA))
+        return RealSet(pieces, True) if pieces else None
     if match := re.fullmatch(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(.*)", text):
         inner = real_set(match[2])
         return RealSet(inner.pieces, True, match[1]) if inner else None
+    if len(parts := cut(text, _AND)) == 2:
+        return _both([real_set(part) for part in parts])
     for joint in (_CUP, _OR):
         if len(parts := cut(text, joint)) > 1:
             sets = [real_set(part) for part in parts]
@@ -497,18 +627,52 @@ def real_set(text: str) -> RealSet | None:
     return None
 
 
-def _without(point: str) -> tuple[_Piece, ...]:
-    return _Piece("-\\infty", False, point, False), _Piece(point, False, "\\infty", False)
+def _both(sets: list[RealSet | None]) -> RealSet | None:
+    """x > 1 and x < 3 as one piece; None for what is no pair of rays, one each way."""
+    rays = [found.pieces[0] for found in sets if found and found.name and len(found.pieces) == 1]
+    if len(rays) != 2 or sets[0] is None or sets[1] is None or sets[0].name != sets[1].name:
+        return None
+    down, up = sorted(rays, key=lambda piece: piece.low != "-\\infty")
+    if down.low != "-\\infty" or up.high != "\\infty" or up.low == "-\\infty":
+        return None
+    return RealSet((_Piece(up.low, up.low_in, down.high, down.high_in),), True, sets[0].name)
+
+
+def _without(points: list[str]) -> tuple[_Piece, ...]:
+    """The reals without some points; () when the order of the points is not plain."""
+    points = [sign for point in points for sign in plus_minus(point)]
+    if len(points) > 1:
+        try:
+            points = sorted(points, key=lambda point: latex_math.exact(latex_math.read(point), {}))
+        except (ValueError, ArithmeticError, LookupError):
+            return ()
+    ends = ["-\\infty", *points, "\\infty"]
+    return tuple(_Piece(low, False, high, False) for low, high in itertools.pairwise(ends))
+
+
+def _absolute(sides: list[str], closed: bool) -> RealSet | None:
+    """|x| < 2 and |x| > 2, for a bound without a sign."""
+    for inner, bound in (sides, sides[::-1]):
+        match = re.fullmatch(r"\|\s*([A-Za-z])\s*\|", inner)
+        if match and is_constant(bound) and bound[:1] not in "-+" and not top_level(bound, re.compile("[-+]")):
+            if inner == sides[0]:
+                return RealSet((_Piece(f"-{bound}", closed, bound, closed),), True, match[1])
+            outside = _Piece("-\\infty", False, f"-{bound}", closed), _Piece(bound, closed, "\\infty", False)
+            return RealSet(outside, True, match[1])
+    return None
 
 
 def _ray(sides: list[str], signs: list[str]) -> RealSet | None:
     """x > a, a <= x, a < x <= b, x != a."""
     if len(sides) == 2 and signs == ["\\ne"] and is_name(sides[0]) and is_constant(sides[1]):
-        return RealSet(_without(sides[1]), True, sides[0])
+        pieces = _without([sides[1]])
+        return RealSet(pieces, True, sides[0]) if pieces else None
     sides, signs = _rising((sides, signs))
     if any(sign not in ("<", "\\le") for sign in signs):
         return None
     if len(sides) == 2:
+        if found := _absolute(sides, signs[0] == "\\le"):
+            return found
         if is_name(sides[0]) and is_constant(sides[1]):
             return RealSet((_Piece("-\\infty", False, sides[1], signs[0] == "\\le"),), True, sides[0])
         if is_name(sides[1]) and is_constant(sides[0]):

@@ -13,7 +13,7 @@ import mpmath  # part of sympy's install; imported by the worker alone
 from verifiers.latex_math import NotExact, Tree, Undefined
 
 DIGITS = (60, 110)  # two precisions: what shrinks with more digits is zero, what stays is a value
-AGREE = 45  # leading digits two values share when they are equal
+AGREE = 80  # leading digits two values share when they are equal
 
 
 def value(tree: Tree, at: dict[str, Fraction], digits: int) -> Any:

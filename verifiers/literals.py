@@ -19,7 +19,8 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
-MAX_TEXT = 2**20  # characters of one value
+MAX_TEXT = 2**20  # characters of one value of a program's
+MAX_TRUSTED = 2**24  # characters of the arguments of one call, which trusted tests write
 MAX_ITEMS = 200_000  # taken from an iterator
 
 
@@ -60,20 +61,23 @@ class TooLarge(ValueError):
     """The value's text is longer than `MAX_TEXT`."""
 
 
-def write(value: Any, refer: Callable[[Any], Any] | None = None, always: type | None = None) -> str:
+def write(
+    value: Any, refer: Callable[[Any], Any] | None = None, always: type | None = None, limit: int = MAX_TEXT
+) -> str:
     """The text of a value.
 
     Args:
         value: Anything made of built-in types.
         refer: Names objects of other classes (the returned tag is sent instead).
         always: A class whose objects go by `refer` whatever else they can do.
+        limit: Characters the text may have.
 
     Raises:
         NoLiteral: another class, and no `refer`.
-        TooLarge: more than a megabyte.
+        TooLarge: more than `limit`.
     """
     text = json.dumps(_tag(value, refer, always), separators=(",", ":"))
-    if len(text) > MAX_TEXT:
+    if len(text) > limit:
         raise TooLarge(f"a value of {len(text)} characters")
     return text
 
@@ -123,6 +127,8 @@ def _tag(value: Any, refer: Callable[[Any], Any] | None, always: type | None = N
     if kind is re.Match and isinstance(value.string, str):
         groups = [value.group(0), *value.groups()]
         return {"m": [groups, [list(value.span(i)) for i in range(len(groups))], value.groupdict()]}
+    if kind is MatchValue:
+        return {"m": [value._groups, value._spans, value._names]}
     for name, dated in _DATES.items():
         if kind is dated:
             return {name: [value.days, value.seconds, value.microseconds] if name == "td" else value.isoformat()}

@@ -9,6 +9,7 @@ Not covered: proofs, answers in prose, numeric tolerance (0.333 is not 1/3).
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import threading
@@ -29,6 +30,8 @@ from verifiers.worker_pool import WorkerDied, WorkerPool, WorkerTimeout, command
 MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
 IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
 START_LIMIT = 60.0  # seconds a worker may take to start or to import
+VERSION = 2  # of the rules; raised whenever a verdict could change
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "mpmath")
 CACHE = 200_000  # graded pairs kept
 
 
@@ -126,6 +129,12 @@ class MathAnswer:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def grader(self) -> str:
+        """What grades, with its form, limit and the libraries behind the last rungs, for run records."""
+        libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+        return f"math {VERSION} ({self.answer_form}, {self.time_limit:g} s; {libraries})"
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
         return self.judge(problem, text)[0]

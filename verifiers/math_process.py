@@ -19,6 +19,7 @@ import signal
 import struct
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from verifiers import forms, latex_math
@@ -66,7 +67,14 @@ class Leaf:
         """Whether one expression is a constant multiple (a positive one, when `signed`) of the other."""
         from verifiers import high_precision
 
-        a, b = latex_math.read(gold), latex_math.read(given)
+        try:
+            a = latex_math.read(gold)
+        except NotMath as error:
+            raise CannotTell(f"the gold equation is not understood: {error}") from None
+        try:
+            b = latex_math.read(given)
+        except NotMath:
+            return False
         names = latex_math.variables(a) | latex_math.variables(b)
         ratio = None
         for at in latex_math.points(names, gold + given, count=5):
@@ -114,7 +122,7 @@ def _math_verify(gold: str, given: str) -> bool:
         raise CannotTell("the gold answer is not understood")
     if not b or not verify(a, b, timeout_seconds=None, strict=True):
         return False
-    return not _mixed_case(gold, given) and _numbers_agree(a[0], b[0])
+    return _marks(gold) == _marks(given) and not _mixed_case(gold, given) and _numbers_agree(a[0], b[0])
 
 
 def _announce(value: dict[str, Any]) -> None:
@@ -139,6 +147,17 @@ def _nesting(text: str) -> int:
         depth += (character in "({[") - (character in ")}]")
         deepest = max(deepest, depth)
     return deepest
+
+
+_MARKS = re.compile(
+    r"'|\\(?:prime|overline|bar|hat|vec|tilde|dot|ddot|neg|lnot|cap|cup|setminus|backslash|p?mod|bmod|parallel|perp|to"
+    r"|land|lor|wedge|vee|star|ast|dagger|top|partial|nabla|forall|exists|Rightarrow|iff|cong|sim|approx|det)(?![A-Za-z])"
+)
+
+
+def _marks(text: str) -> Counter[str]:
+    """What math-verify may drop without a word, such as the prime of f'(x)."""
+    return Counter(_MARKS.findall(text.replace("\\prime", "'")))
 
 
 def _mixed_case(gold: str, given: str) -> bool:

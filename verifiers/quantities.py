@@ -59,11 +59,12 @@ for _word in (
     "unit units people person persons students student ways way times points point apples marbles books "
     "men women boys girls children cars coins balls cards sides edges vertices faces triangles games days hours "
     "integers numbers solutions values digits pages gallon gallons cup cups pint pints quart quarts acre acres "
-    "calories watts volts joules newtons amperes ohms hertz pairs dozen words bits bytes cubes squares tickets "
+    "calories watts volts joules newtons amperes ohms hertz pairs words bits bytes cubes squares tickets "
     "quarters dimes nickels votes seats outcomes arrangements handshakes questions problems bushels revolutions rpm"
 ).split():
     _UNITS.setdefault(_word, (_word.rstrip("s"), Fraction(1)))
 
+_TIMES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _AREA = {"sq": 2, "square": 2, "cubic": 3, "cu": 3}
 _WORD_BASES = dict(
     zip(
@@ -72,10 +73,15 @@ _WORD_BASES = dict(
         strict=True,
     )
 )
+_DIGITS = r"(?P<digits>-?(?:[0-9A-Za-z]*[0-9][0-9A-Za-z.]*|[A-F]{2,}|[a-f]{2,}))"
 _BASE = re.compile(
-    r"(?P<digits>-?[0-9A-Za-z]*[0-9][0-9A-Za-z.]*)\s*_\s*(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<braced>\w+)[\s}]*\}|(?P<bare>\d+))"
+    rf"(?P<open>\(?){_DIGITS}(?(open)\)?)\s*_\s*(?:\{{[\s(]*(?:\\(?:text|mathrm)\s*\{{\s*)?(?P<braced>\w+)[\s)}}]*\}}|(?P<bare>\d+))"
 )
-_PERCENT = re.compile(r" ?(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent(?:age)?(?: points?)?)\s*$")
+_SPELLED_BASE = re.compile(rf"{_DIGITS}\s*,?\s*\(?\s*(?:in )?base[ -]*\$?(?P<braced>\w+)\$?\s*\)?")
+_ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:st|nd|rd|th)\s*\}?")
+_MONEY = re.compile(r"(?P<number>.*\d)\s*(?P<sign>\\\$|€|£)")
+_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textrm|hbox|textsuperscript)\s*\{([^{}]*)\}")
+_PERCENT = re.compile(r" ?(?:\\?%|\\text\s*\{\s*(?:\\?%|percent|pct)\s*\}|percent(?:age)?(?: points?)?|pct\.?)\s*$")
 _SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|USD\b)(?:\s*\})?\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{)?\s*([CF])?\s*\}?\s*$")
 _TAIL = re.compile(  # one piece of a unit at the end of a text
@@ -107,6 +113,7 @@ class Quantity:
         scale: The size of the unit in its dimension's own measure.
         percent: Whether a percent sign follows.
         base: The number base of a subscript, 0 without one.
+        weak: Whether the unit is a bare letter, which may as well be a variable: 5m.
     """
 
     number: str
@@ -114,6 +121,7 @@ class Quantity:
     scale: Fraction = Fraction(1)
     percent: bool = False
     base: int = 0
+    weak: bool = False
 
 
 def split(text: str) -> Quantity:
@@ -121,11 +129,16 @@ def split(text: str) -> Quantity:
     text = text.strip()
     if match := _PERCENT.search(text):
         return Quantity(text[: match.start()].strip(), percent=True)
-    if match := _BASE.fullmatch(text):
+    words = text if "\\text" not in text else _TEXT.sub(r"\1", text)
+    if match := _BASE.fullmatch(text) or _SPELLED_BASE.fullmatch(words):
         name: Any = match["braced"] or match["bare"]
         base = _WORD_BASES.get(name.lower(), int(name) if name.isdigit() and len(name) < 4 else 0)
         if base >= 2:
-            return Quantity(match["digits"].lstrip("0") or "0", base=base)
+            return Quantity(match["digits"].lstrip("0").upper() or "0", base=base)
+    if match := _ORDINAL.fullmatch(words):
+        return Quantity(match[1], "ordinal")
+    if match := _MONEY.fullmatch(text):
+        text = match["sign"] + match["number"]
     if match := _SIGN.match(text):
         unit = {"£": "pound sterling", "\\pounds": "pound sterling", "€": "euro"}.get(match[2], "dollar")
         rest = split(text[match.end() :])
@@ -138,17 +151,20 @@ def split(text: str) -> Quantity:
         return Quantity(text)
     start = _tail(text)
     if 0 < start < len(text) and (found := _unit(text[start:])):
-        return Quantity(text[:start].strip(), *found)
+        unit, scale, times = found
+        number = text[:start].strip()
+        weak = "\\" not in text[start:] and re.search("[A-Za-z¢]{2}", text[start:]) is None
+        return Quantity(number if times == 1 else f"({number})\\cdot {times}", unit, scale, weak=weak)
     return Quantity(text)
 
 
-def _unit(text: str) -> tuple[str, Fraction] | None:
-    """The canonical name and size of a unit text such as `\\text{ cm}^2` or `miles per hour`."""
-    text = re.sub(r"\\(?:text|mbox|mathrm|textrm|hbox)\s*\{([^{}]*)\}", r" \1 ", text)
+def _unit(text: str) -> tuple[str, Fraction, int] | None:
+    """The canonical name and size of a unit text such as `\\text{ cm}^2` or `million miles`, with its multiplier."""
+    text = _TEXT.sub(r" \1 ", text)
     text = text.replace("\\cdot", " ").replace("{", "").replace("}", "")
     spelled = re.sub(r"\bper\b", "/", text.lower())
     spelled = re.sub(r"\b(m|k)p/?h\b", lambda match: "mile/hour" if match[1] == "m" else "km/hour", spelled)
-    top, scale, power, sign, last = [], Fraction(1), 1, 1, Fraction(1)
+    top, scale, power, sign, last, times = [], Fraction(1), 1, 1, Fraction(1), 1
     for token in re.findall(r"[a-z¢°.']+|\^\s*-?\d|/|\S", spelled):
         token = token.strip(".")
         if token == "/":
@@ -164,6 +180,8 @@ def _unit(text: str) -> tuple[str, Fraction] | None:
             top[-1] = (name, old * (extra + 1))
         elif token in ("of", "the", "a", "", "long", "old", "tall", "total"):
             continue
+        elif token in _TIMES and not top:
+            times *= _TIMES[token]
         elif token in _UNITS:
             name, last = _UNITS[token]
             top.append((name, sign * power))
@@ -171,9 +189,9 @@ def _unit(text: str) -> tuple[str, Fraction] | None:
             power = 1
         else:
             return None
-    if not top:
+    if not top and times == 1:
         return None
-    return " ".join(f"{name}^{n}" if n != 1 else name for name, n in sorted(top)), scale
+    return " ".join(f"{name}^{n}" if n != 1 else name for name, n in sorted(top)), scale, times
 
 
 def convertible(gold: Quantity, given: Quantity) -> Fraction | None:

@@ -78,6 +78,8 @@ class Job:
         setup: Trusted code the tests need first.
         entry_point: The function under test, '' when the tests name it themselves.
         wanted: Names the program should define.
+        free: Names the tests read that they do not bind themselves.
+        calls_check: Whether the tests call `check` themselves.
         mode: `split` or `compat`.
         limit: Wall seconds.
         memory: Bytes of address space.
@@ -89,6 +91,7 @@ class Job:
     setup: str = ""
     entry_point: str = ""
     wanted: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
     calls_check: bool = False
     mode: Literal["split", "compat"] = "split"
     limit: float = 6.0
@@ -109,6 +112,8 @@ class Job:
             "prompt": self.prompt,
             "setup": self.setup,
             "entry_point": self.entry_point,
+            "wanted": list(self.wanted),
+            "free": list(self.free),
             "calls_check": self.calls_check,
         }
         return [json.dumps(part).encode() for part in (shown, hidden)]

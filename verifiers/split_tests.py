@@ -33,8 +33,8 @@ MAX_ANSWER = 64_000  # characters of a program that are reported back
 class Pipe:
     """Framed text over two file descriptors."""
 
-    def __init__(self, source: int, sink: int) -> None:
-        self.source, self.sink = source, sink
+    def __init__(self, source: int, sink: int, limit: int = 4 * literals.MAX_TEXT) -> None:
+        self.source, self.sink, self.limit = source, sink, limit
 
     def send(self, text: str) -> None:
         data = text.encode("utf-8", "surrogatepass")
@@ -44,7 +44,7 @@ class Pipe:
 
     def receive(self) -> str:
         (length,) = _LENGTH.unpack(read_exactly(self.source, _LENGTH.size))
-        if length > 4 * literals.MAX_TEXT:
+        if length > self.limit:
             raise EOFError("oversized frame")
         return read_exactly(self.source, length).decode("utf-8", "surrogatepass")
 
@@ -72,10 +72,19 @@ def load(job: dict[str, Any], program: str) -> types.ModuleType:
     """Runs the prompt's own code, then the program, as one module that is not `__main__`."""
     module = types.ModuleType("candidate")
     sys.modules["candidate"] = module
-    if job["prompt"] and programs.parses(job["prompt"]) is not None:
-        exec(compile(job["prompt"], "<prompt>", "exec"), module.__dict__)
+    if not program.startswith(job["prompt"]):
+        _run_prompt(job["prompt"], module.__dict__)
     exec(compile(program, "<program>", "exec"), module.__dict__)
     return module
+
+
+def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
+    """Runs a prompt that is code by itself (imports, helpers, the head of a function with its docstring)."""
+    try:
+        code = compile(prompt, "<prompt>", "exec")
+    except (SyntaxError, ValueError):
+        return
+    exec(code, names)
 
 
 def serve(job: dict[str, Any], pipe: Pipe) -> None:
@@ -153,13 +162,18 @@ class Link:
         self.pipe = pipe
         self.refused = ""  # a result that is no literal was compared: the candidate's doing, graded wrong
         self.unsent = ""  # an argument that is no literal: the tests' doing, they need compat mode
+        self.answered = False  # the program has returned something, which arguments may be made of
 
     def ask(self, target: int | None, do: str, name: str | None, value: Any = None) -> Any:
         try:
-            text = literals.write(value, self._refuse, Remote) if value is not None else ""
+            trusted = literals.MAX_TRUSTED
+            text = literals.write(value, self._refuse, Remote, trusted) if value is not None else ""
         except (literals.TooLarge, RecursionError) as error:
-            self.unsent = str(error)
-            raise Uncrossable(self.unsent) from None
+            if self.answered:  # too large because of what the program returned: not to be rewarded with compat mode
+                self.refused = str(error)
+            else:
+                self.unsent = str(error)
+            raise Uncrossable(str(error)) from None
         try:
             self.pipe.send(json.dumps({"target": target, "do": do, "name": name, "value": text}))
             reply = json.loads(self.pipe.receive())
@@ -167,6 +181,7 @@ class Link:
             raise CandidateGone(f"the program ended during a call ({type(error).__name__})") from None
         if not isinstance(reply, dict):
             raise CandidateGone("malformed reply")
+        self.answered = True
         if "raised" in reply:
             kind = getattr(builtins, str(reply["raised"]), Exception)
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
@@ -191,6 +206,9 @@ class Link:
                 self.unsent = f"the program's {name} itself"
                 raise Uncrossable(self.unsent)
             return {"ref": [target, ""]}
+        if value is Remote or isinstance(value, BaseException):  # made by the program's choice of what to return
+            self.refused = f"an argument of type {type(value).__name__}"
+            raise Uncrossable(self.refused)
         self.unsent = f"an argument of type {type(value).__name__}"
         raise Uncrossable(self.unsent)
 
@@ -291,13 +309,11 @@ def names_under_test(setup: str, tests: Sequence[str]) -> list[str]:
 def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
     """The names the tests run with: the prompt's own code, modules they use, and stand-ins for the program's names."""
     names: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
-    if tests["prompt"] and programs.parses(tests["prompt"]) is not None:
-        exec(compile(tests["prompt"], "<prompt>", "exec"), names)
+    _run_prompt(tests["prompt"], names)
     entry = tests["entry_point"]
     if entry:
         names[entry] = names["candidate"] = Remote(link, None, entry)
-    whole = "\n".join([tests["setup"], *tests["tests"]])
-    for name in free_names(whole):
+    for name in tests["free"]:
         if name in names:
             continue
         if name in sys.stdlib_module_names:
@@ -307,7 +323,7 @@ def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
         else:
             names[name] = Remote(link, None, name)
     if not entry:
-        for name in names_under_test(tests["setup"], tests["tests"]):
+        for name in tests["wanted"]:
             names.setdefault(name, Remote(link, None, name))
     if tests["setup"]:
         exec(compile(tests["setup"], "<setup>", "exec"), names)

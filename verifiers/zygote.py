@@ -20,7 +20,6 @@ import os
 import random
 import select
 import signal
-import socket
 import struct
 import sys
 import time
@@ -28,13 +27,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from verifiers import layers, literals, split_tests
+from verifiers import layers, literals, programs, split_tests
 
 _LENGTH = struct.Struct(">I")
 PRELOAD = (
-    "abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum "
-    "fractions functools hashlib heapq io itertools json keyword math numbers operator queue random re secrets "
-    "statistics string struct sys textwrap threading time traceback types typing unicodedata uuid warnings weakref zlib"
+    "bisect collections collections.abc copy functools heapq itertools math operator random re string typing"
 ).split()
 READ = b"R"  # on the result pipe: the tests' frame has left the request pipe
 MAX_OUTPUT = 64 * 1024  # bytes of standard output kept; the rest is read and dropped
@@ -136,7 +133,7 @@ class Zygote:
 
         def candidate() -> None:
             os.dup2(self.null, 0)
-            split_tests.serve(job, split_tests.Pipe(from_tests, to_tests))
+            split_tests.serve(job, split_tests.Pipe(from_tests, to_tests, 4 * literals.MAX_TRUSTED))
 
         def tests() -> None:
             frame = self.read_tests(result_out)
@@ -264,10 +261,18 @@ def _fork_and_exit() -> None:
 _ATTEMPTS: dict[str, Callable[[], Any]] = {
     "read": lambda: os.listdir("/"),
     "write": lambda: os.open("/tmp/verifiers-probe", os.O_WRONLY | os.O_CREAT, 0o600),
-    "socket": lambda: socket.socket().close(),
+    "socket": lambda: importlib.import_module("socket").socket().close(),
     "fork": _fork_and_exit,
     "signal": lambda: os.kill(1, 0),
 }
+
+
+def warm_up() -> None:
+    """Uses the reader of programs once, on a text of our own, so that no child pays for its first use."""
+    prompt = 'def f(x: int) -> int:\n    """Twice."""\n'
+    for text in ("    return 2 * x\n", f"Text\n```python\n{prompt}    return 2 * x\n```\n", "no program"):
+        programs.extract(text, prompt, ["f"])
+    literals.read(literals.write(([1, "a", 2.5, {"k": (None, True)}], {})))
 
 
 def read_frame(fd: int) -> bytes:
@@ -300,6 +305,7 @@ def main(args: list[str]) -> NoReturn:
 
     reply({"layers": walls.layers, "stopped": stopped})
     sys.path[:] = config["paths"]
+    warm_up()
     gc.collect()
     gc.freeze()
     while True:

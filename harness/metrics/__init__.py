@@ -70,11 +70,12 @@ class Table:
         correct: [N, k] booleans.
         truncated: [N, k] booleans; a length limit cut the response.
         tokens: [N, k] token counts, the end-of-sequence token included where written.
-        sampled: [N, k] booleans: the attempt was written by the policy and not given to it.
+        sampled: [N, k] booleans: the attempt was written by the policy, not given to it or by the reference model.
         status: k lists of N strings.
         answers: k lists of N extracted answers; None where there is none.
         texts: k lists of N responses.
         extra_tokens: [N] tokens of turns that are no attempt (Self-Refine's feedback), where the record says so.
+        flags: {flag: [N, k] booleans}: what a verifier remarked on an attempt that it graded.
     """
 
     ids: list[str]
@@ -87,6 +88,7 @@ class Table:
     answers: list[list[Any]]
     texts: list[list[str]]
     extra_tokens: Floats
+    flags: Mapping[str, NDArray[np.bool_]]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -199,23 +201,34 @@ def tabulate(records: Iterable[Record]) -> Table:
     attempts = [row[2]["attempts"] for row in rows]
     shape = (len(rows), turns)
 
+    every = [attempt for row in attempts for attempt in row]
+    flags = sorted({a["flag"] for a in every if a.get("flag")})
+
+    def values(key: str, default: Any) -> list[Any]:
+        try:
+            return [a[key] for a in every]  # a thousand runs are a million attempts: the usual case is the quick one
+        except KeyError:
+            return [a.get(key, default) for a in every]
+
     def flat(key: str, default: Any, kind: Any) -> NDArray[Any]:
-        return np.asarray([a.get(key, default) for row in attempts for a in row], dtype=kind).reshape(shape)
+        return np.asarray(values(key, default), dtype=kind).reshape(shape)
 
     def lists(key: str, default: Any) -> list[list[Any]]:
-        return [[row[turn].get(key, default) for row in attempts] for turn in range(turns)]
+        column = values(key, default)
+        return [column[turn::turns] for turn in range(turns)]
 
     return Table(
         ids=ids,
         samples=[row[1] for row in rows],
-        correct=np.asarray([a["correct"] for row in attempts for a in row], dtype=bool).reshape(shape),
+        correct=np.asarray([a["correct"] for a in every], dtype=bool).reshape(shape),
         truncated=flat("truncated", False, bool),
         tokens=flat("tokens", 0, float),
-        sampled=np.asarray([a.get("by", "policy") == "policy" for r in attempts for a in r], dtype=bool).reshape(shape),
+        sampled=np.asarray([by == "policy" for by in values("by", "policy")], dtype=bool).reshape(shape),
         status=lists("status", "ok"),
         answers=lists("answer", None),
         texts=lists("text", ""),
         extra_tokens=np.asarray([row[2].get("extra_tokens", 0) for row in rows], dtype=float),
+        flags={flag: flat("flag", "", object) == flag for flag in flags},
     )
 
 
@@ -231,7 +244,8 @@ def summarize(records: Iterable[Record] | Table, values: Mapping[str, Floats] | 
         means; lists have one entry per attempt. What two attempts are needed for is None where there is one.
 
         - `n` records, `problems`, `samples` (per problem; None if uneven), `turns`
-        - `acc` and `correct` (integer counts) per attempt: Acc@t1 ... Acc@tk
+        - `acc` and `correct` (integer counts) per attempt: Acc@t1 ... Acc@tk; `acc_records` weighs every record alike,
+          where `acc` weighs every problem alike (they differ where problems have unequal numbers of records)
         - `delta` = Acc@tk - Acc@t1; `i_to_c`, `c_to_i`: fractions of *all* problems, so `delta = i_to_c - c_to_i`;
           `i_to_c_count`, `c_to_i_count`
         - `fix_rate` P(right at tk | wrong at t1), `break_rate` P(wrong at tk | right at t1), over records; None where
@@ -243,7 +257,9 @@ def summarize(records: Iterable[Record] | Table, values: Mapping[str, Floats] | 
         - `tokens` per attempt and `tokens_per_problem`: what the policy wrote for one trajectory (given attempts cost
           nothing)
         - `majority`, `majority_last`, `pass`: {k: value} for k = 1, 2, 4, ... and the number of samples, where problems
-          have several samples each: majority@k of first and of last attempts, unbiased pass@k of first attempts
+          have several samples each: majority@k of first and of last attempts, unbiased pass@k of first attempts; None
+          where first attempts were not sampled from the policy
+        - `flags`: {flag: how many attempts carry it}; {} where the verifier had nothing to remark
 
     Raises:
         ValueError: as `tabulate`.
@@ -266,6 +282,7 @@ def summarize(records: Iterable[Record] | Table, values: Mapping[str, Floats] | 
         "samples": int(table.counts[0]) if even else None,
         "turns": table.turns,
         "acc": rates(table.correct),
+        "acc_records": [float(x) for x in table.correct.mean(axis=0)],
         "correct": [int(x) for x in table.correct.sum(axis=0)],
         "i_to_c_count": fixed if two else None,
         "c_to_i_count": broken if two else None,
@@ -281,7 +298,8 @@ def summarize(records: Iterable[Record] | Table, values: Mapping[str, Floats] | 
         summary[status] = rates(hit | table.truncated if status == "truncated" else hit)
     summary["tokens"] = rates(table.tokens)
     summary["tokens_per_problem"] = rate((table.tokens * table.sampled).sum(axis=1) + table.extra_tokens)
-    if even and table.counts[0] > 1:
+    summary["flags"] = {flag: int(held.sum()) for flag, held in table.flags.items()}
+    if even and table.counts[0] > 1 and table.sampled[:, 0].all():
         ks = _powers(int(table.counts[0]))
         votes, right = table.pools(0)
         summary["majority"] = {k: majority_at(votes, right, k) for k in ks}

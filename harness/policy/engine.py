@@ -292,6 +292,16 @@ class Policy:
             self.model.save_pretrained(folder, state_dict=weights)
             self.tokenizer.save_pretrained(folder)
 
+    def adopt(self, folder: Path) -> None:
+        """Takes the trained weights from `export`; the reference stays the base model."""
+        spec = dataclasses.replace(self.spec, path=str(folder))
+        if self.spec.lora_rank:
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
+        else:
+            self._take(_pretrained(AutoModelForCausalLM, spec, dtype=torch.float32).state_dict())
+
     def load(self, folder: Path) -> None:
         """Takes weights and optimiser state from `save`, whatever number of processes wrote them; the reference stays
         the base model."""

@@ -63,6 +63,21 @@
       if (text !== undefined) element.textContent = text;
       return element;
     };
+    const ticks = (low, high) => { // about five round numbers
+      const rough = (high - low || 1) / 5, unit = 10 ** Math.floor(Math.log10(rough));
+      const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= rough);
+      const first = Math.ceil(low / step - 1e-9), found = [];
+      for (let i = first; i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(10)));
+      return found;
+    };
+    const mean = (series) => { // over seeds, then over a window of a twentieth
+      const sums = new Map();
+      for (const points of series) for (const [x, y] of points) sums.set(x, [...(sums.get(x) || []), y]);
+      const average = (list) => list.reduce((a, b) => a + b, 0) / list.length;
+      const shared = [...sums].filter(([, ys]) => ys.length === series.length).sort((a, b) => a[0] - b[0]);
+      const half = Math.floor(shared.length / 40);
+      return shared.map(([x], i) => [x, average(shared.slice(Math.max(0, i - half), i + half + 1).map(([, ys]) => average(ys)))]);
+    };
     const draw = () => {
       const key = $("curve-key").value;
       const runs = data.curves.filter((run) => run.series[key] && !off.has(run.name));
@@ -75,20 +90,25 @@
       const sx = (x) => L + ((x - x0) / (x1 - x0 || 1)) * (W - L - R);
       const sy = (y) => H - B - ((y - y0) / (y1 - y0 || 1)) * (H - T - B);
       if (runs.length) {
-        for (let i = 0; i <= 4; i++) {
-          const y = y0 + ((y1 - y0) * i) / 4;
+        for (const y of ticks(y0, y1)) {
           plot.append(svg("line", { x1: L, x2: W - R, y1: sy(y), y2: sy(y), class: "axis" }));
-          plot.append(svg("text", { x: L - 6, y: sy(y) + 4, "text-anchor": "end" }, Number(y.toPrecision(3))));
-          const x = Math.round(x0 + ((x1 - x0) * i) / 4);
-          plot.append(svg("text", { x: sx(x), y: H - B + 16, "text-anchor": i === 4 ? "end" : "middle" }, x));
+          plot.append(svg("text", { x: L - 6, y: sy(y) + 4, "text-anchor": "end" }, y));
+        }
+        for (const x of ticks(x0, x1)) {
+          plot.append(svg("text", { x: sx(x), y: H - B + 16, "text-anchor": sx(x) > W - R - 12 ? "end" : "middle" }, x));
         }
         plot.append(svg("text", { x: (L + W - R) / 2, y: H - 4, "text-anchor": "middle" }, "update"));
       }
-      for (const run of runs) {
-        const path = run.series[key].map((p, i) => `${i ? "L" : "M"}${sx(p[0]).toFixed(1)} ${sy(p[1]).toFixed(1)}`).join("");
-        const line = svg("path", { d: path, stroke: look(run.name).color, "stroke-dasharray": look(run.name).dash });
-        line.append(svg("title", {}, `${run.name}, seed ${run.seed}`));
-        plot.append(line);
+      const line = (points, name, title, kind) => {
+        const d = points.map((p, i) => `${i ? "L" : "M"}${sx(p[0]).toFixed(1)} ${sy(p[1]).toFixed(1)}`).join("");
+        const path = svg("path", { d, stroke: look(name).color, "stroke-dasharray": look(name).dash, class: kind });
+        path.append(svg("title", {}, title));
+        plot.append(path);
+      };
+      for (const run of runs) line(run.series[key], run.name, `${run.name}, seed ${run.seed}`, "run");
+      for (const name of names) {
+        const mine = runs.filter((run) => run.name === name).map((run) => run.series[key]);
+        if (mine.length) line(mean(mine), name, `${name}, mean of ${mine.length} ${mine.length > 1 ? "seeds" : "seed"}`, "mean");
       }
       $("curve-plot").replaceChildren(plot);
     };

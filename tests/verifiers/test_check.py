@@ -8,17 +8,20 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import registry
-from harness.core import Problem
+from harness import registry, run
+from harness.core import Problem, Trajectory, Turn, Verdict
+from harness.evaluate import line
 from verifiers import literals
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.check import main
 from verifiers.code_tests import BadTests, CodeTests, answer_of
+from verifiers.exact import Exact
 from verifiers.math_answer import MathAnswer
 from verifiers.sandbox import Sandbox, UnsafeMachine
 
@@ -150,10 +153,45 @@ def test_tests_decide_about_compat_never_the_program():
     verifier = CodeTests(time_limit=3)
     stubborn = "class E:\n    def __eq__(s, o): return True\ndef f(*a): return E()"
     handed = Problem("", "", json.dumps({"test_list": ["assert f(lambda x: x + 1, 2) == 3"]}))
-    assert verifier.judge(handed, "def f(g, x): return g(x)").mode == "compat"
+    graded = verifier.judge(handed, "def f(g, x): return g(x)")
+    assert (graded.mode, graded.verdict.flag, graded.verdict.correct) == ("compat", "compat", True)
+    forge = "\nclass E:\n    def __eq__(s, o): return True\ndef g(x): return E()"
+    for test, program in {  # values whose handing on once made the tests fall back to one process
+        "assert g(f(3)) == 4": "import re\ndef f(x): return re.match('a', 'a')",
+        "assert g(f(3) * 40) == 4": "def f(x): return 'a' * 900000",
+        "assert g(type(f(3))) == 4": "class K: pass\ndef f(x): return K()",
+        "try:\n    f(3)\nexcept Exception as e:\n    assert g(e) == 4": "def f(x): raise ValueError",
+    }.items():
+        graded = verifier.judge(Problem("", "", json.dumps({"test_list": [test]})), program + forge)
+        assert (graded.mode, graded.verdict.flag, graded.verdict.correct) == ("split", "", False), test
+    large = Problem("", "", json.dumps({"test_list": ["assert f([1]) == 1", "assert f([1] * 900000) == 900000"]}))
+    assert verifier.judge(large, "def f(x): return len(x)").mode == "split"
     plain = Problem("", "", json.dumps({"test_list": ["assert f(1) == 3"]}))
     graded = verifier.judge(plain, stubborn)
     assert (graded.mode, graded.verdict.correct) == ("split", False)
+
+
+def test_a_compat_verdict_is_flagged_in_the_record_and_only_there():
+    def record(flag: str) -> dict:
+        turn = Turn((1,), (2,), "x", Verdict(1.0, True, flag=flag))
+        return line(Trajectory(Problem("0", "", ""), (turn,)), "after", "t", 0, 0.0)["attempts"][0]
+
+    assert record("compat")["flag"] == "compat"
+    assert "flag" not in record("")
+
+
+def test_run_records_name_the_graders_and_their_walls():
+    def task(name: str, verifier: object) -> SimpleNamespace:
+        return SimpleNamespace(name=name, verifier=verifier)
+
+    ran = SimpleNamespace(task=task("math", MathAnswer()), evaluated=[task("code", CodeTests(mode="compat"))])
+    graders = run._graders(ran)["graders"]  # pyright: ignore[reportArgumentType]
+    assert graders["math"].startswith("math ")
+    assert "math-verify 0.9" in graders["math"]
+    assert "compat" in graders["code"]
+    assert list(run._isolation(ran)) == ["code"]  # pyright: ignore[reportArgumentType]
+    plain = SimpleNamespace(task=task("arithmetic", Exact()), evaluated=[])
+    assert run._graders(plain) == {}  # pyright: ignore[reportArgumentType]
 
 
 def test_a_program_cannot_replace_the_tests_own_helpers():

@@ -1,0 +1,255 @@
+"""The command line of many runs: `python -m harness.suite --gin gin/suites/embedded.gin`, rows x seeds.
+
+Several at a time on this machine, or through a cluster's own engine, or as a plain list of commands. A cell that fails
+is recorded and does not stop the rest; a second start skips what is done and goes on with what is not.
+
+Not covered: one pool of workers over several machines (use --commands or --cluster); waiting for a cluster's jobs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from harness import config
+from harness.experiment import Experiment
+from harness.grid import CONSOLE, Cell, Launch, Suite, cells, parse_options, settle
+
+EPILOG = """examples:
+  python -m harness.suite --gin gin/suites/smoke.gin --out /tmp/smoke            every row, small, all cores
+  python -m harness.suite --gin gin/suites/embedded.gin --jobs 4                 the comparison, four at a time
+  python -m harness.suite --gin gin/suites/embedded.gin --bind "suite.seeds = [0, 1, 2, 3, 4]"
+  python -m harness.suite --gin gin/suites/embedded.gin --status                 what is done, nothing run
+  python -m harness.suite --gin gin/suites/embedded.gin --commands > todo.txt    for any other engine
+  python -m harness.suite --gin gin/suites/embedded.gin --cluster slurm \\
+      --cluster-option timeout_min=600 --cluster-option slurm_partition=gpu --cluster-option gpus_per_node=1
+"""
+POLL_SECONDS = 0.2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns 0 when every cell is done, 1 when one failed, 2 for a mistake, 130 on Ctrl-C."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        for name, root in (("run", Experiment), ("suite", Suite)):
+            broken = config.prepare(root, name)
+        for plugin, error in broken.items():
+            console.print(f"[yellow]plugin {plugin} failed to import and is left out:[/] {error}")
+        config.parse(args.gin, args.bind)
+        suite: Suite = config.build("suite")
+        options = ["--device", args.device, *(["--unsafe-exec"] if args.unsafe_exec else [])]
+        grid = cells(suite, Path(args.out), options)
+        cluster_options = parse_options(args.cluster_option)
+    except (config.ConfigError, ValueError) as error:
+        Console(stderr=True).print("[bold red]error:[/] ", end="")
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 2
+    todo = [cell for cell in grid if cell.status != "done"]
+    if args.commands:
+        print("\n".join(shlex.join(cell.command) for cell in todo))
+        return 0
+    if args.status:
+        console.print(_table(grid))
+        return 0
+    if len(todo) < len(grid):
+        console.print(f"{len(grid) - len(todo)} of {len(grid)} runs are done already")
+    if args.cluster:
+        return _submit(todo, args.cluster, cluster_options, Path(args.out), console)
+    stopped = _run(todo, max(1, args.jobs), console)
+    console.print(_table(grid))
+    if stopped:
+        console.print("stopped; nothing is lost: the same command goes on")
+        return 130
+    console.print(f"next: python -m harness.leaderboard {args.out}", soft_wrap=True)
+    return 0 if all(cell.status == "done" for cell in grid) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.suite", description=__doc__, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--gin", action="append", required=True, metavar="FILE", help="suite file; repeat to override")
+    parser.add_argument(
+        "--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding of the suite"
+    )
+    parser.add_argument("--out", default="results/runs", help="results folder (default: results/runs)")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=cores, help=f"runs at a time, one thread each (default: {cores})")
+    parser.add_argument("--device", default="auto", help="as in harness.run")
+    parser.add_argument("--unsafe-exec", action="store_true", help="as in harness.run")
+    parser.add_argument("--status", action="store_true", help="print where every cell stands and stop")
+    parser.add_argument("--commands", action="store_true", help="print the commands of the cells to do, one a line")
+    parser.add_argument(
+        "--cluster", metavar="NAME", help="submit the cells through submitit: slurm, or local (needs the `slurm` extra)"
+    )
+    parser.add_argument(
+        "--cluster-option", action="append", default=[], metavar="NAME=VALUE",
+        help="parameter of submitit's executor, such as timeout_min=600; repeatable",
+    )  # fmt: skip
+    return parser
+
+
+def _run(todo: Sequence[Cell], jobs: int, console: Console) -> bool:
+    """Runs cells `jobs` at a time; returns whether the user stopped it."""
+    waiting, running, total = list(todo), dict[Cell, tuple[subprocess.Popen[bytes], float]](), len(todo)
+    finished = 0
+    with _Stop() as stop, _Bars(total, console) as bars:
+        while running or (waiting and not stop.asked):
+            while waiting and len(running) < jobs and not stop.asked:
+                cell = waiting.pop(0)
+                running[cell] = _start(cell), time.monotonic()
+                bars.start(cell)
+            for cell, (process, began) in list(running.items()):
+                bars.move(cell)
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[cell]
+                finished += 1
+                error, seconds = settle(cell, code), time.monotonic() - began
+                bars.end(cell)
+                said = f"[red]failed:[/] {error} (see {cell.folder / CONSOLE})" if error else cell.status
+                console.print(f"\\[{finished}/{total}] {cell.label}: {said}, {seconds:.0f} s", soft_wrap=True)
+            for number in stop.take():
+                for process, _ in running.values():
+                    process.send_signal(number)
+            time.sleep(POLL_SECONDS)
+    return stop.asked
+
+
+def _start(cell: Cell) -> subprocess.Popen[bytes]:
+    """A process in a session of its own: Ctrl-C reaches it from here alone; it ends cleanly if this one is killed."""
+    with Launch(cell).console() as screen:
+        return subprocess.Popen(
+            cell.command, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )  # fmt: skip
+
+
+def _die_with_parent() -> None:
+    """The kernel sends SIGTERM, on which a run saves a checkpoint, when the process that started it dies."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+class _Stop:
+    """Collects Ctrl-C and SIGTERM, for the children to be told: the first ends them cleanly, the second at once."""
+
+    def __init__(self) -> None:
+        self.asked, self._new = False, 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> _Stop:
+        self._old = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: Any) -> None:
+        self.asked, self._new = True, self._new + 1
+
+    def take(self) -> list[int]:
+        """The signals to hand on."""
+        new, self._new = self._new, 0
+        return [signal.SIGINT] * new
+
+
+class _Bars:
+    """One bar for the suite and one for each running cell, on a terminal."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._live = Live(self._bars, console=console, refresh_per_second=2, transient=True)
+        self._all = self._bars.add_task("suite", total=total)
+        self._each: dict[Cell, Any] = {}
+        self._terminal = console.is_terminal
+
+    def __enter__(self) -> _Bars:
+        if self._terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            self._live.stop()
+
+    def start(self, cell: Cell) -> None:
+        self._each[cell] = self._bars.add_task(cell.label, total=cell.steps or None)
+
+    def move(self, cell: Cell) -> None:
+        if self._terminal:
+            self._bars.update(self._each[cell], completed=cell.reached)
+
+    def end(self, cell: Cell) -> None:
+        self._bars.remove_task(self._each.pop(cell))
+        self._bars.advance(self._all)
+
+
+def _submit(todo: Sequence[Cell], cluster: str, options: dict[str, Any], out: Path, console: Console) -> int:
+    """Hands the cells to submitit, as one array; it requeues a preempted cell, which then goes on."""
+    try:
+        import submitit
+    except ImportError:
+        console.print("[bold red]error:[/] --cluster needs submitit: pip install -e '.[slurm]' -c constraints.txt")
+        return 2
+    try:
+        executor: Any = submitit.AutoExecutor(folder=str(out / "submitit"), cluster=cluster)
+        executor.update_parameters(name="score_harness", **options)
+    except (RuntimeError, ValueError, NameError) as error:
+        console.print(f"[bold red]error:[/] submitit refuses cluster {cluster!r}: {error}", soft_wrap=True)
+        return 2
+    if not todo:
+        return 0
+    launches: list[Callable[[], str]] = [Launch(cell) for cell in todo]
+    with executor.batch():
+        jobs = [executor.submit(launch) for launch in launches]
+    for cell, job in zip(todo, jobs, strict=True):
+        console.print(f"{cell.label}: job {job.job_id}")
+    console.print(
+        f"{len(jobs)} jobs submitted; logs in {out / 'submitit'}; --status says how they stand", soft_wrap=True
+    )
+    return 0
+
+
+def _table(grid: Sequence[Cell]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("row", "seed", "status", "updates", "seconds", "error"):
+        table.add_column(
+            column, overflow="fold", justify="right" if column in ("seed", "updates", "seconds") else "left"
+        )
+    for cell in grid:
+        info = cell.info
+        seconds = info.get("seconds")
+        with contextlib.suppress(TypeError, ValueError):
+            seconds = f"{float(seconds):.0f}"  # pyright: ignore[reportArgumentType]
+        table.add_row(
+            cell.name, str(cell.seed), cell.status, f"{cell.reached}/{cell.steps}", str(seconds or ""),
+            str(info.get("error") or ""),
+        )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The files of gin/on that put a row on a benchmark: they build, agree with the paper's Table 5, and bind no model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from real_data import real
+
+from harness import config
+from harness.experiment import Experiment
+from harness.tasks.math import math500
+
+HERE = Path(__file__).parent
+
+
+def build(files: list[str], *bindings: str) -> Experiment:
+    config.prepare(Experiment, "run")
+    config.parse(files, bindings)
+    return config.build("run")
+
+
+def code_data(folder: Path) -> list[str]:
+    """Bindings that give every code task a small file of its own."""
+    mbpp = [
+        {"task_id": i, "text": "Add.", "prompt": "Add.", "code": "def add(a, b):\n  return a + b",
+         "test_list": ["assert add(1, 2) == 3"], "wrong_code": "def add(a, b):\n  return a", "generator": "nobody@1"}
+        for i in (11, 511, *range(601, 641))
+    ]  # fmt: skip
+    human = [
+        {"task_id": "HumanEval/0", "prompt": "def one():\n", "declaration": "def one():\n", "entry_point": "one",
+         "canonical_solution": "    return 1\n", "buggy_solution": "    return 2\n",
+         "test": "def check(f):\n  assert f() == 1\ncheck(one)"}
+    ]  # fmt: skip
+    (folder / "mbpp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mbpp))
+    (folder / "human.jsonl").write_text(json.dumps(human[0]) + "\n")
+    found = []
+    for name in ("mbpp", "mbpp_sanitized", "humaneval", "humanevalfix"):
+        found += [f"task.{name}.data = '{folder / ('human' if 'human' in name else 'mbpp')}.jsonl'"]
+        found += [f"task.{name}.pin = None"]
+    return [*found, f"task.mbpp_r.data = '{folder / 'mbpp.jsonl'}'", "task.mbpp_r.verify = False"]
+
+
+@pytest.mark.parametrize(
+    ("file", "trained", "evaluated"),
+    [
+        ("mbpp", "mbpp", ["humaneval", "humanevalfix"]),
+        ("mbpp_r", "mbpp", ["humaneval", "humanevalfix", "MBPP-R (rebuilt, base=nobody)"]),
+        ("mbpp_sanitized", "mbpp_sanitized", ["mbpp_sanitized", "humaneval"]),
+    ],
+)
+def test_code_files_put_any_row_on_the_benchmark(tmp_path, file, trained, evaluated):
+    experiment = build(["gin/score_full.gin", f"gin/on/{file}.gin"], *code_data(tmp_path))
+    assert experiment.task.name == trained
+    assert [task.name for task in experiment.evaluated] == evaluated
+    assert (experiment.steps, experiment.problems * experiment.samples) == (1_500, 128)
+    assert (experiment.policy.lr, experiment.policy.temperature) == (1e-5, 1.0)
+    told = config.lines(config.operative())
+    assert (told["score_phase1.kl_first"], told["BETA2"], told["progress.alpha"]) == ("%BETA2", "0.25", "10.0")
+    (tmp_path / "saved.gin").write_text(config.operative())
+    again = build([str(tmp_path / "saved.gin")])
+    assert config.lines(config.operative()) == told
+    assert again.task.version == experiment.task.version
+
+
+def test_evaluation_only_needs_a_row_that_trains_nothing(tmp_path):
+    experiment = build(["gin/base.gin", "gin/on/humaneval.gin"], *code_data(tmp_path))
+    assert [len(task.test) for task in experiment.evaluated] == [1, 1]
+    with pytest.raises(config.ConfigError, match="task 'humaneval' has no train problems"):
+        build(["gin/score_full.gin", "gin/on/humaneval.gin"], *code_data(tmp_path))
+
+
+def test_transfer_is_bindings(tmp_path):
+    tasks = "run.eval_tasks = [@task.humaneval(), @task.humanevalfix()]"
+    experiment = build(["gin/on/humaneval.gin", "gin/score_full.gin"], *code_data(tmp_path), tasks)
+    assert experiment.task.name == "arithmetic"
+    assert [task.name for task in experiment.evaluated] == ["humaneval", "humanevalfix"]
+
+
+def test_math_file_and_its_saved_config(tmp_path):
+    rows = [{"problem": f"Toy {n}", "solution": "x", "answer": "1", "unique_id": n} for n in sorted(math500().ids)]
+    rows += [{"problem": f"What is {i}?", "solution": "x", "answer": f"{i}"} for i in range(200)]
+    (tmp_path / "math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = [f"task.math.data = '{tmp_path / 'math.jsonl'}'", "task.math.pin = None"]
+    experiment = build(["gin/score_full.gin", "gin/on/math.gin"], *data)
+    assert (experiment.steps, experiment.problems * experiment.samples) == (3_000, 512)
+    assert (experiment.policy.lr, experiment.policy.temperature) == (5e-6, 1.0)
+    assert (len(experiment.task.train), len(experiment.task.test)) == (200, 500)
+    told = config.lines(config.operative())
+    assert (told["task.math.split"], told["verifier.math.answer_form"]) == ("'12000/500'", "'final_answer'")
+    (tmp_path / "saved.gin").write_text(config.operative())
+    build([str(tmp_path / "saved.gin")])
+    assert config.lines(config.operative()) == told
+    with pytest.raises(config.ConfigError, match=r"answer_form alike"):
+        build(["gin/score_full.gin", "gin/on/math.gin"], *data, "task.math.answer_form = 'boxed'")
+
+
+def test_the_larger_split_is_one_binding_more():
+    lines = (config.ROOT / "gin/on/math_5000.gin").read_text().splitlines()
+    assert lines[1:] == ["include 'gin/on/math.gin'", "task.math.split = '7500/5000'"]
+
+
+def test_no_task_file_binds_a_model():
+    for name in ("math", "math_5000", "mbpp", "mbpp_r", "mbpp_sanitized", "humaneval"):
+        text = (config.ROOT / f"gin/on/{name}.gin").read_text()
+        assert "hf.path" not in text, name
+        assert "run.policy" not in text, name
+        assert "progress." not in text, f"{name}: a row's own binding would be overruled"
+
+
+@pytest.mark.data
+def test_the_issues_binding_works_on_the_real_files():
+    experiment = build(
+        ["gin/score_full.gin", "gin/on/mbpp.gin"],
+        *(f"task.{name}.data = '{real(file)}'" for name, file in (
+            ("mbpp", "mbpp.jsonl"), ("humaneval", "humaneval.jsonl"), ("humanevalfix", "humanevalfix_python.jsonl")
+        )),
+    )  # fmt: skip
+    assert (len(experiment.task.train), [len(task.test) for task in experiment.evaluated]) == (374, [164, 164])
