@@ -164,7 +164,7 @@ def stages(size: Size, device: str, folder: Path) -> dict[str, Any]:
         turns = [turn for group in groups for t in group for turn in t.turns]
         examples = list(phase.credit(groups))
         with measured(policy, found, f"{name}_update"):
-            stats, norm = policy.step(examples, len(turns) // 2)
+            stats, norm = policy.step(examples, len(turns) // 2, fresh=True)
         tokens = sum(len(turn.tokens) for turn in turns)
         gaps = [abs(sum(e.turn.logprobs) - s.logprob) / s.tokens for e, s in zip(examples, stats, strict=True)]
         found |= {

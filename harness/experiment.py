@@ -330,7 +330,8 @@ def _step(experiment: Experiment, phase: Phase, credit: Credit, policy: Policy, 
         "token": sum(len(example.turn.tokens) for example in batch),  # targets set as text are encoded above
     }[phase.mean_over]
     if batch:
-        stats, norm = policy.step(batch, denominator)
+        restarted = phase.restart and position.phase_step == 0
+        stats, norm = policy.step(batch, denominator, fresh=on_policy and not restarted)
         line |= of_examples(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
         line["loss_nll"] = -sum(e.weight * s.logprob for e, s in zip(batch, stats, strict=True)) / denominator
     else:

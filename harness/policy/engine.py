@@ -105,7 +105,7 @@ class Policy:
         if self.sharded:
             self.sampled = None if self.vllm else copy.deepcopy(self.reference.model)
             sharding.shard(self.scorer, list(model._no_split_modules or []), self.device)
-        self._stale, self._on_policy = False, False
+        self._stale = False
         self.optimizer = self._fresh_optimizer()
 
     # -- sampling -----------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Policy:
             into = dict(self.sampled.named_parameters(remove_duplicate=False))
             for name, p in self.model.named_parameters(remove_duplicate=False):
                 sharding.put(sharding.whole(p.detach()), into[name])
-        self._stale, self._on_policy = False, True
+        self._stale = False
 
     def open(
         self, chats: Sequence[Sequence[Message]], samples: int, seed: int, temperature: float, reference: bool = False,
@@ -172,26 +172,29 @@ class Policy:
                 found[example], at = values[at : at + count], at + count
         return found
 
-    def step(self, examples: Sequence[Example], denominator: float) -> tuple[list[TurnStats], float]:
+    def step(
+        self, examples: Sequence[Example], denominator: float, fresh: bool = False
+    ) -> tuple[list[TurnStats], float]:
         """One gradient update on the surrogate of `harness.policy.loss`.
 
         Args:
             examples: What to train on. An example with weight and kl of 0 is measured but has no gradient.
             denominator: D of the surrogate.
+            fresh: Whether the turns were sampled from the very weights that are about to change.
 
         Returns:
             Statistics of each example before the update, and the norm of the gradient before clipping.
 
         Raises:
-            ValueError: on fresh samples, the sampler's log-probabilities are not the trainer's (no update is made).
+            ValueError: of fresh samples, the sampler's log-probabilities are not the trainer's (no update is made).
         """
         stats = self.accumulate(examples, denominator)
-        if self._on_policy:
+        if fresh:
             _compare(examples, stats, self.spec.sampler_tolerance)
         norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._stale, self._on_policy = True, False
+        self._stale = True
         return stats, float(norm)
 
     def encoded(self, examples: Sequence[Example]) -> list[Example]:
@@ -349,7 +352,7 @@ class Policy:
     def _take(self, weights: Mapping[str, Tensor]) -> None:
         for name, p in self._trained():
             sharding.put(weights[name], p)
-        self._stale, self._on_policy = True, False
+        self._stale = True
 
     def _base_model(self) -> Any:
         """The model as it is before training, in float32 and without dropout."""

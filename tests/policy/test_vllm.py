@@ -98,7 +98,7 @@ def test_a_sampler_that_is_not_the_policy_stops_training(vllm: None, micro_folde
     turns = two_turns(policy, 1.0)
     before = [p.clone() for p in policy.model.parameters()]
     with pytest.raises(ValueError, match=r"nats per token, more than hf\.sampler_tolerance"):
-        policy.step([Example(turn, 1.0, 0.0) for turn in turns], len(turns))
+        policy.step([Example(turn, 1.0, 0.0) for turn in turns], len(turns), fresh=True)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
 
 

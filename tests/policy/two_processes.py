@@ -20,8 +20,7 @@ from harness.tasks.arithmetic import Arithmetic
 from verifiers.exact import Exact
 
 MODEL, FOLDER = sys.argv[1], Path(sys.argv[2])
-# One set of samples is trained on several times here, so the check that samples are fresh is off.
-SPEC = HF(path=MODEL, max_new_tokens=5, lr=1e-2, microbatch_tokens=64, sampler_tolerance=1e9)
+SPEC = HF(path=MODEL, max_new_tokens=5, lr=1e-2, microbatch_tokens=64)
 
 
 class Letters(Arithmetic):
