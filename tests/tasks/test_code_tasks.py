@@ -15,7 +15,6 @@ from harness.tasks.mbpp import MBPP, PARTS, SanitizedMBPP, entry_points
 from harness.tasks.source import DataError
 from verifiers.code_tests import CodeTests
 
-
 EVERY = int(os.environ.get("EVERY", "30"))
 
 
@@ -48,10 +47,11 @@ def test_the_real_file_loads_with_its_counts_and_hash(build):
 @pytest.mark.parametrize("build", FILES)
 def test_reference_programs_pass_through_the_task(build):
     """A sample of every EVERYth problem: tests/verifiers grades all of them; so does EVERY=1 here."""
-    task = build(CodeTests(time_limit=20), data=real(FILES[build][0]))
+    verifier = CodeTests(time_limit=20)
+    task = build(verifier, data=real(FILES[build][0]))
     parts = [task.part(name) for name in PARTS] if isinstance(task, MBPP) else [task.test]
     problems = [p for part in parts for p in part[::EVERY]]
-    verdicts = task.verifier.batch([(p, str(p.solution)) for p in problems])
+    verdicts = verifier.batch([(p, str(p.solution)) for p in problems])
     failed = [p.id for p, verdict in zip(problems, verdicts, strict=True) if not verdict.correct]
     print(f"{task.name}: {len(problems) - len(failed)} of {len(problems)} reference programs pass")
     assert failed == []
@@ -78,7 +78,7 @@ def test_buggy_programs_fail_and_their_repair_is_attempt_2():
 def test_every_problem_of_mbpp_has_a_function_its_tests_call():
     task = MBPP(nobody, data=real("mbpp.jsonl"))
     for part in PARTS:
-        for problem in task.part(part):  # type: ignore[arg-type]
+        for problem in task.part(part):
             assert entry_points(problem.meta["code"], problem.meta["tests"]), problem.id
 
 
