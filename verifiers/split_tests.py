@@ -184,8 +184,9 @@ class Link:
         self.answered = True
         if "raised" in reply:
             kind = getattr(builtins, str(reply["raised"]), Exception)
-            if not (isinstance(kind, type) and issubclass(kind, Exception)):
-                kind = RuntimeError  # SystemExit, KeyboardInterrupt: never raised on this side
+            ends_loops = (StopIteration, StopAsyncIteration)  # would end a test's map(candidate, ...) early
+            if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ends_loops):
+                kind = RuntimeError  # SystemExit, KeyboardInterrupt too: never raised on this side
             try:
                 error = kind(str(reply.get("text", ""))[:500])
             except TypeError:  # UnicodeDecodeError and its kin want five arguments
