@@ -121,6 +121,8 @@ def scope(code: str) -> symtable.SymbolTable | None:
 
 def _good(code: str, wanted: Sequence[str]) -> bool:
     """Whether the code is Python that binds one of the wanted names at its top level (or, with none, defines any)."""
+    if wanted and not any(name in code for name in wanted):
+        return False
     names = scope(code)
     if names is None:
         return False
@@ -140,7 +142,7 @@ def _whole(code: str, wanted: Sequence[str]) -> str | None:
 
 def _completion(code: str, prompt: str, wanted: Sequence[str]) -> str | None:
     """The prompt continued by the code, which may lack its first indentation or run on into other text."""
-    if not code.strip() or scope(prompt.rstrip() + "\n    pass\n") is None:
+    if not code.strip():
         return None
     code = code.rstrip()
     lines = code.split("\n")
@@ -151,6 +153,8 @@ def _completion(code: str, prompt: str, wanted: Sequence[str]) -> str | None:
     for variant in variants:
         if _has_body(variant) and _good(base + variant, wanted):
             return base + variant + "\n"
+    if scope(prompt.rstrip() + "\n    pass\n") is None:
+        return None
     for variant in variants:  # a body, then prose or the next question
         body = variant.split("\n")
         ends = [i for i, line in enumerate(body) if i and line.strip() and not line[0].isspace()]

@@ -29,8 +29,8 @@ FORGERS: dict[str, str] = {
     "raise SystemExit": "def double(x): raise SystemExit(0)",
     "KeyboardInterrupt": "def double(x): raise KeyboardInterrupt",
     "AssertionError as result": "def double(x): return AssertionError",
-    "write to every descriptor": "import os, struct, json\nfor d in ({'passed': True, 'status': 'ok', 'reason': '', 'program': ''}, {'value': '4'}):\n    t = json.dumps(d).encode()\n    for fd in range(64):\n        for m in (b'R' + struct.pack('>I', len(t)) + t, struct.pack('>I', len(t)) + t, b'passed'):\n            try: os.write(fd, m)\n            except OSError: pass\ndef double(x): return 0",
-    "answers sent ahead": "import os, struct, json\ndef double(x):\n    t = json.dumps({'value': 'true'}).encode()\n    for fd in range(3, 64):\n        try: os.write(fd, (struct.pack('>I', len(t)) + t) * 50)\n        except OSError: pass\n    return True",
+    "write to every descriptor": "import os, struct, json\nfor d in ({'passed': True, 'status': 'ok', 'reason': '', 'program': ''}, {'value': 4}):\n    t = json.dumps(d).encode()\n    for fd in range(64):\n        for m in (b'R' + struct.pack('>I', len(t)) + t, struct.pack('>I', len(t)) + t, b'passed'):\n            try: os.write(fd, m)\n            except OSError: pass\ndef double(x): return 0",
+    "answers sent ahead": "import os, struct, json\ndef double(x):\n    t = json.dumps({'value': True}).encode()\n    for fd in range(3, 64):\n        try: os.write(fd, (struct.pack('>I', len(t)) + t) * 50)\n        except OSError: pass\n    return True",
     "new check": "def check(candidate): pass\ndef double(x): return 0",
     "builtins replaced": "import builtins\nbuiltins.AssertionError = type('A', (Exception,), {})\nbuiltins.isinstance = lambda *a: True\nbuiltins.abs = lambda x: 0\ndef double(x): return 0",
     "harness module patched": "import sys\nfor m in list(sys.modules.values()):\n    for n in ('check', 'serve', 'read', 'write', 'check_together'):\n        if getattr(m, '__name__', '').startswith('verifiers') and hasattr(m, n):\n            setattr(m, n, lambda *a, **k: '4')\ndef double(x): return 0",
@@ -49,7 +49,7 @@ FORGERS: dict[str, str] = {
     "dict subclass": "class D(dict):\n    def __eq__(s,o): return True\n    __hash__=None\ndef double(x): return D()",
     "float subclass": "class D(float):\n    def __eq__(s,o): return True\n    def __sub__(s,o): return 0.0\n    __hash__=None\ndef double(x): return D(1)",
     "bool subclass by metaclass": "class M(type):\n    def __eq__(c,o): return True\n    def __instancecheck__(c,o): return True\n    __hash__=type.__hash__\nclass K(metaclass=M): pass\ndef double(x): return K",
-    "raw reference reply": "import os,struct,json\ndef double(x):\n    for v in ('{\"ref\":[-1,\"int\"]}','{\"T\":\"object\"}','{\"D\":\"sNaN\"}','{\"zz\":1}','[[[[','null'):\n        t=json.dumps({'value':v}).encode()\n        for fd in range(3,32):\n            try: os.write(fd, struct.pack('>I',len(t))+t)\n            except OSError: pass\n    return 0",
+    "raw reference reply": "import os,struct,json\ndef double(x):\n    for v in ('{\"ref\":[-1,\"int\"]}','{\"T\":\"object\"}','{\"D\":\"sNaN\"}','{\"zz\":1}','[[[[','null'):\n        t=('{\"value\":%s}' % v).encode()\n        for fd in range(3,32):\n            try: os.write(fd, struct.pack('>I',len(t))+t)\n            except OSError: pass\n    return 0",
     "huge frame length": "import os,struct\ndef double(x):\n    for fd in range(3,32):\n        try: os.write(fd, struct.pack('>I',2**32-1))\n        except OSError: pass\n    return 0",
     "abort": "import os\ndef double(x): os.abort()",
     "raise SIGKILL": "import os,signal\ndef double(x): signal.raise_signal(signal.SIGTERM)",
@@ -57,7 +57,7 @@ FORGERS: dict[str, str] = {
     "fork in __del__": "import os\nclass A:\n    def __del__(s): os._exit(0)\na=A()\ndef double(x):\n    global a\n    del a\n    return 0",
     "excepthook": "import sys\nsys.excepthook=lambda *a: None\nsys.exit=lambda *a: None\ndef double(x): raise Exception",
     "import hook": "import sys\nclass F:\n    def find_spec(s,*a): return None\nsys.meta_path.insert(0,F())\nsys.modules['tests']=None\ndef double(x): return 0",
-    "thread answers": "import threading,os,struct,json\ndef double(x):\n    def go():\n        t=json.dumps({'value':'4'}).encode()\n        for fd in range(3,32):\n            try: os.write(fd, struct.pack('>I',len(t))+t)\n            except OSError: pass\n    t=threading.Thread(target=go); t.start(); t.join()\n    return 0",
+    "thread answers": "import threading,os,struct,json\ndef double(x):\n    def go():\n        t=json.dumps({'value':4}).encode()\n        for fd in range(3,32):\n            try: os.write(fd, struct.pack('>I',len(t))+t)\n            except OSError: pass\n    t=threading.Thread(target=go); t.start(); t.join()\n    return 0",
     "read fd 0": "import os\ndef double(x):\n    return eval(os.read(0, 10**6) or b'0')",
 }
 
