@@ -74,7 +74,7 @@ def load(job: dict[str, Any], program: str) -> types.ModuleType:
     sys.modules["candidate"] = module
     if not program.startswith(job["prompt"]):
         _run_prompt(job["prompt"], module.__dict__)
-    exec(compile(program, "<program>", "exec"), module.__dict__)
+    exec(programs.compiled(program) or compile(program, "<program>", "exec"), module.__dict__)
     return module
 
 
