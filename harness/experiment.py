@@ -320,15 +320,13 @@ def _step(experiment: Experiment, phase: Phase, credit: Credit, policy: Policy, 
         if phase.restart and position.phase_step == 0:
             policy.restart()
     on_policy = phase.refresh_every == 1
-    if on_policy:
-        batch = _measured(groups, position.pool)
-    else:
-        batch = policy.encoded(_minibatch(position.pool, phase, position.phase_step))
+    examples = policy.encoded(position.pool if on_policy else _minibatch(position.pool, phase, position.phase_step))
     denominator = {
         "trajectory": budget.problems * budget.trajectories(phase.turns),
-        "example": len(batch),
-        "token": sum(len(example.turn.tokens) for example in batch),  # targets set as text are encoded above
-    }[phase.mean_over]
+        "example": len(examples),
+        "token": sum(len(example.turn.tokens) for example in examples),  # targets set as text are encoded above
+    }[phase.mean_over] or 1  # no example to fit, then only measured ones
+    batch = _measured(groups, examples) if on_policy else examples
     if batch:
         restarted = phase.restart and position.phase_step == 0
         stats, norm = policy.step(batch, denominator, fresh=on_policy and not restarted)

@@ -48,6 +48,19 @@ def test_every_row_runs_each_phase_and_spends_the_same_budget(name: str, tmp_pat
     assert list(phases) == [phase.name for phase in config.build("run").phases()]
 
 
+@pytest.mark.parametrize("name", ["sft_oracle", "star"])
+def test_a_supervised_phase_of_one_update_fits_what_it_has_just_sampled(name: str, tmp_path: Path) -> None:
+    bindings = ["run.steps = 3" if name == "star" else "run.steps = 1", "run.problems = 8", "run.samples = 2"]
+    bindings += ["arithmetic.test_size = 4", "hf.max_new_tokens = 24"]
+    words = [word for binding in bindings for word in ("--bind", binding)]
+    assert main(["--gin", f"gin/{name}.gin", "--out", str(tmp_path), "--device", "cpu", *words]) == 0
+    lines = read_jsonl(next(tmp_path.rglob("metrics.jsonl")))[0]
+    assert len(lines) == (3 if name == "star" else 1)
+    assert all(line["grad_norm"] > 0 for line in lines if line["loss_nll"])
+    if name == "sft_oracle":
+        assert lines[0]["loss_nll"] > 0
+
+
 RL = {
     "naive_multi_turn_rl": ["naive_multi_turn_rl.turns"],
     "score_full": ["score_phase1.turns", "score_phase2.turns"],
