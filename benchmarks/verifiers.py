@@ -266,7 +266,7 @@ def main() -> int:
         "Peers: plain math-verify; openai/human-eval's runner, re-created, no isolation. CPU: all processes of a side.",
         "",
         "| what | items | load | ours /s | peer /s | ratio, wall (range) | ours /CPU s | peer /CPU s "
-        "| ratio, CPU (range) | right, ours / peer |",
+        "| ratio, CPU (range) | passed or matched, ours / peer |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:

@@ -3,6 +3,9 @@
 The model samples programs on the project's own engine, the sandbox grades them, and of each problem the first few
 distinct programs that parse, define the function and fail are kept. The file is fixed and hashed; beside it stand its
 provenance and every program sampled, from which an interrupted build goes on and any other selection can be made.
+
+Differs from Ni et al. 2024 (arXiv 2404.14662): the writer is the model you name, not PaLM 2, and the cap per problem is
+ours. Above 300 lines because the recipe, the selection and the command line that explains them are read together.
 """
 
 from __future__ import annotations
@@ -139,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.build_mbpp_r", description=__doc__, epilog=EPILOG,
+        prog="python -m harness.build_mbpp_r", description=(__doc__ or "").partition("\n\nDiffers")[0], epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="the set; provenance and samples go beside it")
@@ -236,11 +239,10 @@ def _mutated(recipe: Recipe, problems: Sequence[Problem]) -> list[list[str]]:
 def _graded(recipe: Recipe, problems: Sequence[Problem], texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """One line per problem: each of its programs with how it went."""
     pairs = [(problem, text) for problem, mine in zip(problems, texts, strict=True) for text in mine]
-    judge_all = getattr(recipe.task.verifier, "judge_all", None)
-    if judge_all:  # a verifier that gives reasons
-        results = [(graded.verdict, graded.reason) for graded in judge_all(pairs)]
-    else:
-        results = [(verdict, "") for verdict in grade(recipe.task.verifier, pairs)]
+    results = _judged(recipe, pairs)
+    late = [i for i, (verdict, _) in enumerate(results) if verdict.status == "timeout"]
+    for i, result in zip(late, _judged(recipe, [pairs[i] for i in late]), strict=True):
+        results[i] = result  # the machine may have been busy: late counts when it happens twice
     outcomes = iter(results)
     lines = []
     for problem, mine in zip(problems, texts, strict=True):
@@ -254,6 +256,14 @@ def _graded(recipe: Recipe, problems: Sequence[Problem], texts: Sequence[Sequenc
             programs.append({"failure": kind, "program": found} | ({} if found == text else {"text": text}))
         lines.append({"id": problem.id, "programs": programs})
     return lines
+
+
+def _judged(recipe: Recipe, pairs: Sequence[tuple[Problem, str]]) -> list[tuple[Verdict, str]]:
+    """Verdicts with reasons, where the verifier gives any."""
+    judge_all = getattr(recipe.task.verifier, "judge_all", None)
+    if judge_all:
+        return [(graded.verdict, graded.reason) for graded in judge_all(pairs)]
+    return [(verdict, "") for verdict in grade(recipe.task.verifier, pairs)]
 
 
 def failure(verdict: Verdict, reason: str) -> str:

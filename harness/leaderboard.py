@@ -91,7 +91,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracy of one row's last attempt minus another's, paired by problem (and by seed where both were trained)."""
+    """Accuracy of one row's last attempt minus another's, paired by problem (and by seed where both were trained).
+
+    `trained` says that at least one of them was: with one seed its p value then cannot speak of training noise.
+    """
 
     row: str
     other: str
@@ -100,6 +103,7 @@ class Comparison:
     p: float
     p_holm: float
     smallest: float
+    trained: bool
 
 
 @dataclass(frozen=True)
@@ -235,8 +239,9 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
     values = {q: np.stack([e.values[q] for e in evaluations]) for q in SHARED}
     values |= {f"t{i + 1}": np.stack([e.attempts[:, i] for e in evaluations]) for i in range(turns)}
     values["last"] = values[f"t{turns}"]
-    pools = [e for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
-    if len(pools) == len(runs) and len({pool.digest for pool in pools}) == 1:
+    pooled = [(run.seed, e) for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
+    pools = [pool for _, pool in pooled]
+    if len({pool.digest for pool in pools}) == 1:
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
     trained = any(run.trained for run in runs)
     parent, difference, notes = lineage(name, gin, runs[0].bindings)
@@ -249,6 +254,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
     if "majority_2" in values:
         pool, asked = pools[0], len(evaluations[0].problems)
         of = f", {len(pool.problems)} of the {asked} problems" if len(pool.problems) < asked else ""
+        of += f", seed {_and([seed for seed, _ in pooled])} only" if len(pools) < len(runs) else ""
         what = f"majority@2 at temperature {pool.key.temperature:g}, {pool.summary['samples']} samples{of}"
         notes = (*notes, what)
     more = {k: v for run in runs for k, v in (run.info.get("spent") or {}).items() if k not in SPENT and v}
@@ -266,6 +272,10 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
         parent=parent,
         notes=notes,
     )
+
+
+def _and(seeds: Sequence[int]) -> str:
+    return " and ".join(filter(None, [", ".join(map(str, seeds[:-1])), str(seeds[-1])]))
 
 
 def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
@@ -367,12 +377,12 @@ def _compare(pairs: Iterable[tuple[Row, Row, str]]) -> tuple[Comparison, ...]:
             vary = row.trained or other.trained
             p = stats.paired_test(grid, seeds_vary=vary)
             found.append(
-                (row, other, seeds, stats.bootstrap(grid, seeds_vary=vary), p, stats.smallest_difference_of(grid))
+                (row, other, seeds, stats.bootstrap(grid, seeds_vary=vary), p, stats.smallest_difference_of(grid), vary)
             )
     adjusted = stats.holm([entry[4] for entry in found])
     return tuple(
-        Comparison(row.name, other.name, seeds, interval, p, p_holm, smallest)
-        for (row, other, seeds, interval, p, smallest), p_holm in zip(found, adjusted, strict=True)
+        Comparison(row.name, other.name, seeds, interval, p, p_holm, smallest, trained)
+        for (row, other, seeds, interval, p, smallest, trained), p_holm in zip(found, adjusted, strict=True)
     )
 
 

@@ -160,7 +160,11 @@ def _comparison_block(family: str, comparisons: Sequence[Comparison], turns: int
     other = "Acc@t1" if family.endswith("first attempt") else f"Acc@t{turns}"
     lead = f"Acc@t{turns} of the one minus {other} of the other, in points, paired by problem. Smallest shown: the "
     lead += "difference that these data would show four times in five."
-    return Block(f"Comparison {family}", 3, lead, header, rows, name="comparison")
+    alone = [c for c in comparisons if c.trained and len(c.seeds) == 1]
+    notes = (
+        ("With 1 seed a difference, its p and what could be shown cannot speak of training noise.",) if alone else ()
+    )
+    return Block(f"Comparison {family}", 3, lead, header, rows, notes, name="comparison")
 
 
 def title_of(subject: Subject) -> str:
@@ -364,7 +368,9 @@ def latex(board: Board) -> str:
 
 def _latex_table(block: Block, columns: Sequence[int], *, last: bool) -> str:
     wordy = {i for i in columns if i in _wordy(block)}
-    kinds = {i: "p{0.2\\textwidth}" if i in wordy and len(wordy) > 1 else "l" if i == 0 else "r" for i in columns}
+    widths = {i: "p{0.2\\textwidth}" if i == 0 else "p{0.23\\textwidth}" for i in wordy}
+    narrow = len(wordy) > 1 or len(columns) > 6
+    kinds = {i: widths[i] if i in wordy and narrow else "l" if i == 0 else "r" for i in columns}
     if block.name == "troubles":
         kinds = dict(zip(columns, ("p{0.4\\textwidth}", "p{0.4\\textwidth}", "p{0.1\\textwidth}"), strict=True))
 
@@ -374,7 +380,10 @@ def _latex_table(block: Block, columns: Sequence[int], *, last: bool) -> str:
 
     caption = f"{block.title}. {block.lead}" if block.lead else f"{block.title}."
     lines = [r"\begin{table}[htbp]", r"\centering\scriptsize\setlength{\tabcolsep}{3.5pt}"]
-    lines += [rf"\caption{{{escape_latex(caption)}}}", rf"\begin{{tabular}}{{@{{}}{''.join(kinds.values())}@{{}}}}"]
+    lines += [
+        rf"\caption{{{escape_latex(caption)}}}\smallskip",
+        rf"\begin{{tabular}}{{@{{}}{''.join(kinds.values())}@{{}}}}",
+    ]
     lines += [r"\toprule", line((i, escape_latex(block.header[i])) for i in columns), r"\midrule"]
     for row in block.rows:
         lines.append(line((i, _latex_cell(row[i])) for i in columns))

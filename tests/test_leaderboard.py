@@ -405,6 +405,14 @@ def test_what_a_reader_of_a_row_must_know_is_under_the_table(tmp_path):
     assert "Rows differ in exact.strict, hf.max_new_tokens: compare them with care." in text
 
 
+def test_a_comparison_of_single_trainings_says_what_it_cannot_say(tmp_path, board):
+    warning = "With 1 seed a difference, its p and what could be shown cannot speak of training noise."
+    assert warning not in tables.markdown(board)  # self_refine against base has one seed each, and no training
+    synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 0), trained=False)
+    synthetic.write_run(tmp_path, "score_full", 1, synthetic.records((0.6, 0.2, 0.1, 0), 1))
+    assert warning in tables.markdown(leaderboard.build(tmp_path))
+
+
 def test_another_revision_is_another_model(tmp_path):
     for name, revision in (("base", "main"), ("score_full", "v2")):
         config = ["hf.path = 'org/model'", f"hf.revision = '{revision}'"]

@@ -9,6 +9,7 @@ from matplotlib.text import Text
 from harness import plots
 
 mpl.use("Agg")
+mpl.rcParams["figure.max_open_warning"] = 0  # all figures of three scopes are looked at
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compat", action="store_true", help="code: one process, as published harnesses; can be forged"
     )
-    parser.add_argument("--time-limit", type=float, help="seconds of one row (default: math 3, code 6)")
+    parser.add_argument("--time-limit", type=float, help="seconds of one row (default: math 3, code 10)")
     parser.add_argument("--memory-mb", type=int, default=1024, help="code: address space of a program")
     parser.add_argument("--workers", type=int, help="rows graded at a time")
     parser.add_argument("--unsafe-exec", action="store_true", help="code: run even without sound isolation")
@@ -117,7 +117,7 @@ def _math(options: argparse.Namespace) -> tuple[Grader, str]:
 
 def _code(options: argparse.Namespace) -> tuple[Grader, str]:
     mode = "compat" if options.compat else "split"
-    verifier = CodeTests(options.time_limit or 6.0, options.memory_mb, mode, options.workers, options.unsafe_exec)
+    verifier = CodeTests(options.time_limit or 10.0, options.memory_mb, mode, options.workers, options.unsafe_exec)
     isolation = verifier.isolation
 
     def grade(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

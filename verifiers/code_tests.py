@@ -59,7 +59,7 @@ class CodeTests:
     """Right when the program in the response passes every test of `problem.answer`.
 
     Args:
-        time_limit: Wall seconds of one program with its tests.
+        time_limit: Wall seconds of one program with its tests (the slowest of MBPP takes four of CPU time).
         memory_mb: Address space of each of the two processes.
         mode: `split`, or `compat` to reproduce published numbers of one-process harnesses.
         workers: Programs at a time; default: every core. Verifiers with the same number share one pool.
@@ -70,7 +70,7 @@ class CodeTests:
 
     def __init__(
         self,
-        time_limit: float = 6.0,
+        time_limit: float = 10.0,
         memory_mb: int = 1024,
         mode: Literal["split", "compat"] = "split",
         workers: int | None = None,

@@ -89,7 +89,16 @@ def read(text: str, resolve: Callable[[Any], Any] | None = None) -> Any:
         ValueError: malformed text.
     """
     try:
-        return _untag(json.loads(text), resolve)
+        data = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"malformed value: {type(error).__name__}") from None
+    return rebuild(data, resolve)
+
+
+def rebuild(data: Any, resolve: Callable[[Any], Any] | None = None) -> Any:
+    """The value of a text that was parsed as JSON already; as `read`."""
+    try:
+        return _untag(data, resolve)
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
 

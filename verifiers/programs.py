@@ -9,9 +9,11 @@ Not covered: languages other than Python.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import symtable
 import textwrap
+import types
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -20,6 +22,8 @@ MAX_CUTS = 60  # shorter and shorter pieces tried
 
 _FENCE = re.compile(r"^[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<tag>[\w+.#-]*)[^\n]*$", re.M)
 _MARKS = (("[BEGIN]", "[DONE]"), ("[PYTHON]", "[/PYTHON]"), ("<code>", "</code>"))
+_END = re.compile(r"<\|(?:im_end|im_start|endoftext|end_of_text|eot_id|end)\|>|</s>\s*$")
+_HARD_BLANKS = re.compile(r"^[ \t\u00a0]+", re.M)
 _PYTHON = frozenset(["", "python", "py", "python3", "py3", "python2", "ipython", "pycon", "code"])
 _START = re.compile(r"^(?:from|import|def|class|async def|@|[A-Za-z_]\w*\s*(?::[^=\n]+)?=)(?=\s|\w|[^\w\s]|$)", re.M)
 
@@ -33,11 +37,18 @@ def extract(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | No
         wanted: Names the tests call; a piece that defines one of them is preferred, the last such piece wins.
     """
     text = text[:MAX_TEXT].replace("\r\n", "\n").replace("\r", "\n")
+    text = _END.split(text, maxsplit=1)[0]
+    if "```" in text:
+        text = "\n".join(_unglued(line) for line in text.split("\n"))
+    text = _HARD_BLANKS.sub(lambda match: match[0].replace("\u00a0", " "), text) if "\u00a0" in text else text
     if text.lstrip("\ufeff") != text:
         text = text.lstrip("\ufeff")
     pieces = list(_pieces(text))
     for piece in reversed(pieces):  # the last whole program is the answer
         if program := _whole(piece, wanted):
+            return program
+    for piece in reversed(pieces):
+        if _defines(piece, wanted) and (program := _buried(piece, prompt, wanted)):
             return program
     for piece in reversed(pieces):
         if prompt and (program := _completion(piece, prompt, wanted)):
@@ -53,7 +64,7 @@ def extract(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | No
         return None
     if program := _whole(text, wanted):
         return program
-    if prompt and (program := _completion(text, prompt, wanted)):
+    if prompt and not _defines(text, wanted) and (program := _completion(text, prompt, wanted)):
         return program
     return _buried(text, prompt, wanted)
 
@@ -78,6 +89,8 @@ def _fenced(text: str) -> Iterator[str]:
     for match in _FENCE.finditer(text):
         if opened is None:
             opened = match
+        elif _indent(match) > _indent(opened) + 3:  # a fence inside a docstring
+            continue
         elif match["fence"][0] == opened["fence"][0] and not match["tag"]:
             if opened["tag"].lower() in _PYTHON:
                 yield _dedent(text[opened.end() : match.start()].strip("\n"), opened)
@@ -91,6 +104,21 @@ def _fenced(text: str) -> Iterator[str]:
             yield _dedent(rest, opened)
         if before.strip() and not opened["tag"]:  # perhaps a closing fence whose opening was in the prompt
             yield before
+
+
+def _unglued(line: str) -> str:
+    """A line of code with the closing fence behind it, as two lines."""
+    code = line.rstrip()[:-3] if line.rstrip().endswith("```") else ""
+    return f"{code}\n```" if code.strip() and not code.endswith("`") and not code.lstrip().startswith("```") else line
+
+
+def _indent(fence: re.Match[str]) -> int:
+    return len(fence[0]) - len(fence[0].lstrip())
+
+
+def _defines(code: str, wanted: Sequence[str]) -> bool:
+    """Whether a line of the text starts the definition of a wanted name: then it is no mere body."""
+    return any(re.search(rf"^(?:async )?(?:def|class) {re.escape(name)}\b", code, re.M) for name in wanted)
 
 
 def _dedent(code: str, fence: re.Match[str]) -> str:
@@ -119,10 +147,23 @@ def scope(code: str) -> symtable.SymbolTable | None:
         return None
 
 
+@functools.lru_cache(maxsize=4)
+def compiled(code: str) -> types.CodeType | None:
+    """The code object, None when it does not compile (a `return` outside a function parses, but does not)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return compile(code, "<program>", "exec")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+
+
 def _good(code: str, wanted: Sequence[str]) -> bool:
     """Whether the code is Python that binds one of the wanted names at its top level (or, with none, defines any)."""
+    if wanted and not any(name in code for name in wanted):
+        return False
     names = scope(code)
-    if names is None:
+    if names is None or compiled(code) is None:
         return False
     if wanted:
         known = frozenset(names.get_identifiers())
@@ -140,17 +181,21 @@ def _whole(code: str, wanted: Sequence[str]) -> str | None:
 
 def _completion(code: str, prompt: str, wanted: Sequence[str]) -> str | None:
     """The prompt continued by the code, which may lack its first indentation or run on into other text."""
-    if not code.strip() or scope(prompt.rstrip() + "\n    pass\n") is None:
+    if not code.strip():
         return None
     code = code.rstrip()
     lines = code.split("\n")
     first = next((line for line in lines if line.strip()), "")
     indented = textwrap.indent(textwrap.dedent(code), "    ")
     variants = [code, indented, "    " + code.lstrip()] if first[:1].isspace() else ["    " + code.lstrip(), indented]
+    if not first[:1].isspace() and (start := next((i for i, line in enumerate(lines) if line[:1].isspace()), 0)):
+        variants.append("\n".join(lines[start:]))  # prose, then the body
     base = prompt if prompt.endswith("\n") else prompt + "\n"
     for variant in variants:
         if _has_body(variant) and _good(base + variant, wanted):
             return base + variant + "\n"
+    if scope(prompt.rstrip() + "\n    pass\n") is None:
+        return None
     for variant in variants:  # a body, then prose or the next question
         body = variant.split("\n")
         ends = [i for i, line in enumerate(body) if i and line.strip() and not line[0].isspace()]

@@ -94,7 +94,7 @@ class Job:
     free: tuple[str, ...] = ()
     calls_check: bool = False
     mode: Literal["split", "compat"] = "split"
-    limit: float = 6.0
+    limit: float = 10.0
     memory: int = 2**30
 
     def frames(self) -> list[bytes]:

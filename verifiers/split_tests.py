@@ -74,7 +74,7 @@ def load(job: dict[str, Any], program: str) -> types.ModuleType:
     sys.modules["candidate"] = module
     if not program.startswith(job["prompt"]):
         _run_prompt(job["prompt"], module.__dict__)
-    exec(compile(program, "<program>", "exec"), module.__dict__)
+    exec(programs.compiled(program) or compile(program, "<program>", "exec"), module.__dict__)
     return module
 
 
@@ -115,15 +115,15 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
             if request["do"] == "get":
                 value = getattr(target, request["name"])
             elif request["do"] == "set":
-                value = setattr(target, request["name"], literals.read(request["value"], resolve))
+                value = setattr(target, request["name"], literals.rebuild(request["value"], resolve))
             else:
-                args, kwargs = literals.read(request["value"], resolve)
+                args, kwargs = literals.rebuild(request["value"], resolve)
                 called: Any = getattr(target, request["name"]) if request["name"] is not None else target
                 value = called(*args, **kwargs)
-            reply = {"value": literals.write(value, refer)}
+            reply = f'{{"value":{literals.write(value, refer)}}}'
         except BaseException as error:  # as above; a kill by the limits needs no handler
-            reply = {"raised": _name(error), "text": _text(error)}
-        pipe.send(json.dumps(reply))
+            reply = json.dumps({"raised": _name(error), "text": _text(error)})
+        pipe.send(reply)
 
 
 def _name(error: BaseException) -> str:
@@ -167,7 +167,7 @@ class Link:
     def ask(self, target: int | None, do: str, name: str | None, value: Any = None) -> Any:
         try:
             trusted = literals.MAX_TRUSTED
-            text = literals.write(value, self._refuse, Remote, trusted) if value is not None else ""
+            text = literals.write(value, self._refuse, Remote, trusted) if value is not None else "null"
         except (literals.TooLarge, RecursionError) as error:
             if self.answered:  # too large because of what the program returned: not to be rewarded with compat mode
                 self.refused = str(error)
@@ -175,7 +175,7 @@ class Link:
                 self.unsent = str(error)
             raise Uncrossable(str(error)) from None
         try:
-            self.pipe.send(json.dumps({"target": target, "do": do, "name": name, "value": text}))
+            self.pipe.send(f'{{"target":{json.dumps(target)},"do":"{do}","name":{json.dumps(name)},"value":{text}}}')
             reply = json.loads(self.pipe.receive())
         except (OSError, EOFError, ValueError, RecursionError) as error:
             raise CandidateGone(f"the program ended during a call ({type(error).__name__})") from None
@@ -184,15 +184,16 @@ class Link:
         self.answered = True
         if "raised" in reply:
             kind = getattr(builtins, str(reply["raised"]), Exception)
-            if not (isinstance(kind, type) and issubclass(kind, Exception)):
-                kind = RuntimeError  # SystemExit, KeyboardInterrupt: never raised on this side
+            ends_loops = (StopIteration, StopAsyncIteration)  # would end a test's map(candidate, ...) early
+            if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ends_loops):
+                kind = RuntimeError  # SystemExit, KeyboardInterrupt too: never raised on this side
             try:
                 error = kind(str(reply.get("text", ""))[:500])
             except TypeError:  # UnicodeDecodeError and its kin want five arguments
                 error = ValueError(str(reply.get("text", ""))[:500])
             raise error
         try:
-            return literals.read(reply["value"], self._resolve)
+            return literals.rebuild(reply["value"], self._resolve)
         except (ValueError, KeyError, TypeError) as error:
             raise CandidateGone(f"malformed value ({error})") from None
 

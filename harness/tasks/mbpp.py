@@ -20,8 +20,10 @@ from harness.registry import register
 from harness.tasks.code_prompts import RETRY, Shot, Shown, answer_text, mbpp_prompt
 from harness.tasks.source import DataError, Hub, Loaded, Row, Schema, checked, load, pinned, unique
 
-PARTS = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
 Part = Literal["prompt", "test", "validation", "train"]
+PARTS: dict[Part, range] = {
+    "prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975),
+}  # fmt: skip
 
 REPOSITORY = "google-research-datasets/mbpp"
 REVISION = "4bb6404fdc6cacfda99d4ac4205087b89d32030c"
@@ -96,7 +98,7 @@ def problem_of(row: Row, edition: Edition, shots: int) -> Problem:
 
 def part_of(task_id: int) -> Part | None:
     """The part a task id belongs to."""
-    return next((name for name, ids in PARTS.items() if task_id in ids), None)  # type: ignore[return-value]
+    return next((name for name, ids in PARTS.items() if task_id in ids), None)
 
 
 @register("task", "mbpp")
@@ -138,9 +140,9 @@ class MBPP:
         return pinned(self.name, loaded, edition.columns, self.pin, edition.rows)
 
     @functools.cached_property
-    def _parts(self) -> dict[str, tuple[Problem, ...]]:
+    def _parts(self) -> dict[Part, tuple[Problem, ...]]:
         rows = sorted(self._loaded.rows, key=lambda row: row.fields["task_id"])
-        parts: dict[str, list[Problem]] = {name: [] for name in PARTS}
+        parts: dict[Part, list[Problem]] = {name: [] for name in PARTS}
         for row in rows:
             part = part_of(row.fields["task_id"])
             if part is None:

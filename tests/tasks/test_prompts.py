@@ -11,7 +11,7 @@ from harness.core import Problem, Verdict
 from harness.tasks.code_prompts import SHOTS, Shot, heads, mbpp_prompt
 from harness.tasks.humaneval import HumanEval
 from harness.tasks.math import Math
-from harness.tasks.mbpp import MBPP, Part
+from harness.tasks.mbpp import MBPP
 
 
 def nobody(problem: Problem, text: str) -> Verdict:
@@ -96,7 +96,6 @@ def test_settings_that_do_not_exist_are_named():
 @pytest.mark.data
 def test_the_solved_examples_are_tasks_2_3_and_4():
     task = MBPP(nobody, data=real("mbpp.jsonl"))
-    part: Part = "prompt"
-    found = [p for p in task.part(part) if p.meta["task_id"] in (2, 3, 4)]
+    found = [p for p in task.part("prompt") if p.meta["task_id"] in (2, 3, 4)]
     assert [Shot(p.prompt, p.meta["tests"], p.meta["code"]) for p in found] == list(SHOTS)
     assert task.chat(found[0], [])[0]["content"] == mbpp_prompt(SHOTS[0], 3, "shown")

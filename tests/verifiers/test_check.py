@@ -220,6 +220,11 @@ def test_exceptions_cross_as_built_in_ones():
     problem = Problem("", "", json.dumps({"test_list": [test]}))
     assert CodeTests()(problem, "class Zero(ValueError): pass\ndef f(x): raise Zero('zero!')").correct
     assert not CodeTests()(problem, "def f(x): raise KeyError('zero')").correct
+    mapped = Problem(
+        "", "", json.dumps({"test_list": ["assert all(map(lambda p: f(p[0]) == p[1], [(1, 2), (2, 3)]))"]})
+    )
+    assert not CodeTests()(mapped, "def f(x): raise StopIteration").correct  # it would end the map, and all() hold
+    assert CodeTests()(mapped, "def f(x): return x + 1").correct
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,17 @@ MESSY = {
     "assigned lambda": "```python\ntotal = lambda xs: sum(xs)\n```",
     "indented as a whole": "    def total(xs):\n        return sum(xs)\n",
     "backticks in a docstring": '```python\ndef total(xs):\n    """Adds `xs`."""\n    return sum(xs)\n```',
+    "fence behind the last line": f"```python\n{WHOLE}```",
+    "fence inside a docstring": '```python\ndef total(xs):\n    """\n    ```\n    total([1])\n    ```\n    """\n    return sum(xs)\n```',
+    "chat mark after it": f"{WHOLE}<|im_end|>\n<|im_start|>user",
+    "end of sentence": f"{WHOLE}</s>",
+    "end mark behind a completion": "    return sum(xs)<|endoftext|>",
+    "prose, then the body": "Here is the completed function:\n\n    return sum(xs)\n",
+    "fenced body without any indentation": "```python\nresult = 0\nfor x in xs:\n    result += x\nreturn result\n```",
+    "broken off after the program": f"```python\n{WHOLE}\n\ndef helper(",
+    "another language's print after it": f"{WHOLE}\nprint total([1, 2])",
+    "hard blanks": "def total(xs):\n\u00a0\u00a0\u00a0\u00a0return sum(xs)",
+    "thinking before it": f"<think>\n```python\ndef total(xs):\n    return 0\n```\n</think>\n```python\n{WHOLE}\n```",
     "async and decorators": "```python\nimport functools\n\n@functools.cache\ndef cached(n):\n    return n\n\ndef total(xs):\n    return sum(xs)\n```",
 }
 

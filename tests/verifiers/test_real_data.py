@@ -28,7 +28,7 @@ def rows(name: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def code() -> CodeTests:
-    return CodeTests(time_limit=20)
+    return CodeTests(time_limit=40)
 
 
 def graded(code: CodeTests, data: list[dict], program) -> list[Graded]:
