@@ -32,6 +32,7 @@ EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin --bind "run.steps = 100" --bind "progress.alpha = 5.0" --out /tmp/r
   python -m harness.run --gin gin/score_full.gin --resume              go on after an interrupt
   python -m harness.run --gin gin/score_full.gin --print-config        every binding in force, nothing run
+  accelerate launch --multi_gpu --num_processes 8 -m harness.run --gin gin/score_full.gin --processes 8   eight GPUs
   python -m harness.run --list                                         all names a gin file can use
 """
 
