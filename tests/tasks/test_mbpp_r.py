@@ -179,6 +179,8 @@ def test_problems_weigh_alike_and_copies_are_counted_by_syntax():
     assert (rates["problems"], rates["programs"], rates["repaired"]) == (2, 4, 1)
     assert (rates["macro"], rates["per_program"], rates["copied"]) == (0.5, 0.25, 0.5)
     assert not is_repair([{**records[0], "attempts": records[0]["attempts"][:1]}])
+    fixed_first = {**records[0], "attempts": [{**turn, "correct": True} for turn in records[0]["attempts"]]}
+    assert not is_repair([*records, fixed_first])
     assert same_program("I  do not know", "I do not\nknow")
     assert not same_program("x = 1", "I do not know")
 
