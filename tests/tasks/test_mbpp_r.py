@@ -12,6 +12,7 @@ from parrot import teach
 
 from harness import build_mbpp_r
 from harness.core import Problem, Verdict
+from harness.display import cells
 from harness.metrics.repair import is_repair, repair_rates, same_program
 from harness.run import main as run
 from harness.store import append
@@ -167,7 +168,13 @@ def test_mutants_need_no_model_and_several_programs_of_one_problem_are_its_sampl
 def record(problem: str, sample: int, repaired: bool, copied: bool = False) -> dict:
     texts = ["def f(a):\n  return a", "def f(a):\n    return a  # same" if copied else "def f(a): return -a"]
     attempts = [
-        {"text": f"```\n{text}\n```", "answer": text, "correct": bool(i and repaired), "by": ("given", "policy")[i]}
+        {
+            "text": f"```\n{text}\n```",
+            "answer": text,
+            "correct": bool(i and repaired),
+            "by": ("given", "policy")[i],
+            "status": "ok",
+        }
         for i, text in enumerate(texts)
     ]
     return {"id": problem, "sample": sample, "attempts": attempts}
@@ -179,6 +186,11 @@ def test_problems_weigh_alike_and_copies_are_counted_by_syntax():
     assert (rates["problems"], rates["programs"], rates["repaired"]) == (2, 4, 1)
     assert (rates["macro"], rates["per_program"], rates["copied"]) == (0.5, 0.25, 0.5)
     assert not is_repair([{**records[0], "attempts": records[0]["attempts"][:1]}])
+    shown = cells(records)
+    assert list(shown) == ["problems", "Acc@t1", "Acc@t2", "copied unchanged", "wrong programs given",
+                           "Acc@t2 over programs"]  # fmt: skip
+    assert (shown["problems"], shown["Acc@t1"], shown["Acc@t2 over programs"]) == ("2", "given, all wrong", "25.0")
+    assert shown["Acc@t2"].startswith("50.0 [")
     fixed_first = {**records[0], "attempts": [{**turn, "correct": True} for turn in records[0]["attempts"]]}
     assert not is_repair([*records, fixed_first])
     assert same_program("I  do not know", "I do not\nknow")
