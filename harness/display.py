@@ -117,21 +117,24 @@ def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], in
 
 
 def cells(records: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The numbers of one evaluation as text, by the name of the metric."""
-    if is_repair(records):
-        rates = repair_rates(records)
-        return {
-            "problems": str(rates["problems"]),
-            "wrong programs given": str(rates["programs"]),
-            "repaired, mean over problems": _interval(bootstrap(rates["by_problem"])),
-            "repaired, of all programs": f"{100 * rates['per_program']:.1f}",
-            "copied unchanged": f"{100 * rates['copied']:.1f}",
-        }
+    """The numbers of one evaluation as text, by the name of the metric.
+
+    Where wrong first attempts were given (a repair task), what compares with them would only say Acc@t2 again: the rate
+    of unchanged copies stands there. With several given programs to a problem, problems weigh alike.
+    """
     found = summarize(records)
     n = found["n"]
+    given = is_repair(records)
     shown = {"problems": str(n)}
-    shown |= {f"Acc@t{i + 1}": _interval(wilson(count, n)) for i, count in enumerate(found["correct"])}
-    if found["i_to_c_count"] is not None:
+    accuracies = {f"Acc@t{i + 1}": _interval(wilson(count, n)) for i, count in enumerate(found["correct"])}
+    shown |= {name: "given, all wrong" if given and name == "Acc@t1" else text for name, text in accuracies.items()}
+    if given:
+        rates = repair_rates(records)
+        shown |= {"copied unchanged": f"{100 * rates['copied']:.1f}"}
+        if n > rates["problems"]:
+            shown |= {"problems": str(rates["problems"]), "Acc@t2": _interval(bootstrap(rates["by_problem"]))}
+            shown |= {"wrong programs given": str(n), "Acc@t2 over programs": f"{100 * rates['per_program']:.1f}"}
+    elif found["i_to_c_count"] is not None:
         gained, lost = found["i_to_c_count"], found["c_to_i_count"]
         shown |= {
             "delta": _interval(delta_interval(gained, lost, n), "+"),

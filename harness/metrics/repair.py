@@ -19,9 +19,11 @@ __all__ = ["is_repair", "repair_rates", "same_program"]
 
 
 def is_repair(records: Iterable[Record]) -> bool:
-    """Whether every record's first attempt was given and there is a second."""
+    """Whether every record's first attempt was given and wrong (a base model's fixed ones are not), with a second."""
     attempts = [record["attempts"] for record in records]
-    return bool(attempts) and all(len(turns) > 1 and turns[0].get("by") == "given" for turns in attempts)
+    return bool(attempts) and all(
+        len(turns) > 1 and turns[0].get("by") == "given" and not turns[0]["correct"] for turns in attempts
+    )
 
 
 def repair_rates(records: Iterable[Record]) -> dict[str, Any]:

@@ -58,23 +58,15 @@ SIZES = {"12000/500": (12_000, 500), "7500/5000": (7_500, 5_000)}
 GOLD = "cac6a882409ab089a94b56a3835761ebe7b54b0e142b026bd386a49d3919a9ca"  # ids and gold answers of MATH-500
 
 
-@dataclass(frozen=True)
-class Index:
-    """The problems of a test set: {hash of the problem's text: id}."""
-
-    by_hash: Mapping[str, str]
-
-    @functools.cached_property
-    def ids(self) -> frozenset[str]:
-        """All ids."""
-        return frozenset(self.by_hash.values())
+Index = Mapping[str, str]
+"""The problems of a test set: {SHA-256 of the problem's text: id}."""
 
 
 @functools.cache
 def math500() -> Index:
     """MATH-500, the test problems of PRM800K's split: ids and SHA-256 of the exact text."""
     lines = (Path(__file__).parent / "math500.tsv").read_text(encoding="utf-8").splitlines()
-    return Index({text: name for name, text in (line.split("\t") for line in lines)})
+    return {text: name for name, text in (line.split("\t") for line in lines)}
 
 
 @dataclass(frozen=True)
@@ -106,18 +98,19 @@ def held_out(rows: Sequence[Row], index: Index) -> dict[int, tuple[str, bool]]:
         DataError: a test problem is missing, so the rows are no whole copy.
     """
     found: dict[str, tuple[int, bool]] = {}
+    ids = set(index.values())
     for i, row in enumerate(rows):
-        name = index.by_hash.get(text_hash(row.fields["problem"]))
+        name = index.get(text_hash(row.fields["problem"]))
         if name is not None:
             found.setdefault(name, (i, True))
     for i, row in enumerate(rows):
         name = row.fields.get("unique_id")
-        if name in index.ids:
+        if name in ids:
             found.setdefault(str(name), (i, False))
-    missing = sorted(index.ids - found.keys())
+    missing = sorted(ids - found.keys())
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(index.ids)} test problems are in no row, by text or by unique_id "
+            f"{len(missing)} of the {len(ids)} test problems are in no row, by text or by unique_id "
             f"(the first: {missing[0]}): this is no whole copy of MATH, or its texts and ids were changed"
         )
     return {i: (name, exact) for name, (i, exact) in found.items()}
@@ -166,15 +159,23 @@ def _name(row: Row, uses: dict[str, int]) -> str:
 
 
 def _problem(row: Row, name: str, answer_form: str) -> Problem:
-    fields, solution = row.fields, row.fields["solution"]
+    fields, solution = row.fields, str(row.fields.get("solution") or "")
     answer = fields.get("answer")
     answer = (answer if isinstance(answer, str) else last_boxed(solution)[0] or "").strip()
-    if answer_form == "final_answer":  # what SFT-oracle fits ends as the prompt asks
+    if solution and answer_form == "final_answer":  # what SFT-oracle fits ends as the prompt asks
         solution = f"{solution}\nFinal Answer: The final answer is ${answer}$. I hope it is correct."
     meta: dict[str, Any] = {"subject": fields.get("subject") or fields.get("type")}
     level = str(fields.get("level", "")).removeprefix("Level ")
     meta["level"] = int(level) if level.isdigit() else None  # two rows have none
-    return Problem(name, fields["problem"].strip(), "" if not answer.strip("$ ") else answer, solution, meta=meta)
+    return Problem(
+        name, fields["problem"].strip(), "" if not answer.strip("$ ") else answer, solution or None, meta=meta
+    )
+
+
+def _shared(train: Sequence[Problem], test: Sequence[Problem]) -> int:
+    """Training problems with the text of a test problem, blanks aside: none in a sound copy."""
+    texts = {"".join(problem.prompt.split()) for problem in test}
+    return sum("".join(problem.prompt.split()) in texts for problem in train)
 
 
 @register("task", "math")
@@ -187,7 +188,7 @@ class Math:
         split: `12000/500` (the paper's) or `7500/5000` (ten times the test problems: smaller intervals).
         answer_form: `final_answer` (the paper's prompt) or `boxed`.
         data: A local copy instead of the hub: file, folder, or a list of them.
-        repository: Another hub repository with `problem`, `solution` and, if it can, `unique_id` and `answer`.
+        repository: Another hub repository with `problem`, `answer` or `solution`, and `unique_id` if it can.
         revision: Its commit.
         pin: Digest of the 500 ids and gold answers; None accepts other numbers of rows and other answers.
         validation_size: Training problems held out for validation: those whose hashed ids come first.
@@ -219,7 +220,10 @@ class Math:
     @functools.cached_property
     def _loaded(self) -> tuple[Loaded, Parts]:
         hub = HUBS[self.split] if self.repository is None else Hub(self.repository, str(self.revision))
-        loaded = checked(load("math", hub, self.data), {"problem": str, "solution": str})
+        loaded = checked(load("math", hub, self.data), {"problem": str})
+        for row in loaded.rows:
+            if "answer" not in row.fields and "solution" not in row.fields:
+                raise DataError(f"{row.place}: the fields 'answer' and 'solution' are both missing")
         parts = divide(loaded.rows, self.split, math500(), self.answer_form)
         if self.pin is not None:
             self._check(loaded, parts)
@@ -262,6 +266,7 @@ class Math:
             "test": len(self.test),
             "dropped_without_answer": list(parts.dropped),
             "test_problems_found_by_id_only": len(parts.by_id),
+            "training_problems_that_are_test_problems": _shared(self.train, self.test),
         }
 
     @functools.cached_property

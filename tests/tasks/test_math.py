@@ -10,7 +10,7 @@ import pytest
 from real_data import real
 
 from harness.core import Problem
-from harness.tasks.math import GOLD, Index, Math, divide, held_out, math500, text_hash
+from harness.tasks.math import GOLD, Math, divide, held_out, math500, text_hash
 from harness.tasks.source import DataError, Row, digest
 from verifiers.math_answer import MathAnswer
 
@@ -20,7 +20,7 @@ def row(problem: str, answer: str | None = "1", part: str = "", **fields: object
     return Row({"problem": problem, "solution": rf"It is \boxed{{{answer or 2}}}.", **told, **fields}, problem, part)
 
 
-INDEX = Index({text_hash("What is 1 + 1?"): "test/algebra/1.json", text_hash("What is 2 + 2?"): "test/geometry/7.json"})
+INDEX = {text_hash("What is 1 + 1?"): "test/algebra/1.json", text_hash("What is 2 + 2?"): "test/geometry/7.json"}
 
 
 def test_test_problems_are_found_by_text_whatever_their_place_and_id():
@@ -87,16 +87,16 @@ def test_levels_and_solutions_of_both_forms():
 
 def test_the_index_is_the_500_of_math500():
     index = math500()
-    assert len(index.by_hash) == len(index.ids) == 500
-    assert all(name.startswith("test/") and name.endswith(".json") for name in index.ids)
-    assert Counter(map(len, index.by_hash)) == {64: 500}
+    assert len(index) == len(set(index.values())) == 500
+    assert all(name.startswith("test/") and name.endswith(".json") for name in index.values())
+    assert Counter(map(len, index)) == {64: 500}
 
 
 def whole_copy(path: Path, train: int = 12_000, answers: dict[str, str] | None = None) -> Path:
     """A file of MATH's shape: the 500 test ids, and as many training rows as asked for, all with toy problems."""
     rows = [
         {"problem": f"Toy {name}", "solution": "x", "answer": (answers or {}).get(name, "1"), "unique_id": name}
-        for name in sorted(math500().ids)
+        for name in sorted(math500().values())
     ]
     rows += [
         {"problem": f"What is {i} + 1?", "solution": "x", "answer": f"{i + 1}", "unique_id": f"train/toy/{i}.json"}
@@ -111,6 +111,7 @@ def test_the_task_on_a_whole_copy(tmp_path):
     task = Math(MathAnswer("final_answer"), data=str(whole_copy(tmp_path / "math.jsonl")), pin=None)
     assert (len(task.train), len(task.validation), len(task.test)) == (11_999, 0, 500)
     assert task.provenance["dropped_without_answer"] == ["train/toy/11999.json"]
+    assert task.provenance["training_problems_that_are_test_problems"] == 0
     held = Math(MathAnswer("final_answer"), data=task.data, pin=None, validation_size=500)
     names = [{p.id for p in part} for part in (held.train, held.validation, held.test)]
     assert [len(part) for part in names] == [11_499, 500, 500]
@@ -131,6 +132,24 @@ def test_other_sizes_and_other_answers_than_the_pinned_are_refused(tmp_path):
         _ = other.test
 
 
+def test_a_row_without_solution_serves_and_one_without_either_is_told(tmp_path):
+    (only,) = divide(
+        [Row({"problem": "a", "answer": "3", "solution": ""}, "", "test")], "7500/5000", INDEX, "boxed"
+    ).test
+    assert (only.answer, only.solution) == ("3", None)
+    (tmp_path / "bare.jsonl").write_text('{"problem": "What is 1?"}\n')
+    with pytest.raises(DataError, match=r"bare\.jsonl, line 1: the fields 'answer' and 'solution' are both missing"):
+        _ = Math(MathAnswer("final_answer"), data=str(tmp_path / "bare.jsonl")).test
+
+
+def test_a_training_problem_that_is_a_test_problem_is_counted(tmp_path):
+    path = whole_copy(tmp_path / "math.jsonl", train=3)
+    leaked = {"problem": f"Toy  {min(math500().values())}", "answer": "1"}
+    path.write_text(path.read_text() + json.dumps(leaked) + "\n")
+    task = Math(MathAnswer("final_answer"), data=str(path), pin=None)
+    assert task.provenance["training_problems_that_are_test_problems"] == 1
+
+
 def test_prompt_and_verifier_must_agree_on_the_form():
     with pytest.raises(ValueError, match=r"task\.math\.answer_form and verifier\.math\.answer_form alike"):
         Math(MathAnswer("boxed"))
@@ -145,7 +164,7 @@ def test_prompt_and_verifier_must_agree_on_the_form():
 def test_gold_answers_of_math500_pass_through_the_task(tmp_path):
     lines = Path(real("math500_answers.jsonl")).read_text(encoding="utf-8").splitlines()
     known = [json.loads(line) for line in lines]
-    assert {item["problem_sha256"]: item["unique_id"] for item in known} == dict(math500().by_hash)
+    assert {item["problem_sha256"]: item["unique_id"] for item in known} == math500()
     gold = {item["unique_id"]: item["answer"] for item in known}
     assert digest({"unique_id": name, "answer": answer.strip()} for name, answer in gold.items()) == GOLD
     task = Math(MathAnswer("final_answer"), data=str(whole_copy(tmp_path / "math.jsonl", answers=gold)))

@@ -12,6 +12,7 @@ from parrot import teach
 
 from harness import build_mbpp_r
 from harness.core import Problem, Verdict
+from harness.display import cells
 from harness.metrics.repair import is_repair, repair_rates, same_program
 from harness.run import main as run
 from harness.store import append
@@ -93,19 +94,19 @@ def test_a_models_own_errors_become_a_hashed_set_with_provenance(home, built):
 
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(home, built, monkeypatch, capsys):
-    out = home / "again.jsonl"
+    out, parts = home / "again.jsonl", ("--bind", "build_mbpp_r.parts = ('test', 'validation')")
     monkeypatch.setattr(build_mbpp_r, "BATCH", 2)
     monkeypatch.setattr(build_mbpp_r, "append", stop_after(1))
-    assert build_mbpp_r.main(words(home, "--out", str(out))) == 130
+    assert build_mbpp_r.main(words(home, "--out", str(out), *parts)) == 130
     assert "the same command goes on" in capsys.readouterr().err
     kept = (home / "again.samples.jsonl").read_text()
     assert len(kept.splitlines()) == 3  # the recipe and the first batch
     (home / "again.samples.jsonl").write_text(kept + '{"id": "mbpp/5')  # killed while writing
     monkeypatch.setattr(build_mbpp_r, "append", stop_after(99))
-    assert build_mbpp_r.main(words(home, "--out", str(out))) == 0
-    assert [r["wrong_code"] for r in lines(out)] == [r["wrong_code"] for r in lines(built)]
+    assert build_mbpp_r.main(words(home, "--out", str(out), *parts)) == 0
+    assert [r["wrong_code"] for r in lines(out)] == [r["wrong_code"] for r in lines(built)[:2]]
     first = out.read_bytes()
-    assert build_mbpp_r.main(words(home, "--out", str(out))) == 0  # nothing left to sample
+    assert build_mbpp_r.main(words(home, "--out", str(out), *parts)) == 0  # nothing left to sample
     assert out.read_bytes() == first
     assert build_mbpp_r.main(words(home, "--out", str(out), "--bind", "build_mbpp_r.parts = ('test',)")) == 2
     assert "programs of another recipe" in capsys.readouterr().err
@@ -167,7 +168,13 @@ def test_mutants_need_no_model_and_several_programs_of_one_problem_are_its_sampl
 def record(problem: str, sample: int, repaired: bool, copied: bool = False) -> dict:
     texts = ["def f(a):\n  return a", "def f(a):\n    return a  # same" if copied else "def f(a): return -a"]
     attempts = [
-        {"text": f"```\n{text}\n```", "answer": text, "correct": bool(i and repaired), "by": ("given", "policy")[i]}
+        {
+            "text": f"```\n{text}\n```",
+            "answer": text,
+            "correct": bool(i and repaired),
+            "by": ("given", "policy")[i],
+            "status": "ok",
+        }
         for i, text in enumerate(texts)
     ]
     return {"id": problem, "sample": sample, "attempts": attempts}
@@ -179,6 +186,13 @@ def test_problems_weigh_alike_and_copies_are_counted_by_syntax():
     assert (rates["problems"], rates["programs"], rates["repaired"]) == (2, 4, 1)
     assert (rates["macro"], rates["per_program"], rates["copied"]) == (0.5, 0.25, 0.5)
     assert not is_repair([{**records[0], "attempts": records[0]["attempts"][:1]}])
+    shown = cells(records)
+    assert list(shown) == ["problems", "Acc@t1", "Acc@t2", "copied unchanged", "wrong programs given",
+                           "Acc@t2 over programs"]  # fmt: skip
+    assert (shown["problems"], shown["Acc@t1"], shown["Acc@t2 over programs"]) == ("2", "given, all wrong", "25.0")
+    assert shown["Acc@t2"].startswith("50.0 [")
+    fixed_first = {**records[0], "attempts": [{**turn, "correct": True} for turn in records[0]["attempts"]]}
+    assert not is_repair([*records, fixed_first])
     assert same_program("I  do not know", "I do not\nknow")
     assert not same_program("x = 1", "I do not know")
 

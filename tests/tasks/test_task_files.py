@@ -79,7 +79,7 @@ def test_transfer_is_bindings(tmp_path):
 
 
 def test_math_file_and_its_saved_config(tmp_path):
-    rows = [{"problem": f"Toy {n}", "solution": "x", "answer": "1", "unique_id": n} for n in sorted(math500().ids)]
+    rows = [{"problem": f"Toy {n}", "solution": "x", "answer": "1", "unique_id": n} for n in sorted(math500().values())]
     rows += [{"problem": f"What is {i}?", "solution": "x", "answer": f"{i}"} for i in range(200)]
     (tmp_path / "math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = [f"task.math.data = '{tmp_path / 'math.jsonl'}'", "task.math.pin = None"]
