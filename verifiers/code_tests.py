@@ -30,12 +30,13 @@ from harness.registry import register
 from verifiers import split_tests
 from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
 
-LONGEST = 10_000  # characters of a response that is remembered
-_memory = threading.Lock()  # of every verifier; held for look-ups only
-
 
 class BadTests(ValueError):
     """The problem's tests are in no form this verifier knows."""
+
+
+LONGEST = 10_000  # characters of a response that is remembered
+_memory = threading.Lock()  # of every verifier; held for look-ups only
 
 
 @dataclass(frozen=True)
