@@ -31,12 +31,14 @@ from verifiers import split_tests
 from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
 
 VERSION = 2  # of the rules; raised whenever a verdict could change
-LONGEST = 10_000  # characters of a response that is remembered
-_memory = threading.Lock()  # of every verifier; held for look-ups only
 
 
 class BadTests(ValueError):
     """The problem's tests are in no form this verifier knows."""
+
+
+LONGEST = 10_000  # characters of a response that is remembered
+_memory = threading.Lock()  # of every verifier; held for look-ups only
 
 
 @dataclass(frozen=True)
