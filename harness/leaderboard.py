@@ -245,7 +245,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
     trained = any(run.trained for run in runs)
     parent, difference, notes = lineage(name, gin, runs[0].bindings)
-    if len({tuple(sorted(_settings(run).items())) for run in runs}) > 1:
+    if len({tuple(sorted(settings(run).items())) for run in runs}) > 1:
         notes = (*notes, "its seeds were run with different bindings")
     if trained and len(runs) == 1:
         notes = (*notes, "1 seed: its intervals speak of the choice of problems and cannot speak of training noise")
@@ -434,9 +434,12 @@ def _clash(ours: str, theirs: str) -> bool:
         return False
 
 
-def _settings(run: Run) -> dict[str, str]:
-    """Bindings that must agree between the seeds of a row."""
-    return {k: v for k, v in run.bindings.items() if k.rpartition(".")[2] not in ("seed", "out", "resume", "threads")}
+ASKING = ("run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.")
+
+
+def settings(run: Run) -> dict[str, str]:
+    """Bindings that must agree between the seeds of a row: all but the seed and what further evaluations were asked."""
+    return {k: v for k, v in run.bindings.items() if k.rpartition(".")[2] != "seed" and not k.startswith(ASKING)}
 
 
 def _budget(runs: Sequence[Run]) -> dict[str, str]:

@@ -35,7 +35,7 @@ from harness.scaling import Curve
 COLUMN = 3.4  # inches: one column of a two-column page
 FIRST, LAST, THIRD, FLAG = "#56B4E9", "#00496F", "#D55E00", "#CC3311"
 CYCLE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 1)))
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (6, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE: Any = {  # matplotlib types its keys as literals
     "font.family": "DejaVu Sans",
@@ -442,7 +442,10 @@ def discount(scope: Scope) -> Figure:
     gammas = {gamma for gamma, _ in found if gamma is not None}
     if len(gammas) < 2:
         raise Missing("needs trained rows with at least two values of gamma in their config.gin")
-    figure, axes = _figure(COLUMN, 2.0 + 0.13 * len(found) / 2)
+    parents = {row.parent for gamma, row in found if gamma}
+    if any(row.name in parents for _, row in found):  # beside what they vary, not beside everything
+        found = [(gamma, row) for gamma, row in found if gamma or row.name in parents]
+    figure, axes = _figure(COLUMN, 2.0 + 0.13 * len(found))
     ax, window = axes[0, 0], 1
     for gamma, row in found:
         if gamma is not None:
@@ -457,11 +460,14 @@ def discount(scope: Scope) -> Figure:
 
 def bonus_sweep(scope: Scope) -> Figure:
     """Accuracy of both attempts against the size of the shaping bonus."""
-    families: dict[tuple[Any, ...], list[tuple[float, Row]]] = {}
-    for row in _two_attempts(scope):
-        if (alpha := _number(scope, row, "alpha")) is not None:
-            families.setdefault(_otherwise(scope, row), []).append((alpha, row))
-    found = sorted(max(families.values(), key=len, default=[]), key=lambda pair: (pair[0], pair[1].name))
+    rows = [(alpha, row) for row in _two_attempts(scope) if (alpha := _number(scope, row, "alpha")) is not None]
+    held = [_otherwise(scope, row) for _, row in rows]
+    families = []
+    for family, bonus in dict.fromkeys(
+        held
+    ):  # a row without a bonus has no settings of one: it belongs to each of them
+        families.append([pair for pair, (f, b) in zip(rows, held, strict=True) if f == family and b in (bonus, ())])
+    found = sorted(max(families, key=len, default=[]), key=lambda pair: (pair[0], pair[1].name))
     if len({alpha for alpha, _ in found}) < 2:
         raise Missing("needs trained rows that differ in nothing but a bonus's alpha in their config.gin")
     figure, axes = _figure(COLUMN, 2.3)
@@ -485,11 +491,13 @@ def bonus_sweep(scope: Scope) -> Figure:
     return figure
 
 
-def _otherwise(scope: Scope, row: Row) -> tuple[Any, ...]:
-    """A row's configuration apart from its name, seed and bonus: equal for the members of a sweep."""
-    bindings = scope.runs[row.name][0].bindings
-    apart = ("name", "seed", "bonus", "alpha")
-    return tuple(sorted((k, v) for k, v in bindings.items() if k.rpartition(".")[2] not in apart))
+def _otherwise(scope: Scope, row: Row) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """A row's settings apart from its name and bonus, and those of its bonus apart from alpha: equal within a sweep."""
+    bindings = leaderboard.settings(scope.runs[row.name][0])
+    bonuses = {name for v in bindings.values() for name in re.findall(r"@bonus\.(\w+)", v)}
+    rest = sorted((k, v) for k, v in bindings.items() if k.rpartition(".")[2] not in ("name", "bonus", "alpha"))
+    of_bonus = tuple(item for item in rest if item[0].rpartition(".")[0] in bonuses)
+    return tuple(item for item in rest if item not in of_bonus), of_bonus
 
 
 def _number(scope: Scope, row: Row, parameter: str) -> float | None:

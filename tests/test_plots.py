@@ -97,6 +97,23 @@ def test_what_shows_the_runs_themselves_is_drawn_once(tmp_path):
     assert [sorted(drawn) for drawn in names] == [["accuracy", "training"], ["accuracy"]]
 
 
+def test_a_row_without_a_bonus_is_the_zero_of_the_sweep(tmp_path):
+    bonus = ["score_phase2.bonus = @bonus.progress()", "progress.against = 'previous'"]
+    for name, config in (
+        ("score_full", [*bonus, "progress.alpha = 10.0", "run.evaluations = [@evaluation.pool()]"]),
+        ("score_alpha_1", [*bonus, "progress.alpha = 1.0"]),
+        ("score_best_so_far", [bonus[0], "progress.against = 'best'", "progress.alpha = 10.0"]),
+        ("score_no_shaping", ["score_phase2.bonus = @bonus.none()"]),
+        ("other", [*bonus, "progress.alpha = 3.0", "hf.lr = 1.0"]),
+    ):
+        synthetic.write_run(tmp_path, name, 1, synthetic.records((0.5, 0.2, 0.1, 0.2), 1, problems=8), config=config)
+    (scope,) = plots.scopes(tmp_path)[0]
+    ((_, figure),) = plots.draw(scope, ["bonus_sweep"])
+    assert isinstance(figure, plots.Figure)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "1", "10"]
+    plt.close("all")
+
+
 def test_what_is_missing_is_said(tmp_path):
     synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 1, turns=1), trained=False)
     (scope,) = plots.scopes(tmp_path)[0]
