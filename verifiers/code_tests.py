@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from harness.core import Problem, Verdict
 from harness.registry import register
-from verifiers import split_tests
+from verifiers import programs, split_tests
 from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
 
 VERSION = 2  # of the rules; raised whenever a verdict could change
@@ -161,7 +161,8 @@ class CodeTests:
 
 def _verdict(outcome: Outcome) -> Verdict:
     flag = "compat" if outcome.mode == "compat" else ""
-    return Verdict(float(outcome.passed), outcome.passed, outcome.status, outcome.program, flag)
+    answer = None if outcome.program is None else programs.canonical(outcome.program)
+    return Verdict(float(outcome.passed), outcome.passed, outcome.status, answer, flag)
 
 
 def answer_of(row: Mapping[str, Any]) -> str:

@@ -137,6 +137,15 @@ def parses(code: str) -> ast.Module | None:
         return None
 
 
+def canonical(code: str) -> str:
+    """The program without formatting and comments, so that equal programs are equal texts; unchanged if no Python."""
+    tree = parses(code)
+    try:
+        return code if tree is None else ast.unparse(tree)
+    except (ValueError, RecursionError):
+        return code
+
+
 def scope(code: str) -> symtable.SymbolTable | None:
     """The names of a module, None when the text is no Python; a third of the cost of `parses`."""
     try:

@@ -7,7 +7,7 @@ import ast
 
 import pytest
 
-from verifiers.programs import extract
+from verifiers.programs import canonical, extract
 
 PROMPT = 'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """Sum of xs.\n    >>> total([1, 2])\n    3\n    """\n'
 WHOLE = "def total(xs):\n    return sum(xs)"
@@ -87,6 +87,16 @@ def test_answers_without_a_program_give_none(text):
 def test_no_program_without_a_prompt_to_continue():
     assert extract("return 5", "", ["total"]) is None
     assert extract("just words here", "", []) is None
+
+
+def test_equal_programs_are_one_answer_whatever_their_formatting():
+    tidy = "def f(a, b):\n    return a + b"
+    assert canonical("def f( a,b ):  # sum\n  return (a+b)\n") == tidy == canonical(tidy)
+    assert canonical("def f(a, b):\n    return a - b") != tidy
+    assert canonical("no program (") == "no program ("
+    assert canonical("(" * 5_000) == "(" * 5_000
+    deep = "x = " + "-" * 3_000 + "1"
+    assert canonical(deep) in (deep, deep.replace("- ", "-"))
 
 
 def test_hostile_text_is_answered():
