@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 OUT ?= results/runs
+# Test files at a time; each test has one thread.
+JOBS ?= 2
 
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
@@ -30,7 +32,7 @@ unit: export HF_DATASETS_OFFLINE = 1
 unit: export HF_EVALUATE_OFFLINE = 1
 unit: export OMP_NUM_THREADS = 1
 unit: $(VENV)/.tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
