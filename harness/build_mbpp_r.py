@@ -39,7 +39,7 @@ from harness.tasks.mbpp import MBPP, entry_points
 from harness.tasks.mbpp_r import SCHEMA, beside, file_hash, not_wrong, problems_of, provenance_path
 from harness.tasks.source import DataError, Hub, checked, load
 
-BASE = "gin/build/mbpp_r.gin"
+BASE = "gin/data/mbpp_r.gin"
 BATCH = 16  # problems sampled and graded before anything is written
 WRONG = ("assert", "exception", "timeout", "failed")
 
@@ -240,7 +240,7 @@ def _graded(recipe: Recipe, problems: Sequence[Problem], texts: Sequence[Sequenc
     """One line per problem: each of its programs with how it went."""
     pairs = [(problem, text) for problem, mine in zip(problems, texts, strict=True) for text in mine]
     results = _judged(recipe, pairs)
-    late = [i for i, (verdict, _) in enumerate(results) if verdict.status == "timeout"]
+    late = [i for i, (verdict, _, _) in enumerate(results) if verdict.status == "timeout"]
     for i, result in zip(late, _judged(recipe, [pairs[i] for i in late]), strict=True):
         results[i] = result  # the machine may have been busy: late counts when it happens twice
     outcomes = iter(results)
@@ -248,9 +248,9 @@ def _graded(recipe: Recipe, problems: Sequence[Problem], texts: Sequence[Sequenc
     for problem, mine in zip(problems, texts, strict=True):
         programs = []
         for text in mine:
-            verdict, reason = next(outcomes)
+            verdict, reason, found = next(outcomes)
             kind = failure(verdict, reason)
-            found = verdict.answer if verdict.answer is not None else program_in(text, problem)
+            found = found if found is not None else program_in(text, problem)
             if kind in WRONG and not _defines(found, problem):
                 kind = "no_function"
             programs.append({"failure": kind, "program": found} | ({} if found == text else {"text": text}))
@@ -258,12 +258,12 @@ def _graded(recipe: Recipe, problems: Sequence[Problem], texts: Sequence[Sequenc
     return lines
 
 
-def _judged(recipe: Recipe, pairs: Sequence[tuple[Problem, str]]) -> list[tuple[Verdict, str]]:
-    """Verdicts with reasons, where the verifier gives any."""
+def _judged(recipe: Recipe, pairs: Sequence[tuple[Problem, str]]) -> list[tuple[Verdict, str, str | None]]:
+    """Verdicts with reason and program as it was written, where the verifier tells them."""
     judge_all = getattr(recipe.task.verifier, "judge_all", None)
     if judge_all:
-        return [(graded.verdict, graded.reason) for graded in judge_all(pairs)]
-    return [(verdict, "") for verdict in grade(recipe.task.verifier, pairs)]
+        return [(graded.verdict, graded.reason, graded.program) for graded in judge_all(pairs)]
+    return [(verdict, "", verdict.answer) for verdict in grade(recipe.task.verifier, pairs)]
 
 
 def failure(verdict: Verdict, reason: str) -> str:

@@ -43,9 +43,10 @@ def prepare(root: Callable[..., Any], name: str) -> dict[str, str]:
             "another package of that name is installed; uninstall it, or install this one with `pip install -e .`"
         )
     broken = registry.load_plugins()
-    _expose()
-    if name not in _roots:
-        _roots[name] = root, gin.external_configurable(root, name=name)
+    with gin.unlock_config():  # an earlier parse of this process has locked it
+        _expose()
+        if name not in _roots:
+            _roots[name] = root, gin.external_configurable(root, name=name)
     gin.add_config_file_search_path(str(ROOT))
     return broken
 

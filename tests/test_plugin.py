@@ -85,7 +85,7 @@ FIELDS = {
     "Problem": ["id", "prompt", "answer", "solution", "given", "meta"],
     "Trajectory": ["problem", "turns"],
     "Turn": ["context", "tokens", "text", "verdict", "index", "by", "scored", "truncated", "logprobs"],
-    "Verdict": ["reward", "correct", "status", "answer"],
+    "Verdict": ["reward", "correct", "status", "answer", "flag"],
 }  # fmt: skip
 MEMBERS = {
     "Method": ["phases"],

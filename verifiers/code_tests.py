@@ -48,12 +48,14 @@ class Graded:
     Attributes:
         mode: `split`, or `compat` (flagged: the program could forge it).
         seconds: Wall time.
+        program: The program as the response had it; the verdict's answer is without formatting.
     """
 
     verdict: Verdict
     mode: str
     reason: str
     seconds: float
+    program: str | None
 
 
 @register("verifier", "code")
@@ -146,7 +148,8 @@ class CodeTests:
         outcome = self.sandbox.run(job)
         if outcome.needs_compat and job.mode == "split":
             outcome = self.sandbox.run(replace(job, mode="compat"))
-        return Graded(_verdict(outcome), outcome.mode, outcome.reason, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Graded(_verdict(outcome), outcome.mode, outcome.reason, seconds, outcome.program)
 
     def job(self, problem: Problem, text: str) -> Job:
         """The sandbox's job for one response.
