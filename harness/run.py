@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness import config, registry
@@ -122,13 +123,15 @@ def _list() -> None:
         table.add_column(column, overflow="fold")
     for entry in registry.entries():
         table.add_row(f"{entry.kind}.{entry.name}", entry.summary, entry.source)
-    rows = Table(box=None, pad_edge=False)
-    for column in ("row (gin/NAME.gin)", "what it is"):
-        rows.add_column(column, overflow="fold")
-    for path in sorted((config.ROOT / "gin").glob("*.gin")):
-        rows.add_row(path.stem, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "))
-    for shown in (table, "", rows):
-        Console().print(shown)
+    Console().print(table)
+    for folder, kind in (("gin", "row"), ("gin/on", "task, model or machine"), ("gin/suites", "suite")):
+        files = Table(box=None, pad_edge=False)
+        for column in (f"{kind} ({folder}/NAME.gin)", "what it is"):
+            files.add_column(column, overflow="fold")
+        for path in sorted((config.ROOT / folder).glob("*.gin")):
+            files.add_row(path.stem, escape(path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")))
+        Console().print()
+        Console().print(files)
 
 
 def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ranks: Ranks) -> int:
