@@ -184,3 +184,14 @@ def test_adaptive_beta2_balances_the_kl_with_the_objective() -> None:
     assert [e.kl for e in phase.credit(groups)] == pytest.approx([0.11, 0.01] * 2)
     assert [e.kl for e in phase.adapt(log)(groups)] == pytest.approx([0.21, 0.01] * 2)
     assert Phase1().phase("1", 4).adapt is None
+
+
+def test_under_the_conditioned_baseline_the_signed_bonus_is_exactly_a_factor_on_attempt_two() -> None:
+    groups = [[trajectory(*r) for r in group] for group in [[(0, 0), (0, 1), (1, 0)], [(1, 0), (1, 1), (0, 0)]]]
+    shaped = Phase2(bonus=Progress(10.0), advantage=Conditioned()).credit(groups)
+    scaled = Phase2(bonus=NoBonus(), later_scale=11.0, advantage=Conditioned()).credit(groups)
+    assert [e.weight for e in shaped] == pytest.approx([e.weight for e in scaled])
+    for other in (BatchMean(), LeaveOneOut()):
+        shaped = Phase2(bonus=Progress(10.0), advantage=other).credit(groups)
+        scaled = Phase2(bonus=NoBonus(), later_scale=11.0, advantage=other).credit(groups)
+        assert [e.weight for e in shaped] != pytest.approx([e.weight for e in scaled])
