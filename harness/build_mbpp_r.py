@@ -17,7 +17,6 @@ import json
 import random
 import re
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from harness import config
 from harness.core import Problem, Verdict
 from harness.display import LiveDisplay
 from harness.experiment import Experiment
-from harness.mutants import defined, mutants
+from harness.mutants import defined, mutants, parsed
 from harness.policy import HF
 from harness.rollout import grade
 from harness.seeds import derive
@@ -286,17 +285,8 @@ def program_in(text: str, problem: Problem) -> str | None:
 
 def _defines(program: str | None, problem: Problem) -> bool:
     """Whether a text is a program that parses and defines a function the problem's tests call."""
-    tree = _parsed(program) if program else None
+    tree = parsed(program) if program else None
     return tree is not None and bool(defined(tree) & set(entry_points(problem.meta["code"], problem.meta["tests"])))
-
-
-def _parsed(program: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def select(

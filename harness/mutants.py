@@ -71,6 +71,16 @@ def mutants(source: str, entry_point: str) -> Iterator[tuple[str, str]]:
                     yield text, f"line {_line(node, value)}: {change}"
 
 
+def parsed(program: str) -> ast.Module | None:
+    """The syntax tree, None when the text is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
 def defined(tree: ast.Module) -> set[str]:
     """The names a module's top level binds by `def`, `class` or a plain assignment."""
     names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}

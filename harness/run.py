@@ -1,4 +1,7 @@
-"""The command line of one run: `python -m harness.run --gin gin/score_full.gin`."""
+"""The command line of one run: `python -m harness.run --gin gin/score_full.gin`.
+
+Above 300 lines because the options, what they start and what run.json records of it are read together.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.run", description=__doc__, epilog=EPILOG,
+        prog="python -m harness.run", description=(__doc__ or "").partition("\n")[0], epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="gin file; repeat to override")
@@ -153,7 +156,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         store.save_config(text)
         store.info = store.read_info() or {}
         store.update(**_identity(experiment, args), status="running", error=None)
-        started = time.monotonic()
+        began = time.monotonic()
         before = store.info.get("seconds", 0.0)
         try:
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
@@ -163,7 +166,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
                 shown = _mirrored(display, experiment, folder, text, names, console, stack)
                 execute(experiment, policy, store, shown)
         except (Stopped, KeyboardInterrupt):
-            store.update(status="interrupted", seconds=round(before + time.monotonic() - started, 3))
+            store.update(status="interrupted", seconds=round(before + time.monotonic() - began, 3))
             console.print(f"interrupted; nothing is lost. Go on with:\n  {_command(args, resume=True)}", soft_wrap=True)
             return 130
         except Exception as error:
@@ -175,7 +178,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
             console.print(f"{error}\nWhat was computed is kept in {folder}; after a repair go on with:\n  "
                           f"{_command(args, resume=True)}", markup=False, soft_wrap=True)  # fmt: skip
             return 1
-        store.update(status="done", seconds=round(before + time.monotonic() - started, 3))
+        store.update(status="done", seconds=round(before + time.monotonic() - began, 3))
         store.drop_checkpoint()
         out.print(final_table(experiment.name, store.recorded()))
         out.print(

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 def derive(seed: int, *where: str | int) -> int:
@@ -24,6 +28,18 @@ def draw(seed: int, stream: str, size: int, begin: int, count: int) -> list[int]
         random.Random(derive(seed, stream, epoch)).shuffle(order)
         items += order[offset : offset + count - len(items)]
     return items
+
+
+def cut(space: Sequence[Item], seed: int, sizes: Mapping[str, int], name: str) -> tuple[Item, ...]:
+    """One of the disjoint pools a shuffled space is cut into: those of `sizes` in order; any other name is the rest."""
+    items = list(space)
+    random.Random(seed).shuffle(items)
+    begin = 0
+    for pool, size in sizes.items():
+        if pool == name:
+            return tuple(items[begin : begin + size])
+        begin += size
+    return tuple(items[begin:])
 
 
 def share(size: int, rank: int, ranks: int) -> tuple[int, int]:

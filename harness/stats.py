@@ -3,6 +3,7 @@
 Arrays of outcomes have the shape [seeds, problems]; every run of a comparison saw the same problems, so the design is
 crossed, and everything that compares two systems works on per-problem differences. docs/statistics.md says which
 interval stands where and what it can and cannot mean.
+Above 300 lines because every interval and test stands beside its source.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ programs it hands back as they were is always reported beside the others.
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from harness.metrics import Record, tabulate
+from harness.mutants import parsed
 
 __all__ = ["is_repair", "repair_rates", "same_program"]
 
@@ -67,9 +67,5 @@ def _programs(table: Any, turn: int) -> list[str]:
 
 
 def _tree(text: str) -> str | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.dump(ast.parse(text))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    tree = parsed(text)
+    return None if tree is None else ast.dump(tree)

@@ -7,13 +7,13 @@ pools: the corpus the embedded model was pre-trained on, train, validation and t
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.core import Message, Problem, Verifier
 from harness.registry import register
+from harness.seeds import cut
 
 SPLIT_SEED = 2409_12917
 SIZES = {"test": 2_000, "validation": 1_000, "train": 20_000}  # the corpus has the rest
@@ -26,13 +26,7 @@ Operands = tuple[int, int, int]
 def split(pool: Literal["corpus", "train", "validation", "test"]) -> tuple[Operands, ...]:
     """The operands (a, b, c) of one pool; the four pools partition the whole space."""
     space = [(a, b, c) for a in range(10, 100) for b in range(2, 10) for c in range(10, 100)]
-    random.Random(SPLIT_SEED).shuffle(space)
-    begin = 0
-    for name, size in SIZES.items():
-        if name == pool:
-            return tuple(space[begin : begin + size])
-        begin += size
-    return tuple(space[begin:])
+    return cut(space, SPLIT_SEED, SIZES, pool)
 
 
 def ask(operands: Operands) -> str:

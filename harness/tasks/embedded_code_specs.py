@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.seeds import cut
+
 SPLIT_SEED = 2409_12917
 SIZES = {"test": 200, "validation": 50, "train": 350}  # the corpus has the rest
 THRESHOLDS = (3, 4)
@@ -127,13 +129,7 @@ def _function(parameters: str, expression: str) -> Callable[..., Any]:
 def split(pool: Pool) -> tuple[Spec, ...]:
     """The specs of one pool; the four pools partition the whole space."""
     space = [Spec(core, op, k) for core in CORES for op, (_, constants) in OPERATORS.items() for k in constants]
-    random.Random(SPLIT_SEED).shuffle(space)
-    begin = 0
-    for name, size in SIZES.items():
-        if name == pool:
-            return tuple(space[begin : begin + size])
-        begin += size
-    return tuple(space[begin:])
+    return cut(space, SPLIT_SEED, SIZES, pool)
 
 
 def examples(spec: Spec, count: int, rng: random.Random) -> list[Arguments]:
