@@ -1,8 +1,11 @@
-"""Intervals and tests for results tables: paired, nested over seeds, from scipy where scipy has them.
+"""Intervals and tests for results tables: paired, nested over seeds, checked against scipy's by the tests.
 
 Arrays of outcomes have the shape [seeds, problems]; every run of a comparison saw the same problems, so the design is
 crossed, and everything that compares two systems works on per-problem differences. docs/statistics.md says which
 interval stands where and what it can and cannot mean.
+The few closed forms of scipy.stats that are needed (Wilson's bounds, the binomial test, the trimmed mean) are written
+out here with scipy.special: importing scipy.stats takes as long as reading a hundred runs, and its binomial test
+searches for a p value that no interval needs.
 Above 300 lines because every interval and test stands beside its source.
 """
 
@@ -10,13 +13,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from scipy import stats as sps
 
 __all__ = [
     "Interval",
@@ -33,8 +35,10 @@ __all__ = [
     "wilson",
 ]
 
+Name = TypeVar("Name", bound=Hashable)
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
+COLUMNS = 256  # seeds x quantities of one matrix product: wide enough to be fast, narrow enough for memory
 
 
 class Interval(NamedTuple):
@@ -51,8 +55,12 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     Raises:
         ValueError: n is not positive or successes lies outside 0..n.
     """
-    bounds = sps.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Interval(successes / n, float(bounds.low), float(bounds.high))
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} successes do not fit {n} trials")
+    rate, z2 = successes / n, _z(confidence) ** 2
+    centre, scale = (rate + z2 / (2 * n)) / (1 + z2 / n), 1 / (1 + z2 / n)
+    half = scale * math.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n)))
+    return Interval(rate, centre - half if successes else 0.0, centre + half if successes < n else 1.0)
 
 
 def mcnemar(i_to_c: int, c_to_i: int) -> float:
@@ -66,7 +74,7 @@ def mcnemar(i_to_c: int, c_to_i: int) -> float:
         The binomial p value; 1 when nothing flips.
     """
     flips = i_to_c + c_to_i
-    return float(sps.binomtest(i_to_c, flips, 0.5).pvalue) if flips else 1.0
+    return min(1.0, 2 * float(special.bdtr(min(i_to_c, c_to_i), flips, 0.5)))
 
 
 def delta_interval(i_to_c: int, c_to_i: int, n: int, confidence: float = 0.95) -> Interval:
@@ -125,40 +133,41 @@ def bootstrap(
 
 
 def bootstrap_all(
-    values: Mapping[str, Any],
+    values: Mapping[Name, Any],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
     seeds_vary: bool = True,
-) -> dict[str, Interval]:
+) -> dict[Name, Interval]:
     """`bootstrap` for several quantities of the same seeds and problems: equal results, one pass over the resamples."""
     grids = {name: _grid(grid) for name, grid in values.items()}
     if len({grid.shape for grid in grids.values()}) > 1:
         raise ValueError("quantities differ in their seeds or problems")
-    if not grids:
-        return {}
-    trainings = len(next(iter(grids.values())))
-    distinct = {id(grid): grid for grid in grids.values()}  # one array may stand under two names
-    means = _resampled_means(np.concatenate(list(distinct.values())), resamples, seed)
-    places = {key: i * trainings for i, key in enumerate(distinct)}
-    tail, found = 0.5 - confidence / 2, {}
-    for name, grid in grids.items():
-        at = places[id(grid)]
-        means_RS = means[:, at : at + trainings]
-        if trainings > 1 and seeds_vary:
-            draws = (means_RS * _resample_counts(trainings, resamples, seed + 1)).sum(axis=1) / trainings
-        else:
-            draws = means_RS.mean(axis=1)
-        mean, spread = float(grid.mean()), float(draws.std())
-        if spread < 1e-12:
-            found[name] = Interval(mean, mean, mean)
-            continue
-        error, freedom = _standard_error(grid, seeds_vary)
-        stretch = _t(1 - tail, freedom) / _z(confidence) * error / spread
-        lo, hi = np.quantile(draws, [tail, 1 - tail])
-        found[name] = Interval(mean, mean + (float(lo) - mean) * stretch, mean + (float(hi) - mean) * stretch)
-    return found
+    distinct = list({id(grid): grid for grid in grids.values()}.values())  # one array may stand under two names
+    found: dict[int, Interval] = {}
+    while distinct:
+        some = max(1, COLUMNS // len(distinct[0]))
+        part, distinct = distinct[:some], distinct[some:]
+        means = _resampled_means(np.concatenate(part), resamples, seed)
+        for grid, means_SR in zip(part, means.reshape(len(part), -1, resamples), strict=True):
+            if len(grid) > 1 and seeds_vary:
+                draws = (means_SR * _seed_counts(len(grid), resamples, seed + 1)).sum(axis=0) / len(grid)
+            else:
+                draws = means_SR.mean(axis=0)
+            found[id(grid)] = _widened(grid, draws, confidence, seeds_vary)
+    return {name: found[id(grid)] for name, grid in grids.items()}
+
+
+def _widened(grid: Floats, draws: Floats, confidence: float, seeds_vary: bool) -> Interval:
+    """The percentiles of resampled means, scaled about the mean as `bootstrap` says."""
+    tail, mean, spread = 0.5 - confidence / 2, float(grid.mean()), float(draws.std())
+    if spread < 1e-12:
+        return Interval(mean, mean, mean)
+    error, freedom = _standard_error(grid, seeds_vary)
+    stretch = _t(1 - tail, freedom) / _z(confidence) * error / spread
+    lo, hi = np.quantile(draws, [tail, 1 - tail])
+    return Interval(mean, mean + (float(lo) - mean) * stretch, mean + (float(hi) - mean) * stretch)
 
 
 def paired_test(differences: Any, *, seeds_vary: bool = True) -> float:
@@ -178,7 +187,7 @@ def paired_test(differences: Any, *, seeds_vary: bool = True) -> float:
     mean = float(grid.mean())
     if error == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * sps.t.sf(abs(mean) / error, freedom))
+    return float(2 * special.stdtr(freedom, -abs(mean) / error))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
@@ -199,7 +208,14 @@ def iqm(scores: Any) -> float:
 
     Source: Agarwal et al. 2021, arXiv 2108.13264 (as rliable: scipy's 25 % trimmed mean).
     """
-    return float(sps.trim_mean(np.ravel(np.asarray(scores, dtype=float)), 0.25))
+    return float(_middle_mean(np.ravel(np.asarray(scores, dtype=float))))
+
+
+def _middle_mean(scores: Floats) -> Floats:
+    """Mean over the last axis of what is left when a quarter (rounded down) is cut off at either end."""
+    size = scores.shape[-1]
+    cut = size // 4
+    return np.partition(scores, (cut, size - cut - 1))[..., cut : size - cut].mean(axis=-1)
 
 
 def iqm_interval(scores: Any, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95) -> Interval:
@@ -213,7 +229,7 @@ def iqm_interval(scores: Any, *, resamples: int = RESAMPLES, seed: int = 0, conf
     grid = _grid(scores)
     seeds, tasks = grid.shape
     pick = np.random.default_rng(seed).integers(0, seeds, size=(resamples, seeds, tasks))
-    draws = sps.trim_mean(grid[pick, np.arange(tasks)].reshape(resamples, -1), 0.25, axis=1)
+    draws = _middle_mean(grid[pick, np.arange(tasks)].reshape(resamples, -1))
     lo, hi = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(iqm(grid), float(lo), float(hi))
 
@@ -233,7 +249,7 @@ def smallest_difference(n: int, discordance: float, power: float = 0.8, confiden
     """
     if discordance <= 0:
         return 0.0
-    za, zb = _z(confidence), float(sps.norm.ppf(power))
+    za, zb = _z(confidence), float(special.ndtri(power))
     a, b = n + zb * zb, za * math.sqrt(n * discordance)
     root = (b + math.sqrt(b * b - a * (za * za - zb * zb) * discordance)) / a
     return min(root, discordance)
@@ -260,7 +276,7 @@ def _grid(values: Any) -> Floats:
 
 @functools.cache
 def _z(confidence: float) -> float:
-    return float(sps.norm.ppf(0.5 + confidence / 2))
+    return float(special.ndtri(0.5 + confidence / 2))
 
 
 def _t(probability: float, freedom: float) -> float:
@@ -281,20 +297,26 @@ def _resample_counts(size: int, resamples: int, seed: int) -> NDArray[np.uint8]:
     return counts
 
 
+@functools.lru_cache(maxsize=4)
+def _seed_counts(size: int, resamples: int, seed: int) -> Floats:
+    """`_resample_counts` as [size, resamples] numbers: how often each seed is drawn."""
+    return np.ascontiguousarray(_resample_counts(size, resamples, seed).T, dtype=np.float64)
+
+
 def _resampled_means(grid: Floats, resamples: int, seed: int) -> Floats:
-    """[S, P] -> [resamples, S] means over resampled problems, the same problems for every seed."""
-    size, columns = grid.shape[1], grid.T.astype(np.float32)
+    """[S, P] -> [S, resamples] means over resampled problems, the same problems for every seed."""
+    size, rows = grid.shape[1], grid.astype(np.float32)
     if size * resamples <= 8_000_000:
-        return (_single_counts(size, resamples, seed) @ columns).astype(np.float64) / size
+        return (rows @ _problem_counts(size, resamples, seed)).astype(np.float64) / size
     counts, step = _resample_counts(size, resamples, seed), max(1, 2_000_000 // size)
-    parts = [counts[i : i + step].astype(np.float32) @ columns for i in range(0, resamples, step)]
-    return np.concatenate(parts).astype(np.float64) / size
+    parts = [rows @ counts[i : i + step].T.astype(np.float32) for i in range(0, resamples, step)]
+    return np.concatenate(parts, axis=1).astype(np.float64) / size
 
 
 @functools.lru_cache(maxsize=2)
-def _single_counts(size: int, resamples: int, seed: int) -> NDArray[np.float32]:
-    """`_resample_counts` as the matrix product needs them, where that is no more than 32 MB."""
-    return _resample_counts(size, resamples, seed).astype(np.float32)
+def _problem_counts(size: int, resamples: int, seed: int) -> NDArray[np.float32]:
+    """`_resample_counts` as the matrix product needs them, [size, resamples], where that is no more than 32 MB."""
+    return np.ascontiguousarray(_resample_counts(size, resamples, seed).T, dtype=np.float32)
 
 
 def _standard_error(grid: Floats, seeds_vary: bool) -> tuple[float, float]:

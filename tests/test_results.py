@@ -27,6 +27,22 @@ def test_a_suite_is_read_in_order_with_every_evaluation(tmp_path):
     assert results.find_runs(tmp_path) == results.find_runs(tmp_path / "runs")
 
 
+def test_what_is_not_asked_for_is_left_out_wherever_it_stands(tmp_path):
+    """Leading lines are not even parsed; a bad one among them is then nobody's concern, one behind them is."""
+    after, before = (synthetic.records((0.5, 0, 0, 0), 1, when=when, problems=3) for when in ("after", "before"))
+    folder = synthetic.write_run(tmp_path, "row", 1, [before[0], *after[:2], before[1], after[2], before[2]])
+    assert results.read_records(folder, whens=["after"]) == after
+    assert results.read_records(folder) == [before[0], *after[:2], before[1], after[2], before[2]]
+    text = (folder / "eval.jsonl").read_text()
+    (folder / "eval.jsonl").write_text('{"when": "before", nonsense\n' + text + "\n{]\n")
+    assert results.read_records(folder, whens=["after"], bad=(bad := [])) == after
+    assert [note.partition(" is no JSON")[0] for note in bad] == ["eval.jsonl: line 9"]
+    whole = f"{text}{{}},{{}}\n"  # two objects in one line are as many rows as no line holds
+    (folder / "eval.jsonl").write_text(whole)
+    results.read_records(folder, bad=(bad := []))
+    assert [note.partition(" is no JSON")[0] for note in bad] == ["eval.jsonl: line 7"]
+
+
 def test_seeds_are_ordered_as_numbers(tmp_path):
     for seed in (10, 2, 1):
         synthetic.write_run(tmp_path, "base", seed, synthetic.records((0.5, 0, 0, 0), seed, problems=3))

@@ -42,10 +42,32 @@ def test_the_papers_ablation_intervals(t2, lo, hi):
     assert [round(100 * x, 1) for x in stats.wilson(t2, 500)[1:]] == [lo, hi]
 
 
-def test_mcnemar_is_symmetric_and_is_scipys_binomial():
-    for b, c in [(0, 0), (1, 0), (29, 7), (3, 3)]:
-        assert stats.mcnemar(b, c) == stats.mcnemar(c, b)
-    assert stats.mcnemar(29, 7) == sps.binomtest(7, 36).pvalue
+def test_mcnemar_is_symmetric_and_is_scipys_binomial_test():
+    assert stats.mcnemar(0, 0) == 1.0
+    for b in range(25):
+        for c in range(b):
+            assert stats.mcnemar(b, c) == stats.mcnemar(c, b) == pytest.approx(sps.binomtest(b, b + c).pvalue, rel=1e-9)
+        assert stats.mcnemar(b, b) == 1.0
+
+
+def test_wilson_is_scipys():
+    for n in (1, 2, 7, 164, 500):
+        for k in range(n + 1):
+            bounds = sps.binomtest(k, n).proportion_ci(0.9, method="wilson")
+            assert stats.wilson(k, n, 0.9)[1:] == pytest.approx((bounds.low, bounds.high), rel=1e-9)
+    for k, n in [(0, 0), (3, 2), (-1, 5)]:
+        with pytest.raises(ValueError, match="do not fit"):
+            stats.wilson(k, n)
+
+
+def test_several_quantities_in_one_pass_are_each_alone():
+    """Also where they are too many for one matrix product."""
+    rng = np.random.default_rng(5)
+    grids = {i: rng.random((3, 40)) < 0.3 for i in range(stats.COLUMNS // 3 + 5)}
+    together = stats.bootstrap_all(grids, resamples=500)
+    assert together == {i: stats.bootstrap(grid, resamples=500) for i, grid in grids.items()}
+    with pytest.raises(ValueError, match="differ in their seeds or problems"):
+        stats.bootstrap_all({"a": np.zeros((2, 3)), "b": np.zeros((3, 2))})
 
 
 def test_mcnemar_equals_statsmodels():
@@ -163,6 +185,9 @@ def test_paired_test_keeps_its_level():
 
 def test_iqm_drops_the_outer_quarters():
     assert stats.iqm([[1, 2, 3, 4], [5, 6, 7, 100]]) == pytest.approx(np.mean([3, 4, 5, 6]))
+    for size in range(1, 12):
+        some = np.random.default_rng(size).random(size)
+        assert stats.iqm(some) == pytest.approx(sps.trim_mean(some, 0.25))
     scores = np.random.default_rng(0).random((5, 4))
     interval = stats.iqm_interval(scores)
     assert interval.lo < interval.mean == stats.iqm(scores) < interval.hi

@@ -22,6 +22,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -186,49 +187,50 @@ def tabulate(records: Iterable[Record]) -> Table:
     Raises:
         ValueError: no records, records with different numbers of attempts, or two with the same (id, sample).
     """
-    rows = sorted(((str(r["id"]), int(r.get("sample", 0)), r) for r in records), key=lambda row: row[:2])
-    if not rows:
+    given = list(records)
+    if not given:
         raise ValueError("no records to summarise")
-    for one, two in itertools.pairwise(rows):
-        if one[:2] == two[:2]:
-            raise ValueError(f"problem {one[0]!r} has two records for sample {one[1]}")
-    turns = len(rows[0][2]["attempts"])
-    odd = next((row for row in rows if len(row[2]["attempts"]) != turns), None)
-    if odd is not None or turns == 0:
-        where = odd or rows[0]
-        raise ValueError(f"problem {where[0]!r} has {len(where[2]['attempts'])} attempts; the first one has {turns}")
-    ids = [row[0] for row in rows]
-    attempts = [row[2]["attempts"] for row in rows]
-    shape = (len(rows), turns)
-
-    every = [attempt for row in attempts for attempt in row]
-    flags = sorted({a["flag"] for a in every if a.get("flag")})
+    keys = [(str(r["id"]), int(r.get("sample", 0))) for r in given]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    if len(set(keys)) < len(keys):
+        twice = next(one for one, two in itertools.pairwise(order) if keys[one] == keys[two])
+        raise ValueError(f"problem {keys[twice][0]!r} has two records for sample {keys[twice][1]}")
+    attempts = [given[i]["attempts"] for i in order]
+    turns = len(attempts[0])
+    odd = next((i for i, mine in zip(order, attempts, strict=True) if len(mine) != turns), order[0])
+    if turns == 0 or len(given[odd]["attempts"]) != turns:
+        raise ValueError(
+            f"problem {keys[odd][0]!r} has {len(given[odd]['attempts'])} attempts; the first one has {turns}"
+        )
+    every = list(itertools.chain.from_iterable(attempts))
+    shape = (len(order), turns)
 
     def values(key: str, default: Any) -> list[Any]:
         try:
-            return [a[key] for a in every]  # a thousand runs are a million attempts: the usual case is the quick one
+            return list(map(itemgetter(key), every))  # a thousand runs are a million attempts: the usual case is quick
         except KeyError:
             return [a.get(key, default) for a in every]
 
-    def flat(key: str, default: Any, kind: Any) -> NDArray[Any]:
-        return np.asarray(values(key, default), dtype=kind).reshape(shape)
+    def flat(column: Iterable[Any], kind: Any) -> NDArray[Any]:
+        return np.fromiter(column, dtype=kind, count=len(every)).reshape(shape)
 
     def lists(key: str, default: Any) -> list[list[Any]]:
         column = values(key, default)
         return [column[turn::turns] for turn in range(turns)]
 
+    flags = [a.get("flag") for a in every]
     return Table(
-        ids=ids,
-        samples=[row[1] for row in rows],
-        correct=np.asarray([a["correct"] for a in every], dtype=bool).reshape(shape),
-        truncated=flat("truncated", False, bool),
-        tokens=flat("tokens", 0, float),
-        sampled=np.asarray([by == "policy" for by in values("by", "policy")], dtype=bool).reshape(shape),
+        ids=[keys[i][0] for i in order],
+        samples=[keys[i][1] for i in order],
+        correct=flat(map(itemgetter("correct"), every), bool),
+        truncated=flat(values("truncated", False), bool),
+        tokens=flat(values("tokens", 0), float),
+        sampled=flat((by == "policy" for by in values("by", "policy")), bool),
         status=lists("status", "ok"),
         answers=lists("answer", None),
         texts=lists("text", ""),
-        extra_tokens=np.asarray([row[2].get("extra_tokens", 0) for row in rows], dtype=float),
-        flags={flag: flat("flag", "", object) == flag for flag in flags},
+        extra_tokens=np.asarray([given[i].get("extra_tokens", 0) for i in order], dtype=float),
+        flags={flag: flat((own == flag for own in flags), bool) for flag in sorted(filter(None, set(flags)))},
     )
 
 
@@ -292,9 +294,9 @@ def summarize(records: Iterable[Record] | Table, values: Mapping[str, Floats] | 
     for quantity in ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged"):
         per_problem = values[quantity] if values else table.values(quantity)
         summary[quantity] = float(per_problem.mean()) if two else None
-    statuses = np.asarray(table.status, dtype=object).T
+    statuses, met = np.asarray(table.status, dtype=object).T, set().union(*table.status)
     for status in STATUSES:
-        hit = statuses == status
+        hit = statuses == status if status in met else np.zeros(table.correct.shape, dtype=bool)
         summary[status] = rates(hit | table.truncated if status == "truncated" else hit)
     summary["tokens"] = rates(table.tokens)
     summary["tokens_per_problem"] = rate((table.tokens * table.sampled).sum(axis=1) + table.extra_tokens)
