@@ -105,9 +105,10 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
     """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
 
     Where one problem has several fixed first attempts (repair), each is a `Problem` and its `meta` says which `problem`
-    and which `sample` of it the record is: means then weigh problems alike.
+    and which `sample` of it the record is: means then weigh problems alike. The problem's text stands in greedy records
+    alone, which are read one by one; a pool would repeat it for every sample.
     """
-    meta = trajectory.problem.meta
+    meta, text = trajectory.problem.meta, {} if temperature else {"prompt": trajectory.problem.prompt}
     extra = sum(len(turn.tokens) for turn in trajectory.turns if not turn.scored)
     return {
         "when": when,
@@ -115,6 +116,7 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
         "id": meta.get("problem", trajectory.problem.id),
         "sample": meta.get("sample", sample),
         "temperature": temperature,
+        **text,
         "attempts": [
             {
                 "text": turn.text,

@@ -155,7 +155,7 @@
       (!scope || item.run.scope === scope) && (!method || item.run.name === method) &&
       (!seed || String(item.run.seed) === seed) && (!outcome || item.outcome === outcome) &&
       (!status || item.attempts.some((a) => a.status === status)) &&
-      (!text || item.id.toLowerCase().includes(text) || item.attempts.some((a) => a.text.toLowerCase().includes(text))));
+      (!text || `${item.id}\n${item.prompt}`.toLowerCase().includes(text) || item.attempts.some((a) => a.text.toLowerCase().includes(text))));
     shown = 0; current = -1;
     $("list").replaceChildren();
     $("count").textContent = `${found.length} of ${items.length} trajectories`;
@@ -218,7 +218,7 @@
     detail.replaceChildren(
       make("h3", { text: `${item.id}${item.sample ? ` #${item.sample}` : ""}` }),
       make("p", { class: item.outcome, text: `${OUTCOME[item.outcome]}, ${item.run.name}, seed ${item.run.seed}` }));
-    if (item.prompt) detail.append(make("pre", { text: item.prompt }));
+    if (item.prompt) detail.append(make("pre", { class: "prompt", text: item.prompt }));
     const panes = make("div", { class: "attempts" });
     const tokens = item.attempts.map((a) => tokenize(a.text));
     item.attempts.forEach((attempt, i) => {
@@ -232,7 +232,7 @@
           fact("verdict", attempt.correct ? "✓ right" : "✗ wrong", attempt.correct ? "right" : "wrong"),
           fact("answer", attempt.answer === null ? "none" : attempt.answer), fact("status", attempt.status),
           fact("tokens", `${attempt.tokens}${attempt.truncated ? ", cut off" : ""}`),
-          ...(attempt.by === "given" ? [fact("by", "given")] : [])),
+          ...(attempt.by !== "policy" ? [fact("by", attempt.by)] : [])),
         pre));
     });
     detail.append(panes);
