@@ -34,6 +34,12 @@ unit: export OMP_NUM_THREADS = 1
 unit: $(VENV)/.tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+# Ratios, side by side in one run; wants an idle machine and takes some minutes.
+bench: $(VENV)/.tests
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.verifiers
+	$(BIN)/python -m benchmarks.reading
+
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	touch $@

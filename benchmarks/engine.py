@@ -39,7 +39,8 @@ def clock(policy: Policy) -> float:
 def race(policy: Policy, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, float]:
     """Median seconds of both, interleaved, their ratio and its spread over the repeats."""
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    ours(), theirs()
+    ours()
+    theirs()
     for i in range(repeats):
         for name in ("ours", "theirs") if i % 2 else ("theirs", "ours"):
             begin = clock(policy)

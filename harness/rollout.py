@@ -36,38 +36,23 @@ def rollout(
     policy.refresh()
 
     def mine(share: Sequence[Problem], begin: int) -> list[Group]:
+        """One process's share of the problems, of which the first is number `begin`."""
         place = begin, len(problems)
-        return _rollout(policy, task, dialogue, share, samples, attempts, seed, temperature, offline_share, place)
+        converse = functools.partial(_converse, policy, task, dialogue, share, attempts, temperature, place)
+        fixed = [bool(problem.given) for problem in share]
+        if any(fixed):
+            if not all(fixed):
+                raise ValueError("a batch mixes problems with given first attempts and problems without")
+            return converse(samples, seed, [p.given[i % len(p.given)] for p in share for i in range(samples)])
+        offline = round(samples * offline_share)
+        if not offline:
+            return converse(samples, seed)
+        own = converse(samples - offline, seed) if samples > offline else [[] for _ in share]
+        chats = [task.chat(problem, []) for problem in share]
+        first = policy.open(chats, offline, seed + 1, temperature, reference=True, place=place).reply()
+        return [[*a, *b] for a, b in zip(own, converse(offline, seed + 1, first), strict=True)]
 
     return policy.ranks.map(mine, problems)
-
-
-def _rollout(
-    policy: Policy,
-    task: Task,
-    dialogue: Dialogue,
-    problems: Sequence[Problem],
-    samples: int,
-    attempts: int,
-    seed: int,
-    temperature: float,
-    offline_share: float,
-    place: tuple[int, int],
-) -> list[Group]:
-    """One process's share of a batch; `place` is (number of its first problem, problems in the batch)."""
-    converse = functools.partial(_converse, policy, task, dialogue, problems, attempts, temperature, place)
-    fixed = [bool(problem.given) for problem in problems]
-    if any(fixed):
-        if not all(fixed):
-            raise ValueError("a batch mixes problems with given first attempts and problems without")
-        return converse(samples, seed, [p.given[i % len(p.given)] for p in problems for i in range(samples)])
-    offline = round(samples * offline_share)
-    if not offline:
-        return converse(samples, seed)
-    own = converse(samples - offline, seed) if samples > offline else [[] for _ in problems]
-    chats = [task.chat(problem, []) for problem in problems]
-    first = policy.open(chats, offline, seed + 1, temperature, reference=True, place=place).reply()
-    return [[*a, *b] for a, b in zip(own, converse(offline, seed + 1, first), strict=True)]
 
 
 def _converse(

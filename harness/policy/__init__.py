@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ class HF:
         temperature: Of sampling in training, and of the policy whose gradient is taken (1.0 in Table 5).
         kl: KL estimator: exact, k1, k2 or k3; see harness/policy/loss.py for the gradient of each.
         max_new_tokens: Length limit of one reply; a reply that reaches it without ending counts as truncated.
+        stop: Texts that end a reply, and belong to it, where the prompt says how an answer ends, as MBPP's [DONE]: a
+            model that was not tuned on chats goes on to the next example otherwise. Looked for in the reply alone.
         microbatch_tokens: Most padded tokens in one forward and backward.
         sample_rows: Most conversations decoded at once.
         logits_bound: Most logits (positions x vocabulary) held at once while scoring.
@@ -61,6 +63,7 @@ class HF:
     temperature: float = 1.0
     kl: str = "exact"
     max_new_tokens: int = 512
+    stop: Sequence[str] = ()
     microbatch_tokens: int = 16_384
     sample_rows: int = 1_024
     logits_bound: int = 1 << 26
@@ -82,6 +85,10 @@ class HF:
         for name, known in (("long_prompts", ("error", "cut")), ("sampler", ("own", "vllm"))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"hf.{name} must be {known[0]!r} or {known[1]!r}, not {value!r}")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise ValueError(f"hf.stop must be a list of texts, not {self.stop!r}")
+        if self.stop and self.sampler == "vllm":
+            raise ValueError("hf.stop needs hf.sampler = 'own'; for vllm unset it: --bind 'hf.stop = ()'")
 
     @property
     def key(self) -> str:

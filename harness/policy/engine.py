@@ -21,6 +21,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.stopping_criteria import StopStringCriteria
 
 from harness.core import Example, Message, Turn, Verdict
 from harness.policy import sharding
@@ -83,6 +84,7 @@ class Policy:
         if closing is not None and closing in self.tokenizer.all_special_ids and closing not in self.end_ids:
             self.end_ids.append(closing)  # some models name the end of a text alone, not that of a turn
             self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
+        self.stops = _stops(self.tokenizer, spec) if spec.stop else None
         self.window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self.cut_prompts = 0
         self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0]
@@ -388,7 +390,7 @@ class Session:
             self._samplers: list[Any] = [
                 engine.sampler(part, samples, policy.end_ids)
                 if engine
-                else Sampler(model, part, samples, policy.end_ids, policy.pad_id)
+                else Sampler(model, part, samples, policy.end_ids, policy.pad_id, policy.stops)
                 for part in (prompts[i : i + per_batch] for i in range(0, len(prompts), per_batch))
             ]
         self._sizes = [len(prompts[i : i + per_batch]) * samples for i in range(0, len(prompts), per_batch)]
@@ -464,6 +466,13 @@ def _compare(examples: Sequence[Example], stats: Sequence[TurnStats], tolerance:
             f"the sampler's log-probabilities differ from the trainer's by {mean:.3f} nats per token, more than "
             f"hf.sampler_tolerance = {tolerance}: the samples are not the policy's own"
         )
+
+
+def _stops(tokenizer: Any, spec: HF) -> StopStringCriteria:
+    try:
+        return StopStringCriteria(tokenizer, list(spec.stop))
+    except ValueError as error:  # it writes "abcdef" to learn how the tokenizer joins tokens
+        raise ValueError(f"hf.stop = {list(spec.stop)} needs a tokenizer of plain text at {spec.folder!r}") from error
 
 
 def _with_adapter(model: Any, spec: HF) -> Any:

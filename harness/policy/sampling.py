@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.generation.stopping_criteria import StopStringCriteria
 
 from harness.policy.loss import head
 
@@ -66,12 +67,14 @@ class Sampler:
         samples: Conversations opened on each prompt, next to each other: B = len(prompts) * samples.
         end_ids: Tokens that end a reply (and belong to it).
         pad_id: Any token id, for the masked columns.
+        stops: Says of replies, [b, n] token ids, which of them end here although no end token does; None for no such.
     """
 
     def __init__(
-        self, model: Any, prompts: Sequence[Sequence[int]], samples: int, end_ids: Sequence[int], pad_id: int
-    ) -> None:
-        self.model, self.pad_id = model, pad_id
+        self, model: Any, prompts: Sequence[Sequence[int]], samples: int, end_ids: Sequence[int], pad_id: int,
+        stops: StopStringCriteria | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.pad_id, self.stops = model, pad_id, stops
         self.device = next(model.parameters()).device
         self.end_ids = torch.tensor(sorted(end_ids), device=self.device)
         self.windowed = is_windowed(model.config.get_text_config())
@@ -100,12 +103,17 @@ class Sampler:
         length_B = torch.full((len(rows),), limit, device=self.device)
         parked: list[tuple[Tensor, Any, Tensor]] = []
         live_B = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        stopped_B = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
         uniform_BN = uniform_BN.to(self.device)
         for position in range(limit):
             token_B, logprob_B = draw(logits_BV, uniform_BN[rows, position], temperature)
             tokens_BN[rows[live_B], position] = token_B[live_B]
             logprobs_BN[rows[live_B], position] = logprob_B[live_B]
             ended_B = live_B & torch.isin(token_B, self.end_ids)
+            if self.stops:
+                stops_B = live_B & self.stops(tokens_BN[rows, : position + 1], None)  # type: ignore[arg-type]
+                stopped_B[rows] |= stops_B
+                ended_B |= stops_B
             if limit_B is not None:
                 ended_B |= live_B & (limit_B[rows] <= position + 1)
             length_B[rows[ended_B]] = position + 1
@@ -121,7 +129,7 @@ class Sampler:
             logits_BV = self._forward(token_B[:, None], live_B.long()[:, None])
         parked.append(self._park(rows, torch.ones(len(rows), dtype=torch.bool, device=self.device)))
         self._unpark(parked)
-        ended_B = torch.isin(tokens_BN.gather(1, (length_B - 1)[:, None])[:, 0], self.end_ids)
+        ended_B = stopped_B | torch.isin(tokens_BN.gather(1, (length_B - 1)[:, None])[:, 0], self.end_ids)
         for reply, tokens, logprobs, length, ended in zip(
             replies, tokens_BN.tolist(), logprobs_BN.tolist(), length_B.tolist(), ended_B.tolist(), strict=True
         ):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import build
 
 from harness.policy import HF
 from harness.policy.engine import Policy
@@ -91,6 +92,44 @@ def test_given_replies_are_read_like_sampled_ones(policy: Policy) -> None:
     scored = policy.logprobs(second)
     for turn, values in zip(second, scored, strict=True):
         assert list(turn.logprobs) == pytest.approx(values, abs=1e-5)
+
+
+def test_a_stop_text_ends_a_reply_and_changes_nothing_before_it(tmp_path: Path) -> None:
+    """A byte-level tokenizer: the stop text spans tokens and need not end where one does."""
+    folder = build("qwen2.5", tmp_path)
+    policy = HF(path=str(folder), max_new_tokens=24).load("cpu")
+    free, text = conversations(policy, TEXTS, samples=8), policy.tokenizer.decode
+    stop = next(
+        some for some in (text(turn.tokens[8:12])[1:4] for turn in free[0]) if some.isascii() and some.isalpha()
+    )
+    stopping = HF(path=str(folder), max_new_tokens=24, stop=["never written", stop]).load("cpu")
+    cut = conversations(stopping, TEXTS, samples=8)
+    stopped = 0
+    for a, b in zip(free[0], cut[0], strict=True):
+        prefixes = range(1, len(a.tokens) + 1)
+        length = next((n for n in prefixes if stop in text(a.tokens[:n])), len(a.tokens))
+        stopped += length < len(a.tokens)
+        assert b.tokens == a.tokens[:length]
+        assert b.logprobs == pytest.approx(a.logprobs[:length], abs=1e-5)
+        assert b.truncated == (a.truncated and stop not in text(b.tokens))
+    assert stopped
+    for first, second in zip(*cut, strict=True):
+        read = first.context + first.tokens
+        assert second.context[: len(read)] == read
+        assert (
+            first.tokens[-1] in policy.end_ids or second.context[len(read)] in policy.end_ids
+        )  # closed by the template
+    for turn, values in zip(cut[1], stopping.logprobs(cut[1]), strict=True):
+        assert list(turn.logprobs) == pytest.approx(values, abs=1e-4)
+
+
+def test_a_stop_text_that_cannot_be_kept_is_refused(micro_folder: Path) -> None:
+    with pytest.raises(ValueError, match="list of texts"):
+        HF(stop="[DONE]")
+    with pytest.raises(ValueError, match="'own'"):
+        HF(stop=["[DONE]"], sampler="vllm")
+    with pytest.raises(ValueError, match=r"hf\.stop .* tokenizer"):
+        HF(path=str(micro_folder), stop=["[DONE]"]).load("cpu")
 
 
 def test_a_tokenizer_without_chat_template_is_refused_by_name(micro_folder: Path, tmp_path: Path) -> None:
