@@ -96,17 +96,17 @@ class Scope:
         return self._logs[run.label]
 
     def traces(self, row: Row, key: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """One (steps, values) per seed of a logged quantity; seeds that never log it are left out."""
+        """One (steps, values) per seed of a logged quantity; seeds that log it less than twice have no curve."""
         found = []
         for run in self.runs.get(row.name, []):
             points = [(s["step"], s[key]) for s in self.log(run) if isinstance(s.get(key), int | float)]
-            if points:
+            if len(points) > 1:  # supervised rows that sample once measure their samples once
                 steps, values = zip(*points, strict=True)
                 found.append((np.asarray(steps), np.asarray(values, dtype=float)))
         return found
 
     def logged(self, *keys: str) -> list[Row]:
-        """The rows whose runs log every one of `keys`.
+        """The rows that have a curve of every one of `keys`.
 
         Raises:
             Missing: there is none.
@@ -316,7 +316,8 @@ def edit_distance(scope: Scope) -> Figure:
         )
         ax.set(title=row.name, xlabel="", ylabel="", xlim=(0, 1))
         same = 100 * float((ratios == 0).mean())
-        ax.text(0.97, 0.93, f"identical: {same:.0f} %", transform=ax.transAxes, ha="right", va="top", fontsize=6)
+        ax.text(0.97, 0.97, f"identical: {same:.0f} %", transform=ax.transAxes, ha="right", va="top", fontsize=6)
+    axes[0].set_ylim(0, 1.25 * axes[0].get_ylim()[1])  # shared by all panels; the text stands above the bars
     figure.supxlabel("edit-distance ratio of attempts (0 = same text)", fontsize=7)
     figure.supylabel("percent of problems", fontsize=7)
     return figure
