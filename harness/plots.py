@@ -85,9 +85,9 @@ class Scope:
         return self.section.rows
 
     def style(self, row: Row) -> dict[str, Any]:
-        """A row's colour and dash: the same in every figure."""
-        i = self.rows.index(row)
-        return {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i % len(DASHES)]}
+        """A row's colour and dash: the same in every figure, and no other row's (of 64)."""
+        again, i = divmod(self.rows.index(row), len(CYCLE))
+        return {"color": CYCLE[i], "linestyle": DASHES[(i + again) % len(DASHES)]}
 
     def log(self, run: Run) -> list[dict[str, Any]]:
         """The training log of a run, read once."""
@@ -218,10 +218,11 @@ def _trace(ax: Axes, traces: Sequence[tuple[np.ndarray, np.ndarray]], scale: flo
     return window
 
 
-def _step_axis(ax: Axes, window: int, figure: Figure | None = None) -> None:
-    """Labels the axis of updates: of one panel, or with `figure` of all of them together."""
+def _step_axis(ax: Axes, windows: set[int], figure: Figure | None = None) -> None:
+    """Labels the axis of updates, smoothed over `windows`: of one panel, or with `figure` of all of them together."""
     banded = any(ax.collections for ax in (figure.axes if figure else [ax]))
-    remarks = [f"moving mean of {window}"] * (window > 1) + ["band: all seeds"] * banded
+    mean = f"moving mean of {'up to ' * (len(windows) > 1)}{max(windows)}"
+    remarks = [mean] * (max(windows) > 1) + ["band: all seeds"] * banded
     label = "update" + (f" ({'; '.join(remarks)})" if remarks else "")
     if figure:
         figure.supxlabel(label, fontsize=7)
@@ -359,12 +360,12 @@ def fixed_against_own(scope: Scope) -> Figure:
     )
     rows = scope.logged(*(key for key, _, _ in lines))
     figure, axes = _grid(len(rows))
-    window = 1
+    windows: set[int] = set()
     for ax, row in zip(axes, rows, strict=True):
         for key, label, style in lines:
-            window = _trace(ax, scope.traces(row, key), label=label, markersize=2, **style)
+            windows.add(_trace(ax, scope.traces(row, key), label=label, markersize=2, **style))
         ax.set(title=row.name)
-        _step_axis(ax, window, figure)
+        _step_axis(ax, windows, figure)
     figure.supylabel("accuracy of attempt 2, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
     return figure
@@ -374,12 +375,13 @@ def training(scope: Scope) -> Figure:
     """Training accuracy of both attempts, with the boundaries of the phases."""
     rows = scope.logged("acc_t1", "acc_t2")
     figure, axes = _grid(len(rows))
+    windows: set[int] = set()
     for ax, row in zip(axes, rows, strict=True):
         _trace(ax, scope.traces(row, "acc_t1"), color=FIRST, linestyle="--", label="attempt 1")
-        window = _trace(ax, scope.traces(row, "acc_t2"), color=LAST, label="attempt 2")
+        windows.add(_trace(ax, scope.traces(row, "acc_t2"), color=LAST, label="attempt 2"))
         _phases(ax, scope, row)
         ax.set(title=row.name)
-        _step_axis(ax, window, figure)
+        _step_axis(ax, windows, figure)
     figure.supylabel("training accuracy, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
     return figure
@@ -399,12 +401,12 @@ def _phases(ax: Axes, scope: Scope, row: Row) -> None:
 def _over_training(scope: Scope, key: str, label: str, scale: float) -> Figure:
     rows = scope.logged(key)
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * math.ceil(len(rows) / 2))
-    ax, window = axes[0, 0], 1
+    ax, windows = axes[0, 0], set[int]()
     for row in rows:
-        window = max(window, _trace(ax, scope.traces(row, key), scale, label=row.name, **scope.style(row)))
+        windows.add(_trace(ax, scope.traces(row, key), scale, label=row.name, **scope.style(row)))
     ax.set_ylabel(label)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]) if ax.get_ylim()[0] < 0 else 0)
-    _step_axis(ax, window)
+    _step_axis(ax, windows)
     _legend(figure, ax, 2)
     return figure
 
@@ -423,15 +425,16 @@ def farming(scope: Scope) -> Figure:
     """Bonus-farming monitor: accuracy of attempt 1 and delta over training; flagged steps are marked."""
     rows = scope.logged("acc_t1", "delta")
     figure, axes = _grid(len(rows))
+    windows: set[int] = set()
     for ax, row in zip(axes, rows, strict=True):
         _trace(ax, scope.traces(row, "acc_t1"), color=FIRST, linestyle="--", label="Acc@t1")
-        window = _trace(ax, scope.traces(row, "delta"), color=LAST, label="Δ(t1,t2)")
+        windows.add(_trace(ax, scope.traces(row, "delta"), color=LAST, label="Δ(t1,t2)"))
         flags = sorted({s["step"] for run in scope.runs[row.name] for s in scope.log(run) if s.get("bonus_farming")})
         bottom = [0.03] * len(flags)
         ax.plot(flags, bottom, "^", color=FLAG, markersize=4, transform=ax.get_xaxis_transform(), label="flagged")
         ax.axhline(0, color="0.5", linewidth=0.5)
         ax.set(title=row.name)
-        _step_axis(ax, window, figure)
+        _step_axis(ax, windows, figure)
     figure.supylabel("training batch, percent", fontsize=7)
     _legend(figure, axes[0], 3, "upper")
     return figure
@@ -447,14 +450,14 @@ def discount(scope: Scope) -> Figure:
     if any(row.name in parents for _, row in found):  # beside what they vary, not beside everything
         found = [(gamma, row) for gamma, row in found if gamma or row.name in parents]
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * len(found))
-    ax, window = axes[0, 0], 1
+    ax, windows = axes[0, 0], set[int]()
     for gamma, row in found:
         if gamma is not None:
             label = f"{row.name} (γ = {gamma:g})"
-            window = max(window, _trace(ax, scope.traces(row, "delta"), label=label, **scope.style(row)))
+            windows.add(_trace(ax, scope.traces(row, "delta"), label=label, **scope.style(row)))
     ax.axhline(0, color="0.5", linewidth=0.5)
     ax.set_ylabel("Δ(t1,t2) in training, points")
-    _step_axis(ax, window)
+    _step_axis(ax, windows)
     _legend(figure, ax, 1)
     return figure
 

@@ -159,7 +159,8 @@ def markdown(found: Sequence[Curve]) -> str:
         lines += ["| --: | --: | --: | --: | --: | --: |"]
         for point in curve.points:
             cells = [_show(point.accuracy[name]) for name in STRATEGIES] + [_show(point.difference, sign="+")]
-            lines += [f"| {point.budget} | {' | '.join(cells)} | {point.p:.3f} |"]
+            p = "&lt;0.001" if point.p < 0.001 else f"{point.p:.3f}"
+            lines += [f"| {point.budget} | {' | '.join(cells)} | {p} |"]
         lines += [""]
     paper = json.loads(PAPER.read_text(encoding="utf-8"))["scaling"]
     lines += [

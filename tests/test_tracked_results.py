@@ -7,6 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from harness import plots, scaling
+
+mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
 TRACKED = ROOT / "results" / "embedded"
 
@@ -20,6 +26,22 @@ def test_the_tracked_leaderboard_is_made_from_the_tracked_runs() -> None:
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path) -> None:
+    made = tmp_path / "scaling.md"
+    assert scaling.main([str(TRACKED), "--out", str(made)]) == 0
+    assert made.read_text(encoding="utf-8") == (ROOT / "results" / "embedded_scaling.md").read_text(encoding="utf-8")
+
+
+def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
+    drawn = set()
+    for scope in plots.scopes(TRACKED)[0]:
+        for name, figure in plots.draw(scope):
+            if not isinstance(figure, plots.Missing):
+                drawn.add(name)
+                plt.close(figure)
+    assert drawn == set(plots.FIGURES)
 
 
 def test_the_table_in_the_readme_is_the_leaderboards() -> None:
@@ -48,7 +70,8 @@ def test_the_report_is_built_from_the_tracked_runs(tmp_path: Path) -> None:
 def test_tracked_runs_are_done_and_share_one_budget() -> None:
     runs = [json.loads(path.read_text()) for path in sorted(TRACKED.rglob("run.json"))]
     assert {run["status"] for run in runs} == {"done"}
-    trained = [run for run in runs if run["name"] != "base"]
+    trained = [run for run in runs if run["spent"]["updates"]]
+    assert len(trained) > 40
     assert len({json.dumps(run["budget"], sort_keys=True) for run in runs}) == 1
     assert len({(run["spent"]["responses"], run["spent"]["updates"]) for run in trained}) == 1
 
