@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import re
 import symtable
 import textwrap
+import threading
 import types
 import warnings
 from collections.abc import Iterator, Sequence
 
 MAX_TEXT = 200_000  # characters of an answer
 MAX_CUTS = 60  # shorter and shorter pieces tried
+
+# Before Python 3.11.8 all threads count the depth of `ast.parse` in one place: a garbage collection in its middle lets
+# another thread go on, and it raises SystemError (python/cpython#106905). Nor is `catch_warnings` safe for threads.
+_TURN = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit a turn that some other thread of the parent had
+    os.register_at_fork(before=_TURN.acquire, after_in_parent=_TURN.release, after_in_child=_TURN.release)
 
 _FENCE = re.compile(r"^[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<tag>[\w+.#-]*)[^\n]*$", re.M)
 _MARKS = (("[BEGIN]", "[DONE]"), ("[PYTHON]", "[/PYTHON]"), ("<code>", "</code>"))
@@ -128,9 +136,9 @@ def _dedent(code: str, fence: re.Match[str]) -> str:
 
 
 def parses(code: str) -> ast.Module | None:
-    """The syntax tree, None when the text is no Python."""
+    """The syntax tree, None when the text is no Python. Threads take turns (`_TURN`)."""
     try:
-        with warnings.catch_warnings():
+        with _TURN, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(code)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -149,7 +157,7 @@ def canonical(code: str) -> str:
 def scope(code: str) -> symtable.SymbolTable | None:
     """The names of a module, None when the text is no Python; a third of the cost of `parses`."""
     try:
-        with warnings.catch_warnings():
+        with _TURN, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return symtable.symtable(code, "<program>", "exec")
     except (SyntaxError, ValueError, MemoryError, RecursionError):

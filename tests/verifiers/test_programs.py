@@ -4,6 +4,9 @@ from __future__ import annotations
 
 # ruff: noqa: E501  (programs and answers are quoted as they are)
 import ast
+import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -97,6 +100,26 @@ def test_equal_programs_are_one_answer_whatever_their_formatting():
     assert canonical("(" * 5_000) == "(" * 5_000
     deep = "x = " + "-" * 3_000 + "1"
     assert canonical(deep) in (deep, deep.replace("- ", "-"))
+
+
+def test_threads_parse_while_garbage_is_collected():
+    """Several at once raised SystemError before Python 3.11.8 (python/cpython#106905): a collection lets others go on."""
+    code = "def f(x):\n" + "".join(
+        f"    y{i} = [a + ({i} * (x - (1 if a else 2))) for a in range(9)]\n" for i in range(40)
+    )
+
+    def pause(*_: object) -> None:
+        time.sleep(1e-4)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(pause)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert len(set(threads.map(canonical, [code + "#" * i for i in range(200)]))) == 1
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(pause)
 
 
 def test_hostile_text_is_answered():
