@@ -121,7 +121,7 @@ def spec(folder: Path, size: Size, **options: Any) -> HF:
     return HF(
         path=str(folder),
         max_new_tokens=size.reply,
-        dtype="bfloat16",
+        dtype=size.dtype,
         sample_rows=256,
         checkpoint_layers=True,
         **options,
