@@ -88,6 +88,7 @@ def main() -> int:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # children inherit it
     with tempfile.TemporaryDirectory() as folder:
         size = write(Path(folder), options.runs, options.problems)
+        os.sync()  # writing them back to the disk is not what is measured
         print(f"{options.runs} runs x {options.problems} problems, before and after: {size / 1e6:.0f} MB of eval.jsonl")
         board = [sys.executable, "-m", "harness.leaderboard", folder, "--format", "csv", "--out", f"{folder}/board.csv"]
         rounds = []
