@@ -138,7 +138,7 @@ def _curve(label: str, name: str, key: Key, runs: list[Run], tables: list[metric
 
 def markdown(found: Sequence[Curve]) -> str:
     """The curves as Markdown tables, with the paper's two numbers for orientation."""
-    from harness.tables import escape_markdown
+    from harness.tables import escape_markdown, p_text
 
     lines = ["# Inference-time scaling", ""]
     if not found:
@@ -159,8 +159,7 @@ def markdown(found: Sequence[Curve]) -> str:
         lines += ["| --: | --: | --: | --: | --: | --: |"]
         for point in curve.points:
             cells = [_show(point.accuracy[name]) for name in STRATEGIES] + [_show(point.difference, sign="+")]
-            p = "&lt;0.001" if point.p < 0.001 else f"{point.p:.3f}"
-            lines += [f"| {point.budget} | {' | '.join(cells)} | {p} |"]
+            lines += [f"| {point.budget} | {' | '.join(cells)} | {escape_markdown(p_text(point.p))} |"]
         lines += [""]
     paper = json.loads(PAPER.read_text(encoding="utf-8"))["scaling"]
     lines += [

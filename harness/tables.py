@@ -234,9 +234,12 @@ def _count(text: str) -> Cell:
 
 
 def _p(p: float | None) -> Cell:
-    if p is None:
-        return Cell(NONE)
-    return Cell("<0.001" if p < 0.001 else f"{p:.3f}", sort=p)
+    return Cell(NONE) if p is None else Cell(p_text(p), sort=p)
+
+
+def p_text(p: float) -> str:
+    """A p value as every table shows it."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------

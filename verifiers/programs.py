@@ -17,7 +17,8 @@ import textwrap
 import threading
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 MAX_TEXT = 200_000  # characters of an answer
 MAX_CUTS = 60  # shorter and shorter pieces tried
@@ -136,13 +137,8 @@ def _dedent(code: str, fence: re.Match[str]) -> str:
 
 
 def parses(code: str) -> ast.Module | None:
-    """The syntax tree, None when the text is no Python. Threads take turns (`_TURN`)."""
-    try:
-        with _TURN, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(code)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
+    """The syntax tree, None when the text is no Python."""
+    return _quietly(ast.parse, code)
 
 
 def canonical(code: str) -> str:
@@ -156,21 +152,21 @@ def canonical(code: str) -> str:
 
 def scope(code: str) -> symtable.SymbolTable | None:
     """The names of a module, None when the text is no Python; a third of the cost of `parses`."""
-    try:
-        with _TURN, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return symtable.symtable(code, "<program>", "exec")
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
+    return _quietly(symtable.symtable, code, "<program>", "exec")
 
 
 @functools.lru_cache(maxsize=4)
 def compiled(code: str) -> types.CodeType | None:
     """The code object, None when it does not compile (a `return` outside a function parses, but does not)."""
+    return _quietly(compile, code, "<program>", "exec")
+
+
+def _quietly(read: Callable[..., Any], *words: str) -> Any:
+    """What one of Python's own readers of source makes of a text, None when it is no Python; threads take turns."""
     try:
-        with warnings.catch_warnings():
+        with _TURN, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return compile(code, "<program>", "exec")
+            return read(*words)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 

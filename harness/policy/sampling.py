@@ -111,7 +111,8 @@ class Sampler:
             logprobs_BN[rows[live_B], position] = logprob_B[live_B]
             ended_B = live_B & torch.isin(token_B, self.end_ids)
             if self.stops:
-                stops_B = live_B & self.stops(tokens_BN[rows, : position + 1], None)  # type: ignore[arg-type]
+                newest = slice(max(0, position + 1 - self.stops.maximum_token_len), position + 1)
+                stops_B = live_B & self.stops(tokens_BN[rows, newest], None)  # type: ignore[arg-type]
                 stopped_B[rows] |= stops_B
                 ended_B |= stops_B
             if limit_B is not None:
