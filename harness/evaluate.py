@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core import Task, Trajectory
+from harness.core import Problem, Task, Trajectory
 from harness.dialogue import Dialogue
 from harness.evaluations import Evaluation, Split
-from harness.rollout import rollout
+from harness.rollout import VERIFIER_SECONDS, rollout
 from harness.seeds import derive
+from harness.store import is_disk_full
 
 if TYPE_CHECKING:
+    from harness.experiment import Experiment
     from harness.policy.engine import Policy
+    from harness.store import RunStore
 
 GREEDY = Evaluation()
 
@@ -33,16 +36,20 @@ def evaluate(
     when: str,
     seed: int = 0,
     done: int = 0,
+    verifier_seconds: float = VERIFIER_SECONDS,
     record: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
     """Evaluates in batches of problems and hands each batch's records to `record`.
 
     Args:
         when: `before` or `after` training.
-        done: Records already written by an interrupted evaluation, a whole number of batches (`whole`).
+        done: Records already written by an interrupted evaluation. A batch that was written in part is asked again as
+            a whole, as its draws belong together, and what is missing of it is handed on.
+        verifier_seconds: As in `rollout.grade`.
     """
     problems, samples = evaluation.chosen(task), evaluation.samples
-    for begin in range(done // samples, len(problems), evaluation.batch):
+    behind, written = divmod(done, evaluation.batch * samples)
+    for begin in range(behind * evaluation.batch, len(problems), evaluation.batch):
         groups = rollout(
             policy,
             task,
@@ -53,32 +60,33 @@ def evaluate(
             offline_share=float(evaluation.fixed_first),
             seed=derive(seed, "evaluate", when, task.name, begin, *evaluation.stream),
             temperature=evaluation.temperature,
+            verifier_seconds=verifier_seconds,
         )
         split = {"split": evaluation.split} if evaluation.split != "test" else {}
-        record(
-            [
-                line(t, when, task.name, i, evaluation.temperature) | split
-                for group in groups
-                for i, t in enumerate(group)
-            ]
-        )
+        lines = [
+            line(t, when, task.name, i, evaluation.temperature) | split for group in groups for i, t in enumerate(group)
+        ]
+        record(lines[written:])
+        written = 0
 
 
-def whole(count: int, task: Task, evaluation: Evaluation = GREEDY) -> int:
-    """How many of `count` written records belong to whole batches, or to a finished evaluation."""
-    per_batch = evaluation.batch * evaluation.samples
-    return count if count >= expected(task, evaluation) else count // per_batch * per_batch
+def expected(task: Task, evaluation: Evaluation = GREEDY) -> list[tuple[str, int]]:
+    """(id, sample) of every record of a finished evaluation, in order."""
+    return [name_of(problem, i) for problem in evaluation.chosen(task) for i in range(evaluation.samples)]
 
 
-def expected(task: Task, evaluation: Evaluation = GREEDY) -> int:
-    """Records of a finished evaluation."""
-    return len(evaluation.chosen(task)) * evaluation.samples
+def name_of(problem: Problem, sample: int) -> tuple[str, int]:
+    """(id, sample) of a record: where one problem has several fixed first attempts, each is a `Problem` whose `meta`
+    says which `problem` and which `sample` of it the record is."""
+    return problem.meta.get("problem", problem.id), problem.meta.get("sample", sample)
 
 
 PROBED: tuple[Split, ...] = ("validation", "train")
 
 
-def probe(policy: Policy, task: Task, dialogue: Dialogue, problems: int) -> dict[str, float]:
+def probe(
+    policy: Policy, task: Task, dialogue: Dialogue, problems: int, verifier_seconds: float = VERIFIER_SECONDS
+) -> dict[str, float]:
     """Accuracy of greedy second attempts in mid-training: after the policy's own first attempts and after fixed ones.
 
     Fixed ones are the base model's, which never change: where they go well and its own do not, the policy has learnt to
@@ -96,7 +104,7 @@ def probe(policy: Policy, task: Task, dialogue: Dialogue, problems: int) -> dict
                 right.extend(entry["attempts"][-1]["correct"] for entry in lines)
 
             evaluation = Evaluation(split, problems=problems, fixed_first=fixed)
-            evaluate(policy, task, dialogue, evaluation, when="probe", record=record)
+            evaluate(policy, task, dialogue, evaluation, when="probe", verifier_seconds=verifier_seconds, record=record)
             found[f"acc_t2_{name}_{split}"] = sum(right) / len(right)
     return found
 
@@ -104,17 +112,17 @@ def probe(policy: Policy, task: Task, dialogue: Dialogue, problems: int) -> dict
 def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:
     """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
 
-    Where one problem has several fixed first attempts (repair), each is a `Problem` and its `meta` says which `problem`
-    and which `sample` of it the record is: means then weigh problems alike. The problem's text stands in greedy records
-    alone, which are read one by one; a pool would repeat it for every sample.
+    A repair task's records name the problem, not the given program (`name_of`): means then weigh problems alike. The
+    problem's text stands in greedy records alone, which are read one by one; a pool would repeat it for every sample.
     """
-    meta, text = trajectory.problem.meta, {} if temperature else {"prompt": trajectory.problem.prompt}
+    name, number = name_of(trajectory.problem, sample)
+    text = {} if temperature else {"prompt": trajectory.problem.prompt}
     extra = sum(len(turn.tokens) for turn in trajectory.turns if not turn.scored)
     return {
         "when": when,
         "task": task,
-        "id": meta.get("problem", trajectory.problem.id),
-        "sample": meta.get("sample", sample),
+        "id": name,
+        "sample": number,
         "temperature": temperature,
         **text,
         "attempts": [
@@ -163,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         added, asked = _supplement(options.run, options.gin, options.bind, options.device)
     except (ValueError, OSError, RuntimeError) as error:  # ConfigError, StoreError, a model that cannot be read
-        print(f"evaluate: {error}", file=sys.stderr)
+        full = "the disk is full, or cannot be written; the same command goes on after a repair: "
+        print(f"evaluate: {full if is_disk_full(error) else ''}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
@@ -180,22 +189,58 @@ def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], dev
         StoreError: no finished run with its model there, or the task has changed since.
         ConfigError: a gin file or binding that cannot be used, or one that changes more than evaluations.
     """
-    from harness import config, registry
+    from harness import config
     from harness.display import LiveDisplay
-    from harness.experiment import Experiment, Stopped, supplement
+    from harness.experiment import Stopped, finish_supplement, supplement
     from harness.store import RunStore, StoreError
 
-    store = RunStore(folder)
-    old, info = store.config, store.read_info() if folder.is_dir() else None
-    if old is None or info is None:
+    if not folder.is_dir():
         raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
-    if info.get("status") != "done":
-        raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r}): finish it first")
+    store = RunStore(folder)
+    store.lock()  # before anything is read: another supplement may be on its way
+    try:
+        info = store.read_info()
+        if store.config is None or info is None:
+            raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
+        if info.get("status") != "done":
+            raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r}): finish it first")
+        if not isinstance(info.get("supplements", []), list):
+            raise StoreError(f"{folder / 'run.json'} is damaged: supplements is no list")
+        store.info = info
+        finish_supplement(store)
+        store.check_unchanged()
+        store.sound_records()
+        experiment, new = _extended(store, files, bindings)
+        if experiment.phases() and not (folder / "model").is_dir():
+            raise StoreError(
+                f"{folder / 'model'} is missing: without the trained model only a new run can evaluate more"
+            )
+        store.check_unchanged("model")
+        policy = experiment.policy.load(device)
+        if experiment.phases():
+            policy.adopt(folder / "model")
+        entry = {"evaluations": config.lines(new)["run.evaluations"], "engine": policy.describe()}
+        with LiveDisplay() as display:
+            added = supplement(experiment, policy, store, display, new, entry)
+        return added, [str(evaluation) for evaluation in experiment.evaluations]
+    except Stopped:
+        raise KeyboardInterrupt from None
+    finally:
+        store.close()
+
+
+def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str]) -> tuple[Experiment, str]:
+    """The run's experiment with further evaluations, and its configuration as text."""
+    from harness import config, registry
+    from harness.experiment import Experiment
+    from harness.run import check_origin
+
+    old = store.config or ""
     config.prepare(Experiment, "run")
-    config.parse([str(folder / "config.gin"), *files], bindings)
+    config.parse([str(store.folder / "config.gin"), *files], bindings)
     experiment: Experiment = config.build("run")
     new = config.operative()
-    free = {"run.evaluations", "run.probe_every", "run.probe_problems"}
+    free = {"run.evaluations", "run.probe_every", "run.probe_problems", "run.verifier_seconds"}
     kinds = {entry.name for entry in registry.entries("evaluation")}
     changed = [
         f"{name}: {then} -> {now}"
@@ -208,29 +253,8 @@ def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], dev
         )
     if not experiment.evaluations:
         raise config.ConfigError("nothing to add: bind run.evaluations (try --gin gin/on/pool.gin, or --help)")
-    for task in {task.name: task for e in experiment.evaluations for task in experiment.tasks_of(e)}.values():
-        then = info.get("eval_tasks", {}).get(task.name, info.get("task_version"))
-        if str(then) != str(task.version):
-            raise StoreError(f"task {task.name} is now version {task.version}; the run saw version {then}")
-    if experiment.phases() and not (folder / "model").is_dir():
-        raise StoreError(f"{folder / 'model'} is missing: without the trained model only a new run can evaluate more")
-    store.lock()
-    try:
-        store.info = info
-        policy = experiment.policy.load(device)
-        if experiment.phases():
-            policy.adopt(folder / "model")
-        with LiveDisplay() as display:
-            added = supplement(experiment, policy, store, display, new)
-        asked = [str(evaluation) for evaluation in experiment.evaluations]
-        if added:
-            entry = {"evaluations": config.lines(new)["run.evaluations"], "records": added, "engine": policy.describe()}
-            store.update(supplements=[*info.get("supplements", []), entry])
-        return added, asked
-    except Stopped:
-        raise KeyboardInterrupt from None
-    finally:
-        store.close()
+    check_origin(store, experiment)
+    return experiment, new
 
 
 if __name__ == "__main__":

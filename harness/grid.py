@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness import config
-from harness.experiment import Experiment
+from harness.experiment import LIMITS, Experiment
 from harness.registry import nearest
 from harness.store import FORMAT, RunStore, StoreError
 
@@ -130,7 +130,7 @@ def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
         for seed in suite.seeds:
             folder = dataclasses.replace(experiment, seed=seed).folder(out)
             old = RunStore(folder).config
-            changed = config.differences(old, text, ignore=("run.seed",)) if old else []
+            changed = config.differences(old, text, ignore=("run.seed", *LIMITS)) if old else []
             if changed:
                 raise config.ConfigError(
                     f"{folder} holds a run with another config; these bindings differ (old -> new):\n  "

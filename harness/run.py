@@ -26,9 +26,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import config, registry
-from harness.experiment import Display, Experiment, Stopped, execute
+from harness.experiment import LIMITS, Display, Experiment, Stopped, execute
 from harness.policy.ranks import Ranks, RanksError, join, require, started
-from harness.store import FORMAT, Onlooker, RunStore, StoreError
+from harness.store import FORMAT, Onlooker, RunStore, StoreError, is_disk_full
 
 EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin                       the whole method, embedded model and task
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> int:
-    console = Console(stderr=True, highlight=False, quiet=not ranks.is_first)
+    console = _Screen(stderr=True, highlight=False, quiet=not ranks.is_first)
     try:
         if not (args.list or args.print_config):
             require(args.processes)
@@ -140,45 +140,50 @@ def _list() -> None:
 def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ranks: Ranks) -> int:
     from harness.display import LiveDisplay, final_table
 
-    out = Console(highlight=False, quiet=not ranks.is_first)
+    out = _Screen(highlight=False, quiet=not ranks.is_first)
     text, folder = config.operative(), experiment.folder(Path(args.out))
     store = RunStore(folder) if ranks.is_first else Onlooker(folder)
     ranks.each(store.lock)
+    began, before = time.monotonic(), 0.0
     try:
-        if ranks.first(lambda: _is_done(store, text, args.resume)):
+        if ranks.first(lambda: _is_done(store, experiment, text, args.resume)):
             out.print(f"{folder} is done already: nothing to run.")
-            out.print(final_table(experiment.name, store.recorded()))
+            out.print(final_table(experiment.name, store.sound_records()))
             return 0
         if args.tracker:
             from harness.policy import trackers
 
             trackers.check(args.tracker)
-        store.save_config(text)
-        store.info = store.read_info() or {}
-        store.update(**_identity(experiment, args), status="running", error=None)
-        began = time.monotonic()
-        before = store.info.get("seconds", 0.0)
+        old = store.read_info() or {}
+        before = float(old.get("seconds") or 0.0)
         try:
+            store.info = dict(old)
+            store.save_config(text)
+            store.update(**_identity(experiment, args), status="running", error=None)
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
                 policy = ranks.each(lambda: experiment.policy.load(args.device))
                 store.update(engine=policy.describe(), isolation=_isolation(experiment), **_graders(experiment))
+                if changed := _changed(old, store.info):
+                    store.update(resumed=[*old.get("resumed", []), changed])
                 names = args.tracker if ranks.is_first else []
                 shown = _mirrored(display, experiment, folder, text, names, console, stack)
                 execute(experiment, policy, store, shown)
+            store.update(status="done", seconds=round(before + time.monotonic() - began, 3))
         except (Stopped, KeyboardInterrupt):
             store.update(status="interrupted", seconds=round(before + time.monotonic() - began, 3))
             console.print(f"interrupted; nothing is lost. Go on with:\n  {_command(args, resume=True)}", soft_wrap=True)
             return 130
         except Exception as error:
+            told = _told(error, folder)
             with contextlib.suppress(OSError):  # a full disk must not hide the error itself
-                store.update(status="failed", error=f"{type(error).__name__}: {error}")
-            if ranks.is_first and not isinstance(error, ValueError | OSError | StoreError | RanksError):
+                store.update(status="failed", error=told, seconds=round(before + time.monotonic() - began, 3))
+            expected = isinstance(error, ValueError | OSError | StoreError | RanksError) or is_disk_full(error)
+            if ranks.is_first and not expected:
                 traceback.print_exc()
-            console.print(f"[bold red]failed:[/] {type(error).__name__}: ", end="")
-            console.print(f"{error}\nWhat was computed is kept in {folder}; after a repair go on with:\n  "
+            console.print("[bold red]failed:[/] ", end="")
+            console.print(f"{told}\nWhat was computed is kept in {folder}; after a repair go on with:\n  "
                           f"{_command(args, resume=True)}", markup=False, soft_wrap=True)  # fmt: skip
             return 1
-        store.update(status="done", seconds=round(before + time.monotonic() - began, 3))
         store.drop_checkpoint()
         out.print(final_table(experiment.name, store.recorded()))
         out.print(
@@ -188,6 +193,24 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         return 0
     finally:
         store.close()
+
+
+class _Screen(Console):
+    """A console that goes silent when nobody reads it any more (`... | head`): the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):  # so that closing it raises nothing either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def _told(error: Exception, folder: Path) -> str:
+    """What run.json and the screen say of an error, in one sentence where the disk is full."""
+    if is_disk_full(error):
+        return (
+            f"the disk is full, or cannot be written: {folder} ({type(error).__name__}: {str(error).splitlines()[0]})"
+        )
+    return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
 def _mirrored(
@@ -208,14 +231,15 @@ def _mirrored(
     return mirror
 
 
-def _is_done(store: RunStore, text: str, resume: bool) -> bool:
-    """Whether the folder holds this very run, finished.
+def _is_done(store: RunStore, experiment: Experiment, text: str, resume: bool) -> bool:
+    """Whether the folder holds this very run, finished and as it was when it ended.
 
     Raises:
-        StoreError: it holds a run of another config, or an unfinished one and `--resume` was not given.
+        StoreError: it holds a run of another config, of other problems or graders, a finished one that was changed, or
+            an unfinished one and `--resume` was not given.
     """
     info, old = store.read_info(), store.config
-    if old is not None and (changed := config.differences(old, text)):
+    if old is not None and (changed := config.differences(old, text, ignore=LIMITS)):
         listed = "\n  ".join(changed)
         raise StoreError(
             f"{store.folder} holds a run with another config; these bindings differ (old -> new):\n  {listed}\n"
@@ -223,16 +247,65 @@ def _is_done(store: RunStore, text: str, resume: bool) -> bool:
         )
     if info is None:
         return False
+    store.info = info
     if info.get("status") == "done":
+        store.check_unchanged()
+        if not store.sound_records():
+            raise StoreError(f"{store.folder} is done, but its eval.jsonl is missing or empty: put back a whole copy")
         return True
+    reached = store.last_checkpoint(verify=False)
     if not resume:
-        reached = store.last_checkpoint()
-        step = reached[0]["step"] if reached else 0
         raise StoreError(
-            f"{store.folder} holds an unfinished run (status {info.get('status')!r}, checkpoint at update {step}): "
-            "add --resume to go on, or choose another --out"
+            f"{store.folder} holds an unfinished run (status {info.get('status')!r}, checkpoint at update "
+            f"{reached[0]['step'] if reached else 0}): add --resume to go on, or choose another --out"
         )
+    if reached or store.sound_records():  # else nothing was computed yet on the old problems
+        check_origin(store, experiment)
     return False
+
+
+def check_origin(store: RunStore, experiment: Experiment) -> None:
+    """Compares the problems and graders that a run has seen (run.json) with those of now.
+
+    Raises:
+        StoreError: versions, data or graders differ, so that old and new records would not belong together.
+    """
+    told = []
+    versions = store.info.get("eval_tasks")
+    data, graders = (found if isinstance(found := store.info.get(key), dict) else {} for key in ("data", "graders"))
+    for task in {task.name: task for task in (experiment.task, *experiment.evaluated)}.values():
+        then = versions.get(task.name) if isinstance(versions, dict) else None
+        then = store.info.get("task_version") if then is None and task.name == store.info.get("task") else then
+        if then is not None and str(then) != str(task.version):
+            told.append(f"task {task.name} is now version {task.version}; the run saw version {then}")
+        old, new = data.get(task.name), getattr(task, "provenance", None)
+        if isinstance(old, dict) and isinstance(new, dict) and old.get("digest") != new.get("digest"):
+            told.append(f"the data of task {task.name} has digest {new.get('digest')}; the run saw {old.get('digest')}")
+        grader = getattr(task.verifier, "grader", None)
+        if grader is not None and graders.get(task.name, str(grader)) != str(grader):
+            told.append(f"task {task.name} is now graded by {grader}; the run was graded by {graders[task.name]}")
+    if told:
+        listed = "\n  ".join(told)
+        raise StoreError(
+            f"{store.folder} was computed on other problems or by another grader:\n  {listed}\n"
+            "Go on with what it saw, or start a new run with another --out"
+        )
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What a resumed run computes on that differs from before: {entry: [then, now]}, of entries that both have."""
+    found: dict[str, Any] = {}
+    for key in ("commit", "python", "platform", "versions", "plugins", "engine", "isolation", "data"):
+        then, now = old.get(key), new.get(key)
+        if isinstance(then, dict) and isinstance(now, dict):
+            found |= {
+                f"{key}.{name}": [then.get(name), now.get(name)]
+                for name in sorted(then.keys() | now.keys())
+                if then.get(name) != now.get(name)
+            }
+        elif key in old and then != now:
+            found[key] = [then, now]
+    return found
 
 
 def _set_threads(threads: int) -> None:

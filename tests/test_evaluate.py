@@ -121,7 +121,8 @@ def test_an_interrupted_supplement_goes_on(plain: Path, asked: Path, tmp_path: P
     bind = ["run.evaluations = [@evaluation.pool()]", *MORE]
     assert supplement(late, bind=bind) == 0
     whole = (late / "eval.jsonl").read_bytes()
-    shutil.copy(plain / "eval.jsonl", late)
+    for name in ("eval.jsonl", "run.json"):
+        shutil.copy(plain / name, late)
     (late / "evaluating").mkdir()
     added = whole[len((plain / "eval.jsonl").read_bytes()) :]
     (late / "evaluating" / "eval.jsonl").write_bytes(added[: len(added) // 2])
