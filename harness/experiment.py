@@ -386,12 +386,27 @@ def _load(policy: Policy, folder: Path) -> None:
 
 
 def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
-    """Where prompts have a limit of length, finds one that is too long now, not after hours of work."""
-    if experiment.policy.max_prompt_tokens:
-        for task in (experiment.task, *experiment.evaluated):
-            problems = [*task.train, *task.test] if task is experiment.task else task.test
-            policy.ranks.map(lambda part, _, task=task: [len(policy.prompt(task.chat(p, []))) for p in part], problems)
-        policy.cut_prompts = 0
+    """Finds a conversation that the limits of length may not hold now, not after hours of work.
+
+    Of further evaluations with more attempts than are trained only as many are counted: replies there are seldom as
+    long as they may be, and an attempt that finds no room counts as truncated.
+    """
+    dialogue, turns = experiment.dialogue, max((phase.turns for phase in experiment.phases()), default=0)
+    looks = [Evaluation(split) for split in (PROBED if experiment.probe_every else ())]
+    asked = [(experiment.task, experiment.task.train, turns)] if turns else []
+    for evaluation in (experiment.greedy, *experiment.evaluations, *looks):
+        attempts = min(evaluation.attempts, max(turns, experiment.attempts))
+        asked += [(task, evaluation.chosen(task), attempts) for task in experiment.tasks_of(evaluation)]
+    for task, problems, attempts in asked:
+
+        def measure(part: Sequence[Problem], _: int, task: Task = task, attempts: int = attempts) -> list[None]:
+            for p in part:
+                asks = [dialogue.ask(task, p, [""] * n) for n in range(1, len(dialogue.plan(attempts)))]
+                policy.require_room(task.chat(p, []), asks, p.given)
+            return []
+
+        policy.ranks.map(measure, problems)
+    policy.cut_prompts = 0
 
 
 def _train(

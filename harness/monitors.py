@@ -75,7 +75,7 @@ def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Seq
         line["sampler_gap"] = fmean(gaps)
     for i, items in sorted(by_turn.items()):
         line[f"kl_t{i + 1}"] = fmean(s.kl for _, s in items)
-        line[f"entropy_t{i + 1}"] = fmean(s.entropy / s.tokens for _, s in items)
+        line[f"entropy_t{i + 1}"] = fmean(s.entropy / max(s.tokens, 1) for _, s in items)  # 0 tokens: a full window
         line[f"bonus_t{i + 1}"] = fmean(e.bonus for e, _ in items)
         line[f"kl_coefficient_t{i + 1}"] = fmean(e.kl for e, _ in items)
         line[f"weight_variance_t{i + 1}"] = pvariance([e.weight for e, _ in items])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -51,8 +51,8 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, end_ids: Sequence[int], options: Mapping[str, Any]) -> None:
         self.tokenizer, self.end_ids = tokenizer, frozenset(end_ids)
         self._options = dict(options)
-        self._follow = lru_cache(maxsize=1024)(self._follow_text)
-        self._template: str = getattr(tokenizer, "chat_template", None) or ""
+        self._follow = lru_cache(maxsize=1024)(self._follow_ids)
+        self._template = _template(tokenizer)
         if "strftime_now" in self._template:
             self._template = CLOCK + self._template
         self._check()
@@ -80,36 +80,85 @@ class ChatFormat:
         A reply that was cut off by the length limit is closed here as the template closes it.
         """
         ids = list(self._follow(ask))
-        if reply and reply[-1] in self.end_ids and ids and ids[0] == reply[-1]:
-            ids = ids[1:]  # the policy has written the end of its reply itself
+        at = self._end_of(ids)
+        if reply and reply[-1] in self.end_ids and at < len(ids) and ids[at] == reply[-1]:
+            ids = ids[at + 1 :]  # the policy has written the end of its reply itself, and no blank before it
         return ids
 
     def given(self, text: str) -> list[int]:
-        """Token ids of a reply the policy did not write, closed as the template closes it."""
-        ids, end = self._ids(text), self.closing
-        return [*ids, end] if end is not None and end in self.end_ids else ids
+        """Token ids of a reply the policy did not write, begun and closed as the template does."""
+        ids = self._cut(self._render([{"role": "user", "content": "?"}]), self.indent + text)
+        return [*ids, *self._ending()]
 
     @property
     def closing(self) -> int | None:
-        """The token the format puts after a reply."""
-        return next(iter(self._follow("?")), None)
+        """The token the format puts after a reply; blanks may stand between."""
+        ids = self._follow("?")
+        at = self._end_of(ids)
+        return ids[at] if at < len(ids) else None
+
+    @property
+    def unnamed_end(self) -> int | None:
+        """The token after a reply, where it is a marker that ends a turn and yet is not among `end_ids`.
+
+        Any added token is such a marker: not all files call it special. In harmony (gpt-oss) it is none: there
+        `<|end|>` closes every channel, the thought as well, and the model's files name the ends of a reply.
+        """
+        closing = self.closing
+        if closing is None or closing in self.end_ids or "<|channel|>" in self.tokenizer.get_vocab():
+            return None
+        return closing if closing in self.tokenizer.added_tokens_decoder else None
+
+    @cached_property
+    def indent(self) -> str:
+        """The blanks that the format puts between its own text and a reply, as ' ' after Mistral's [/INST]."""
+        before = self._render([{"role": "user", "content": "?"}])
+        until = self._conversation("?").rpartition(REPLY)[0]
+        blanks = until.removeprefix(before)
+        return blanks if until.startswith(before) and not blanks.strip() else ""
+
+    def _ending(self) -> list[int]:
+        """What closes a given reply: blanks and end token as in the template, or the end a sampled reply has."""
+        ids = self._follow("?")
+        at = self._end_of(ids)
+        if at < len(ids) and ids[at] in self.end_ids:
+            return list(ids[: at + 1])
+        eos = self.tokenizer.eos_token_id
+        return [eos if eos in self.end_ids else min(self.end_ids)]
+
+    def _end_of(self, ids: Sequence[int]) -> int:
+        """The place of the first token that is not blank, or that ends a reply."""
+        blank = (id not in self.end_ids and not self.tokenizer.decode([id]).strip() for id in ids)
+        return next((i for i, is_blank in enumerate(blank) if not is_blank), len(ids))
 
     def text(self, ids: Sequence[int]) -> str:
         """A reply as text, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _follow_text(self, ask: str) -> tuple[int, ...]:
-        rendered = self._render(
+    def _conversation(self, ask: str) -> str:
+        """A conversation in which `REPLY` stands for the reply before `ask`."""
+        return self._render(
             [
                 {"role": "user", "content": "?"},
                 {"role": "assistant", "content": REPLY},
                 {"role": "user", "content": ask},
             ]
         )
-        _, found, rest = rendered.rpartition(REPLY)
+
+    def _follow_ids(self, ask: str) -> tuple[int, ...]:
+        before, found, rest = self._conversation(ask).rpartition(REPLY)
         if not found:
             raise ValueError(f"the chat template of {self.tokenizer.name_or_path!r} drops assistant messages")
-        return tuple(self._ids(rest))
+        return tuple(self._cut(before + found, rest))
+
+    def _cut(self, before: str, text: str) -> list[int]:
+        """Token ids of `text` where it stands behind `before`.
+
+        A tokenizer may begin a text in a way of its own (sentencepiece puts a blank there), so the whole is tokenised
+        and cut; where a token spans the cut, `before` is taken as it is and the text begins anew.
+        """
+        ids, whole = self._ids(before), self._ids(before + text)
+        return whole[len(ids) :] if whole[: len(ids)] == ids else self._ids(text)
 
     def _render(self, messages: Sequence[Message]) -> str:
         return self.tokenizer.apply_chat_template(
@@ -136,12 +185,36 @@ class PlainFormat(ChatFormat):
         text = "".join(f"{message['content']}\n\n" for message in messages)
         return [*([] if bos is None else [bos]), *self._ids(text)]
 
-    def _follow_text(self, ask: str) -> tuple[int, ...]:
-        return tuple(self._ids(f"\n\n{ask}\n\n"))
+    def given(self, text: str) -> list[int]:
+        return [*self._cut("?\n\n", text), *([] if self.closing is None else [self.closing])]
+
+    def _follow_ids(self, ask: str) -> tuple[int, ...]:
+        return tuple(self._cut(REPLY, f"\n\n{ask}\n\n"))
 
     @property
     def closing(self) -> int | None:
         return self.tokenizer.eos_token_id
+
+    @cached_property
+    def indent(self) -> str:
+        return ""
+
+
+def _template(tokenizer: Any) -> str:
+    """The tokenizer's chat template; of several, the one named default. Empty where it has none.
+
+    Raises:
+        ValueError: it has several, and none is the default.
+    """
+    found = getattr(tokenizer, "chat_template", None) or ""
+    if isinstance(found, str):
+        return found
+    if "default" not in found:
+        raise ValueError(
+            f"the tokenizer at {tokenizer.name_or_path!r} has chat templates of several names and none is 'default': "
+            f"{', '.join(sorted(found))}. Put the one that is meant into the folder as chat_template.jinja"
+        )
+    return found["default"]
 
 
 def folded(messages: Sequence[Message]) -> list[Message]:

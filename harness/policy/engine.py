@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from accelerate import PartialState
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.generation.stopping_criteria import StopStringCriteria
 
 from harness.core import Example, Message, Turn, Verdict
-from harness.policy import sharding
+from harness.policy import NotFiniteError, files, selftest, sharding
 from harness.policy.chat import chat_format
 from harness.policy.loss import Reference, Row, Scorer, Terms, checkpointing, merge, microbatches, pack
+from harness.policy.memory import advised, is_full
 from harness.policy.precision import autocast, halve, is_half
 from harness.policy.ranks import RanksError, join
-from harness.policy.sampling import Reply, Sampler
+from harness.policy.sampling import Reply, Sampler, fine_uniforms
 from harness.policy.vllm import VLLM
 from harness.seeds import derive
 
@@ -50,12 +51,14 @@ class TurnStats:
         kl: The estimator's value summed over the turn's tokens.
         entropy: Summed over the turn's tokens.
         tokens: How many there were.
+        gap: Absolute differences between the sampler's and the trainer's log-probabilities, where a sampler wrote it.
     """
 
-    logprob: float
-    kl: float
-    entropy: float
-    tokens: int
+    logprob: float = 0.0
+    kl: float = 0.0
+    entropy: float = 0.0
+    tokens: int = 0
+    gap: float = 0.0
 
 
 class Policy:
@@ -72,7 +75,8 @@ class Policy:
         self.device: torch.device = PartialState(cpu=device == "cpu").device  # type: ignore[assignment]
         self.half = is_half(spec.dtype, self.device)
         self.sharded = self.ranks.size > 1 and sharding.is_asked()
-        self.tokenizer = _pretrained(AutoTokenizer, spec)
+        files.require_model(spec.folder)
+        self.tokenizer = files.pretrained(AutoTokenizer, spec)
         model = self._base_model()
         ends = model.generation_config.eos_token_id if model.generation_config else None
         ends = self.tokenizer.eos_token_id if ends is None else ends
@@ -80,13 +84,17 @@ class Policy:
             raise ValueError(f"neither the model nor the tokenizer at {spec.folder!r} names an end-of-sequence token")
         self.end_ids: list[int] = [ends] if isinstance(ends, int) else list(ends)
         self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
-        closing = self.chat.closing
-        if closing is not None and closing in self.tokenizer.all_special_ids and closing not in self.end_ids:
+        if (closing := self.chat.unnamed_end) is not None:
             self.end_ids.append(closing)  # some models name the end of a text alone, not that of a turn
             self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
         self.stops = _stops(self.tokenizer, spec) if spec.stop else None
-        self.window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        self.window = files.window(model.config.get_text_config())
+        self.rows = model.get_input_embeddings().weight.shape[0]
+        opening, follow = self.chat.opening(HELLO), self.chat.follow("?", ())
+        self._require_rows([*opening, *follow, *self.end_ids], "the chat template")
+        self._frame = max(len(opening), len(self.chat.opening([{"role": "system", "content": ""}, *HELLO])))
         self.cut_prompts = 0
+        self.microbatch_tokens = spec.microbatch_tokens
         self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0]
         if spec.lora_rank:
             if self.sharded:
@@ -99,8 +107,10 @@ class Policy:
         # No data-parallel wrapper: it averages gradients, where a sum is meant, and waits for equally many backwards.
         self.scorer = Scorer(model, self.reference, spec.kl, spec.temperature, spec.logits_bound).to(self.device)
         self.model = self.scorer.model
-        with self.autocast():
-            self.scorer.check(self.model, torch.tensor([self.chat.opening(HELLO)]).to(self.device))
+        with self.autocast(), advised("hf.lora_rank or a smaller model"):
+            selftest.check(self.scorer, opening, follow, self.pad_id, self.tolerance)
+        # Some models mask rows of the vocabulary by a bias of -inf: those stay, and are no accident.
+        self._infinite = frozenset(name for name, p in self._trained() if files.unfinite({name: p}))
         self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
         self.sampled: Any = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
         self.vllm = VLLM(spec, self.window) if spec.sampler == "vllm" else None
@@ -109,6 +119,11 @@ class Policy:
             sharding.shard(self.scorer, list(model._no_split_modules or []), self.device)
         self._stale = False
         self.optimizer = self._fresh_optimizer()
+
+    @property
+    def tolerance(self) -> float:
+        """Largest mean difference per token between the own sampler's log-probabilities and the trainer's, in nats."""
+        return self.spec.sampler_tolerance * (0.5 if self.half else 0.02)
 
     # -- sampling -----------------------------------------------------------------------------------------------
 
@@ -153,7 +168,46 @@ class Policy:
                 f"a prompt has {len(ids)} tokens, more than {longest} ({name}): {begin!r}. "
                 "Raise the limit, or let its oldest tokens go: --bind \"hf.long_prompts = 'cut'\""
             )
+        self._require_rows(ids, "a prompt")
         return ids
+
+    def require_room(self, chat: Sequence[Message], asks: Sequence[str], given: Sequence[str] = ()) -> None:
+        """Checks that the longest conversation that can come of an opening fits the model's window.
+
+        Args:
+            asks: What the user says after each reply but the last.
+            given: Fixed first replies, of which one takes the first reply's place.
+
+        Raises:
+            ValueError: it does not, or the prompt alone is too long (see `prompt`).
+        """
+        limit, replies = self.spec.max_new_tokens, len(asks) + 1 - bool(given)
+        follow = sum(len(self.chat.follow(ask, ())) for ask in asks)
+        # Texts have at most as many tokens as bytes, so most conversations need no tokenising here.
+        most = self._frame + sum(len(message["content"].encode()) for message in chat)
+        rest = max((len(text.encode()) + 2 for text in given), default=0) + follow + replies * limit
+        if most <= (self.spec.max_prompt_tokens or self.window) and most + rest <= self.window:
+            return
+        prompt = len(self.prompt(chat))
+        first = max((len(self.chat.given(text)) for text in given), default=0)
+        if (total := prompt + first + follow + replies * limit) > self.window:
+            begin = chat[-1]["content"].strip().partition("\n")[0][:80]
+            room = (self.window - prompt - first - follow) // replies if replies else 0
+            raise ValueError(
+                f"a conversation can come to {total} tokens, more than the model's window of {self.window}: a prompt "
+                f"of {prompt}, {replies} replies of up to {limit} (hf.max_new_tokens) and {first + follow} that are "
+                f"given: {begin!r}. "
+                + (f"At most hf.max_new_tokens = {room} fits" if room > 0 else "Lower hf.max_prompt_tokens")
+            )
+
+    def _require_rows(self, ids: Iterable[int], where: str) -> None:
+        """Raises ValueError for a token that the model has no embedding of."""
+        if (largest := max(ids, default=0)) >= self.rows:
+            token = self.tokenizer.convert_ids_to_tokens(largest)
+            raise ValueError(
+                f"{where} has the token {token!r} (id {largest}), but the model at {self.spec.folder!r} has rows for "
+                f"{self.rows} tokens only: its tokenizer belongs to another model, or was extended without it"
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The scope of every forward."""
@@ -165,9 +219,9 @@ class Policy:
     def logprobs(self, turns: Sequence[Turn], reference: bool = False) -> list[list[float]]:
         """Log-probability of each token of each turn at the training temperature, from one forward per trajectory."""
         found: list[list[float]] = [[] for _ in turns]
-        for batch in microbatches(merge([Example(turn) for turn in turns]), self.spec.microbatch_tokens):
+        for batch in microbatches(merge([Example(turn) for turn in turns]), self.microbatch_tokens):
             ids_BT, where, spans = pack(batch, self.pad_id, self.device)
-            with self.autocast():
+            with self.autocast(), advised("hf.microbatch_tokens"):
                 terms: Terms = self.scorer(ids_BT, where)
             values, at = (terms.reference if reference else terms.logprob).tolist(), 0
             for example, count in spans:
@@ -188,41 +242,81 @@ class Policy:
             Statistics of each example before the update, and the norm of the gradient before clipping.
 
         Raises:
-            ValueError: of fresh samples, the sampler's log-probabilities are not the trainer's (no update is made).
+            NotFiniteError: a weight, a log-probability, a KL or the gradient is NaN or infinite.
+            ValueError: of fresh samples, the sampler's log-probabilities are not the trainer's; or memory runs out.
+                After either no update was made and no gradient is left.
         """
-        stats = self.accumulate(examples, denominator)
-        if fresh:
-            _compare(examples, stats, self.spec.sampler_tolerance)
-        norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm))
+        try:
+            for example in examples:
+                _require_finite("an example's weight (its reward, advantage or bonus)", example.weight)
+                _require_finite("an example's KL coefficient", example.kl)
+            stats = self.accumulate(examples, denominator)
+            for stat in stats:
+                _require_finite("the log-probability of a turn", stat.logprob)
+                _require_finite("the KL of a turn", stat.kl)
+            if fresh:
+                _compare(examples, stats, self.spec.sampler_tolerance if self.vllm else self.tolerance)
+            norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm))
+            _require_finite("the gradient's norm", float(norm))
+        except Exception:
+            self.optimizer.zero_grad()
+            raise
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._stale = True
         return stats, float(norm)
 
     def encoded(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples with the tokens of every target that a method has set as text alone."""
+        """The examples with the tokens of every target that a method has set as text alone.
+
+        A target ends where the model's window does, as a reply would.
+        """
         return [
             example
-            if example.turn.tokens
+            if turn.tokens or (turn.truncated and not turn.text)  # a reply that found no room stays empty
             else dataclasses.replace(
-                example, turn=dataclasses.replace(example.turn, tokens=tuple(self.chat.given(example.turn.text)))
+                example,
+                turn=dataclasses.replace(
+                    turn, tokens=tuple(self.chat.given(turn.text)[: max(0, self.window - len(turn.context))])
+                ),
             )
             for example in examples
+            for turn in (example.turn,)
         ]
 
     def accumulate(self, examples: Sequence[Example], denominator: float) -> list[TurnStats]:
-        """Adds the surrogate's gradient to the parameters' `.grad`, micro-batch by micro-batch; no update.
+        """Puts the surrogate's gradient into the parameters' `.grad`, micro-batch by micro-batch; no update.
 
-        Every process is given all examples and computes its share of their rows; the gradients are then summed.
+        Every process is given all examples and computes its share of their rows; the gradients are then summed. Where
+        memory runs out, the share is computed anew in micro-batches of half the size: another order of the same sum.
+
+        Raises:
+            ValueError: memory runs out in the halved micro-batches as well.
         """
+
+        def share() -> dict[int, TurnStats]:
+            self.optimizer.zero_grad()
+            try:
+                return self._accumulate_share(examples, denominator)
+            except RuntimeError as error:
+                # Sharded weights travel in every forward: one process alone cannot go back.
+                if not is_full(error) or self.sharded or self.microbatch_tokens < self.spec.microbatch_tokens:
+                    raise
+            self.optimizer.zero_grad()  # outside the handler: its traceback would keep the activations
+            self.microbatch_tokens = max(1, self.microbatch_tokens // 2)
+            warnings.warn(f"out of memory: micro-batches are halved to {self.microbatch_tokens} tokens", stacklevel=2)
+            return self._accumulate_share(examples, denominator)
+
         found: dict[int, TurnStats] = {}
-        for part in self.ranks.together(lambda: self._accumulate_share(examples, denominator)):
+        with advised("hf.microbatch_tokens (or set hf.checkpoint_layers)"):
+            parts = self.ranks.together(share)
+        for part in parts:
             found |= part
         if self.ranks.size > 1 and not self.sharded:
             for _, p in self._trained():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                 self.ranks.add(p.grad)
-        return [found[i] for i in range(len(examples))]
+        return [found.get(i, TurnStats()) for i in range(len(examples))]  # a turn without tokens is in no row
 
     def _accumulate_share(self, examples: Sequence[Example], denominator: float) -> dict[int, TurnStats]:
         found: dict[int, TurnStats] = {}
@@ -233,7 +327,10 @@ class Policy:
             columns, at = [column.tolist() for column in terms], 0
             for example, count in spans if counts else ():
                 logprob, kl, entropy, _ = (sum(column[at : at + count]) for column in columns)
-                found[example], at = TurnStats(logprob, kl, entropy, count), at + count
+                sampled = examples[example].turn.logprobs
+                pairs = zip(sampled, columns[0][at : at + count], strict=True) if sampled else ()
+                gap = sum(abs(a - b) for a, b in pairs)
+                found[example], at = TurnStats(logprob, kl, entropy, count, gap), at + count
         return found
 
     def _batches(self, rows: list[Row]) -> Iterator[tuple[list[Row], bool]]:
@@ -242,7 +339,7 @@ class Policy:
         Sharded weights travel in every forward, so all processes must make equally many: a process that has fewer
         goes through a batch again that counts for nothing.
         """
-        size, limit = self.ranks.size, self.spec.microbatch_tokens
+        size, limit = self.ranks.size, self.microbatch_tokens
         if size > 1:  # dealt by length, so that the shares are nearly equal in tokens
             rows = sorted(rows, key=lambda row: len(row.ids), reverse=True)
         shares = [list(microbatches(rows[rank::size], limit)) for rank in range(size)]
@@ -269,7 +366,7 @@ class Policy:
     def restart(self) -> None:
         """Back to the base model's weights, with a fresh optimiser."""
         base = self._untrained or (self._base_model() if self.half else self.reference.model).state_dict()
-        self._take(base)
+        self._take(base, self.spec.folder)
         self.optimizer = self._fresh_optimizer()
 
     def save(self, folder: Path) -> None:
@@ -277,7 +374,9 @@ class Policy:
 
         Raises:
             RanksError: the processes' weights have come apart.
+            NotFiniteError: a weight is NaN or infinite; nothing is written.
         """
+        self._require_finite_weights()
         if self.ranks.size > 1 and not self.sharded:
             sums = self.ranks.together(lambda: sum(float(p.detach().double().sum()) for _, p in self._trained()))
             if len(set(sums)) > 1:
@@ -291,27 +390,48 @@ class Policy:
             torch.save({**state, "state": moments}, folder / "optimizer.pt")
 
     def export(self, folder: Path) -> None:
-        """Writes a Hugging Face folder that `from_pretrained` reads (with LoRA, the adapter's folder)."""
+        """Writes a Hugging Face folder that `from_pretrained` reads (with LoRA, the adapter's folder).
+
+        It is written beside and takes its place when it is whole and on the disk; a folder of that name is replaced.
+
+        Raises:
+            NotFiniteError: a weight is NaN or infinite; nothing is written.
+        """
+        self._require_finite_weights()
         weights = self._gathered(self.model.state_dict().items()) if self.sharded else None
         if self.ranks.is_first:
-            self.model.save_pretrained(folder, state_dict=weights)
-            self.tokenizer.save_pretrained(folder)
+            with files.whole_folder(folder) as beside:
+                self.model.save_pretrained(beside, state_dict=weights)
+                self.tokenizer.save_pretrained(beside)
 
     def adopt(self, folder: Path) -> None:
-        """Takes the trained weights from `export`; the reference stays the base model."""
-        spec = dataclasses.replace(self.spec, path=str(folder))
-        if self.spec.lora_rank:
-            from peft import load_peft_weights, set_peft_model_state_dict
+        """Takes the trained weights from `export`; the reference stays the base model.
 
-            set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
+        Raises:
+            ValueError: they are not all there, have other shapes than this model's, or are not finite.
+        """
+        if self.spec.lora_rank:
+            from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+
+            weights = files.read(lambda: load_peft_weights(str(folder)), folder)
+            files.require_alike(weights, get_peft_model_state_dict(self.model), folder)
+            set_peft_model_state_dict(self.model, weights)
         else:
-            self._take(_pretrained(AutoModelForCausalLM, spec, dtype=torch.float32).state_dict())
+            spec = dataclasses.replace(self.spec, path=str(folder))
+            self._take(files.causal_model(spec).state_dict(), folder)
 
     def load(self, folder: Path) -> None:
         """Takes weights and optimiser state from `save`, whatever number of processes wrote them; the reference stays
-        the base model."""
-        self._take(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
-        state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        the base model.
+
+        Raises:
+            ValueError: a file is damaged, belongs to another model, or holds numbers that are not finite; nothing was
+                taken of it.
+        """
+        weights, state = (files.tensors(folder / name) for name in ("weights.pt", "optimizer.pt"))
+        trained = dict(self._trained())
+        files.require_moments(state, list(trained.values()), folder / "optimizer.pt")
+        self._take(weights, folder / "weights.pt")
         if self.sharded:
             state["state"] = {
                 i: {k: sharding.like(v, p) for k, v in state["state"][i].items()}
@@ -347,20 +467,25 @@ class Policy:
                 found[name] = value
         return found
 
+    def _require_finite_weights(self) -> None:
+        """Raises NotFiniteError in all processes where a trained weight of any is NaN, or infinite but was not so."""
+        name = files.unfinite(dict(self._trained()), self._infinite)
+        if self.ranks.any(name is not None):
+            raise NotFiniteError(f"a trained weight ({name or 'of another process'})")
+
     def _trained(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     @torch.no_grad()
-    def _take(self, weights: Mapping[str, Tensor]) -> None:
+    def _take(self, weights: Mapping[str, Tensor], source: object) -> None:
+        files.require_alike(weights, dict(self._trained()), source, self._infinite)
         for name, p in self._trained():
             sharding.put(weights[name], p)
         self._stale = True
 
     def _base_model(self) -> Any:
         """The model as it is before training, in float32 and without dropout."""
-        attention = {} if self.spec.attention == "auto" else {"attn_implementation": self.spec.attention}
-        model = _pretrained(AutoModelForCausalLM, self.spec, dtype=torch.float32, **attention)
-        return model.eval()  # dropout would make the sampler and the trainer two different policies
+        return files.causal_model(self.spec).eval()  # dropout would make sampler and trainer two different policies
 
     def _fresh_optimizer(self) -> Any:
         return torch.optim.Adam([p for _, p in self._trained()], lr=self.spec.lr, betas=self.spec.betas)
@@ -386,7 +511,7 @@ class Session:
         engine = None if reference else policy.vllm
         per_batch = len(prompts) if engine else max(1, policy.spec.sample_rows // samples)
         self._scope = policy.reference.scope if reference else nullcontext
-        with self._scope(), policy.autocast():
+        with self._scope(), policy.autocast(), advised("hf.sample_rows"):
             self._samplers: list[Any] = [
                 engine.sampler(part, samples, policy.end_ids)
                 if engine
@@ -398,21 +523,25 @@ class Session:
         self._pending = self._replies  # given replies the model has not read yet
 
     def reply(self) -> list[Turn]:
-        """The policy writes the next reply in every conversation; ungraded turns come back."""
+        """The policy writes the next reply in every conversation; ungraded turns come back.
+
+        A conversation that has filled the model's window gets an empty reply, marked as truncated.
+
+        Raises:
+            NotFiniteError: the model gave NaN or infinite log-probabilities.
+        """
         limit = self.policy.spec.max_new_tokens
         generator = torch.Generator().manual_seed(derive(self.seed, "reply", self._asked))
-        uniform_BN = torch.rand(self._of, limit, generator=generator)[self._first : self._first + len(self.contexts)]
-        room = torch.tensor([self.policy.window - len(context) for context in self.contexts])
-        if int(room.min()) < 1:
-            raise ValueError(
-                f"a conversation of {max(map(len, self.contexts))} tokens fills the model's window of "
-                f"{self.policy.window}: lower hf.max_new_tokens or hf.max_prompt_tokens"
-            )
+        uniform_BN = fine_uniforms(torch.rand(self._of, limit, generator=generator), self.policy.rows, generator)
+        uniform_BN = uniform_BN[self._first : self._first + len(self.contexts)]
+        room = torch.tensor([self.policy.window - len(context) for context in self.contexts]).clamp(min=0)
         limits = room.to(self.policy.device).split(self._sizes) if int(room.min()) < limit else None
         replies: list[Reply] = []
-        with self._scope(), self.policy.autocast():
+        with self._scope(), self.policy.autocast(), advised("hf.sample_rows"):
             for i, (sampler, rows) in enumerate(zip(self._samplers, uniform_BN.split(self._sizes), strict=True)):
                 replies += sampler.reply(rows, self.temperature, limits and limits[i])
+        for reply in replies:
+            _require_finite("the log-probability of a sampled token", sum(reply.logprobs))
         turns = [
             Turn(
                 context=context,
@@ -432,18 +561,33 @@ class Session:
         chat = self.policy.chat
         self._pending = [tuple(chat.given(reply) if isinstance(reply, str) else reply) for reply in replies]
         turns = [
-            Turn(context, ids, chat.text(ids), UNGRADED, index=self._asked, by="given")
-            for context, ids in zip(self.contexts, self._pending, strict=True)
+            Turn(
+                context,
+                ids,
+                # The blank that a template puts before a reply is no part of a text that was given without it.
+                chat.text(ids).removeprefix(chat.indent if isinstance(reply, str) else ""),
+                UNGRADED,
+                index=self._asked,
+                by="given",
+            )
+            for context, ids, reply in zip(self.contexts, self._pending, replies, strict=True)
         ]
         return self._written(turns)
 
     def ask(self, texts: Sequence[str]) -> None:
-        """The user says `texts[i]` in conversation i, after the last reply."""
+        """The user says `texts[i]` in conversation i, after the last reply.
+
+        Of a conversation that outgrows the model's window only what fits is read: its next reply is empty.
+        """
         follow = [tuple(self.policy.chat.follow(text, reply)) for text, reply in zip(texts, self._replies, strict=True)]
         self.contexts = [c + r + f for c, r, f in zip(self.contexts, self._replies, follow, strict=True)]
-        unread = [given + ids for given, ids in zip(self._pending, follow, strict=True)]
+        over = [len(context) - self.policy.window for context in self.contexts]
+        unread = [
+            (given + ids)[: max(0, len(given + ids) - max(0, more))]
+            for given, ids, more in zip(self._pending, follow, over, strict=True)
+        ]
         at = 0
-        with self._scope(), self.policy.autocast():
+        with self._scope(), self.policy.autocast(), advised("hf.sample_rows"):
             for sampler, size in zip(self._samplers, self._sizes, strict=True):
                 sampler.extend(unread[at : at + size])
                 at += size
@@ -455,16 +599,17 @@ class Session:
         return turns
 
 
+def _require_finite(what: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise NotFiniteError(what, value)
+
+
 def _compare(examples: Sequence[Example], stats: Sequence[TurnStats], tolerance: float) -> None:
-    gaps = [
-        abs(sum(e.turn.logprobs) - s.logprob) / s.tokens
-        for e, s in zip(examples, stats, strict=True)
-        if e.turn.logprobs
-    ]
-    if gaps and (mean := sum(gaps) / len(gaps)) > tolerance:
+    gaps = [s.gap / s.tokens for e, s in zip(examples, stats, strict=True) if e.turn.logprobs]
+    if gaps and not (mean := sum(gaps) / len(gaps)) <= tolerance:
         raise ValueError(
-            f"the sampler's log-probabilities differ from the trainer's by {mean:.3f} nats per token, more than "
-            f"hf.sampler_tolerance = {tolerance}: the samples are not the policy's own"
+            f"the sampler's log-probabilities differ from the trainer's by {mean:.3g} nats per token, more than "
+            f"hf.sampler_tolerance allows here ({tolerance:.3g}): the samples are not the policy's own"
         )
 
 
@@ -480,24 +625,8 @@ def _with_adapter(model: Any, spec: HF) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ValueError("hf.lora_rank needs peft: pip install -e '.[peft]' -c constraints.txt") from error
-    settings = LoraConfig(
-        r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=spec.lora_targets, task_type="CAUSAL_LM"
-    )  # type: ignore[arg-type]
+    targets = spec.lora_targets if isinstance(spec.lora_targets, str) else list(spec.lora_targets)
+    settings = LoraConfig(r=spec.lora_rank, lora_alpha=spec.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # one adapter to begin with, in every run and every process
         return get_peft_model(model, settings).eval()
-
-
-def _pretrained(auto: Any, spec: HF, **options: Any) -> Any:
-    """`from_pretrained` with one clear error where the model cannot be had."""
-    local = os.path.isdir(spec.folder)
-    try:
-        return auto.from_pretrained(spec.folder, revision=None if local else spec.revision, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        if local:
-            raise ValueError(f"the folder {spec.folder!r} holds no complete Hugging Face model: {reason}") from error
-        raise ValueError(
-            f"cannot load the model {spec.folder!r}: no such folder here, and the hub did not give it ({reason}). "
-            "To use a local copy: --bind \"hf.path = '/path/to/model'\""
-        ) from error

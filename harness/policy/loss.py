@@ -36,6 +36,7 @@ from harness.core import Example
 from harness.registry import nearest
 
 ESTIMATORS = ("exact", "k1", "k2", "k3")
+LEAST = torch.finfo(torch.float32).min
 
 
 @dataclass
@@ -49,11 +50,13 @@ class Row:
 def merge(examples: Sequence[Example]) -> list[Row]:
     """Puts examples into as few rows as possible: a turn whose sequence another's context extends shares its row.
 
-    Exact, because x2 = [x1, y1, p1] extends x1 + y1 token by token; and causal attention does not look ahead.
+    Exact, because x2 = [x1, y1, p1] extends x1 + y1 token by token; and causal attention does not look ahead. A turn
+    without tokens (its conversation had filled the window) is in no row: there is nothing to score.
     """
     sequences = [example.turn.context + example.turn.tokens for example in examples]
+    written = [i for i, example in enumerate(examples) if example.turn.tokens]
     rows: list[Row] = []
-    for i in sorted(range(len(examples)), key=lambda i: sequences[i], reverse=True):
+    for i in sorted(written, key=lambda i: sequences[i], reverse=True):
         ids = sequences[i]
         if not rows or rows[-1].ids[: len(ids)] != ids:  # in sorted order an extension follows its prefix at once
             rows.append(Row(ids))
@@ -165,8 +168,10 @@ class Scorer(nn.Module):
             ref_NV = (head(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
         logp_N = logp_NV.gather(1, targets_N[:, None])[:, 0]
         probs_NV = logp_NV.exp()
-        entropy_N = -(probs_NV * logp_NV).detach().sum(-1)
         ref_N = ref_NV.gather(1, targets_N[:, None])[:, 0]
+        # A token that a model masks has a logit of -inf, and 0 * -inf would be NaN, in the gradient as well.
+        logp_NV, ref_NV = logp_NV.clamp(min=LEAST), ref_NV.clamp_(min=LEAST)
+        entropy_N = -(probs_NV * logp_NV).detach().sum(-1)
         log_ratio_N = ref_N - logp_N
         if self.kl == "exact":
             kl_N = (probs_NV * (logp_NV - ref_NV)).sum(-1)

@@ -35,10 +35,13 @@ def autocast(half: bool, device: torch.device, cache: bool = True) -> AbstractCo
 
 
 def halve(model: Any) -> Any:
-    """Rounds the frozen linear layers' weights to bfloat16, in place; a tied head is untied from its embedding."""
+    """Rounds the frozen linear layers' weights to bfloat16, in place; a tied head is untied from its embedding.
+
+    Only float32 weights: packed ones of a quantised model hold no numbers that could be rounded.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             for name, p in module.named_parameters(recurse=False):
-                if not p.requires_grad:
+                if not p.requires_grad and p.dtype == torch.float32:
                     setattr(module, name, nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False))
     return model

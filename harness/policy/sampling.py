@@ -20,6 +20,7 @@ from transformers.generation.stopping_criteria import StopStringCriteria
 
 from harness.policy.loss import head
 
+COARSE = 4096  # the largest vocabulary that is drawn from in float32
 KEEP = 0.75  # the batch is compacted when fewer than this share of its rows is still being written
 
 
@@ -77,7 +78,8 @@ class Sampler:
         self.model, self.pad_id, self.stops = model, pad_id, stops
         self.device = next(model.parameters()).device
         self.end_ids = torch.tensor(sorted(end_ids), device=self.device)
-        self.windowed = is_windowed(model.config.get_text_config())
+        config = model.config.get_text_config()
+        self.counts_columns = is_windowed(config) or has_alibi(config)
         self.cache: Any = DynamicCache()
         self.cache.layer_class_to_replicate = GrowingLayer
         self.mask_BT = torch.zeros(len(prompts), 0, dtype=torch.long, device=self.device)
@@ -94,7 +96,7 @@ class Sampler:
         Args:
             uniform_BN: Uniforms in [0, 1), one per row and position; N is the limit of tokens of a reply.
             temperature: 0 takes the likeliest token (log-probabilities are then those at temperature 1).
-            limit_B: Lower limits of single rows.
+            limit_B: Lower limits of single rows. A row with a limit of 0 has no room: its reply is empty and truncated.
         """
         rows, replies = torch.arange(len(self._last), device=self.device), [Reply() for _ in self._last]
         limit, logits_BV = uniform_BN.shape[1], self._next_BV
@@ -103,6 +105,9 @@ class Sampler:
         length_B = torch.full((len(rows),), limit, device=self.device)
         parked: list[tuple[Tensor, Any, Tensor]] = []
         live_B = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        if limit_B is not None:
+            live_B = limit_B > 0
+            length_B[~live_B] = 0
         stopped_B = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
         uniform_BN = uniform_BN.to(self.device)
         for position in range(limit):
@@ -130,7 +135,8 @@ class Sampler:
             logits_BV = self._forward(token_B[:, None], live_B.long()[:, None])
         parked.append(self._park(rows, torch.ones(len(rows), dtype=torch.bool, device=self.device)))
         self._unpark(parked)
-        ended_B = stopped_B | torch.isin(tokens_BN.gather(1, (length_B - 1)[:, None])[:, 0], self.end_ids)
+        last_B = tokens_BN.gather(1, (length_B - 1).clamp(min=0)[:, None])[:, 0]
+        ended_B = stopped_B | (torch.isin(last_B, self.end_ids) & (length_B > 0))
         for reply, tokens, logprobs, length, ended in zip(
             replies, tokens_BN.tolist(), logprobs_BN.tolist(), length_B.tolist(), ended_B.tolist(), strict=True
         ):
@@ -143,17 +149,18 @@ class Sampler:
         """Appends given tokens to every conversation and reads them."""
         chunks = [[*last, *more] for last, more in zip(self._last, ids, strict=True)]
         self._last = [[] for _ in chunks]
-        self._next_BV = self._read(chunks)
+        if any(chunks):
+            self._next_BV = self._read(chunks)
 
     @torch.no_grad()
     def _read(self, chunks: Sequence[Sequence[int]]) -> Tensor:
         """Prefills ragged chunks, padded on the left; returns the logits after each.
 
-        A later turn's pads are holes inside the rows until they are closed up. Attention masks them; but a window that
-        is counted in columns would lose as many tokens, so models with windows are padded on the right.
+        A later turn's pads are holes inside the rows until they are closed up. Attention masks them; but a window, or
+        ALiBi's distance, that is counted in columns would count them too, so such models are padded on the right.
         """
         width = max(len(chunk) for chunk in chunks)
-        if self.windowed and self.mask_BT.shape[1]:
+        if self.counts_columns and self.mask_BT.shape[1]:
             return self._read_padded_right(chunks, width)
         pads = [[self.pad_id] * (width - len(chunk)) for chunk in chunks]
         ids_BN = torch.tensor([pad + list(chunk) for pad, chunk in zip(pads, chunks, strict=True)], device=self.device)
@@ -222,16 +229,39 @@ class Sampler:
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """One token per row by inverting the cumulative distribution at the row's uniform; with its log-probability."""
+    """One token per row by inverting the cumulative distribution at the row's uniform; with its log-probability.
+
+    The distribution is summed in the uniforms' own precision. float32 is enough for small vocabularies; over 152,000
+    tokens its rounding would leave a tail of up to 1e-3 of the mass that is never drawn, so callers give float64 there
+    (`fine_uniforms`).
+    """
     if temperature == 0:
         logprobs_BV = logits_BV.log_softmax(-1)
         token_B = logits_BV.argmax(-1)
     else:
         logprobs_BV = (logits_BV / temperature).log_softmax(-1)
-        mass_BV = logprobs_BV.exp().cumsum(-1)
-        target_B = uniform_B.to(mass_BV.dtype) * mass_BV[:, -1]
-        token_B = torch.searchsorted(mass_BV, target_B[:, None], right=True)[:, 0].clamp(max=mass_BV.shape[1] - 1)
+        mass_BV = logprobs_BV.exp().cumsum(-1, dtype=uniform_B.dtype)
+        target_B = uniform_B * mass_BV[:, -1]
+        token_B = torch.searchsorted(mass_BV, target_B[:, None], right=True)[:, 0]
+        # A uniform next to 1 can round up to the whole mass: the last token that has any is meant then.
+        token_B = torch.minimum(token_B, torch.searchsorted(mass_BV, mass_BV[:, -1:].contiguous())[:, 0])
     return token_B, logprobs_BV.gather(1, token_B[:, None])[:, 0]
+
+
+def fine_uniforms(uniform_BN: Tensor, vocabulary: int, generator: torch.Generator) -> Tensor:
+    """The uniforms in float64, with 24 more random bits each, for a vocabulary too large for float32 (see `draw`).
+
+    Up to `COARSE` tokens they stay as they are: an error of 1e-7 in what is drawn is far below what any run could
+    show, and the samples of small models stay what they were.
+    """
+    if vocabulary <= COARSE:
+        return uniform_BN
+    return uniform_BN.double() + torch.rand(uniform_BN.shape, generator=generator).double() * 2.0**-24
+
+
+def has_alibi(config: Any) -> bool:
+    """Whether attention is biased by distance (MPT, BLOOM, some Falcons)."""
+    return any(getattr(part, "alibi", False) for part in (config, getattr(config, "attn_config", None)))
 
 
 def is_windowed(config: Any) -> bool:

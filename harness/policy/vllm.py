@@ -93,7 +93,18 @@ class Conversations:
             for most, seed in zip(limits, uniform_BN[:, 0].tolist(), strict=True)
         ]  # fmt: skip
         replies = []
-        for context, found in zip(self._contexts, self._engine.generate(self._contexts, settings), strict=True):
+        written = [i for i, most in enumerate(limits) if most]  # the others have filled the window
+        found_of = dict(
+            zip(
+                written,
+                self._engine.generate([self._contexts[i] for i in written], [settings[i] for i in written]),
+                strict=True,
+            )
+        )
+        for i, context in enumerate(self._contexts):
+            if (found := found_of.get(i)) is None:
+                replies.append(Reply(truncated=True))
+                continue
             tokens = list(found.token_ids)
             if found.finish_reason == "stop" and tokens[-1] not in self._end_ids:
                 raise RuntimeError("vLLM left the end token out of a reply: its log-probability cannot be trained")

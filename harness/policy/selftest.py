@@ -1,0 +1,77 @@
+"""What is proved of a model when it is loaded: that its logits, and its sampler over two turns, are its own forwards.
+
+The sampler keeps a cache, closes up the pads between a row's turns and counts positions itself. A model that keeps more
+than keys and values, counts columns, or masks in its own way would be sampled wrongly without a word: here a short
+conversation finds it, whatever the model is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from harness.policy.loss import Scorer
+from harness.policy.memory import is_full
+from harness.policy.sampling import Sampler
+
+PIECE = 12  # most tokens of a prompt's part: the window of a tiny model holds the whole test
+NEVER = -1  # no token ends a reply of the test: their lengths are set
+
+
+def check(scorer: Scorer, opening: Sequence[int], follow: Sequence[int], pad_id: int, tolerance: float) -> None:
+    """Compares chunked logits and sampled log-probabilities with plain forwards of the scorer's model.
+
+    Two prompts of unlike length, a reply of 5 and one of 2 tokens, two follow-ups of unlike length, a reply of 2 and
+    one of 4.
+
+    Args:
+        opening: Token ids of a short conversation's opening; `follow`: of what stands between two replies.
+        tolerance: Largest mean difference per token in nats.
+
+    Raises:
+        ValueError: they differ, or the model cannot be read so at all.
+    """
+    model, name = scorer.model, type(scorer.model).__name__
+    try:
+        scorer.check(model, torch.tensor([list(opening)], device=next(model.parameters()).device))
+        gaps = _gaps(model, list(opening)[-PIECE:], list(follow)[-PIECE:] or list(opening)[-1:], pad_id)
+    except ValueError:
+        raise
+    except Exception as error:  # a model of another kind fails in its own way
+        if is_full(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{name} cannot be read as this engine reads models, with a cache of keys and values: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    mean = sum(gaps) / len(gaps)
+    if not mean <= tolerance:  # NaN is no agreement
+        raise ValueError(
+            f"{name} gives other log-probabilities when it is sampled from, turn by turn with a cache, than in one "
+            f"forward: {mean:.2g} nats per token, more than {tolerance:.2g}. Its samples would not be its own"
+        )
+
+
+@torch.no_grad()
+def _gaps(model: Any, opening: list[int], follow: list[int], pad_id: int) -> list[float]:
+    """Absolute differences, one for each sampled token."""
+    contexts = [opening, [*opening, *follow]]
+    sampler, gaps = Sampler(model, contexts, 1, [NEVER], pad_id), []
+    for turn, lengths in enumerate(((5, 2), (2, 4))):
+        uniform_BN = torch.rand(2, max(lengths), generator=torch.Generator().manual_seed(turn))
+        replies = sampler.reply(uniform_BN, 1.0, torch.tensor(lengths, device=sampler.device))
+        contexts = [[*context, *reply.tokens] for context, reply in zip(contexts, replies, strict=True)]
+        for context, reply in zip(contexts, replies, strict=True):
+            ids_BT = torch.tensor([context], device=sampler.device)
+            logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0].float()
+            logprobs_NV = logits_TV[-len(reply.tokens) - 1 : -1].log_softmax(-1)
+            plain_N = logprobs_NV.gather(1, ids_BT[0, -len(reply.tokens) :, None])[:, 0].tolist()
+            gaps += [abs(a - b) for a, b in zip(plain_N, reply.logprobs, strict=True)]
+        if turn == 0:
+            asked = [[*follow, *opening, *follow], follow]
+            sampler.extend(asked)
+            contexts = [[*context, *more] for context, more in zip(contexts, asked, strict=True)]
+    return gaps
