@@ -17,6 +17,8 @@ from harness.dialogue import Dialogue
 from harness.evaluations import Evaluation, Split
 from harness.rollout import rollout
 from harness.seeds import derive
+from harness.store import IN_USE, InUseError
+from harness.terminal import inert
 
 if TYPE_CHECKING:
     from harness.policy.engine import Policy
@@ -158,13 +160,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding; repeatable")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1, as in harness.run)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="honour imports and unsafe_exec in the run's own config.gin: whoever wrote that folder runs code here",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = str(max(1, options.threads))  # before torch is imported
     try:
-        added, asked = _supplement(options.run, options.gin, options.bind, options.device)
+        added, asked = _supplement(options.run, options.gin, options.bind, options.device, options.trust)
     except (ValueError, OSError, RuntimeError) as error:  # ConfigError, StoreError, a model that cannot be read
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
+        print(f"evaluate: {inert(error, newlines=True)}", file=sys.stderr)
+        return IN_USE if isinstance(error, InUseError) else 2
     except KeyboardInterrupt:
         print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
         return 130
@@ -173,7 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], device: str) -> tuple[int, list[str]]:
+def _supplement(
+    folder: Path, files: Sequence[str], bindings: Sequence[str], device: str, trust: bool = False
+) -> tuple[int, list[str]]:
     """Records added, and the evaluations asked for.
 
     Raises:
@@ -192,7 +200,8 @@ def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], dev
     if info.get("status") != "done":
         raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r}): finish it first")
     config.prepare(Experiment, "run")
-    config.parse([str(folder / "config.gin"), *files], bindings)
+    for left_out in config.parse_recorded(folder / "config.gin", files, bindings, trust):
+        print(f"evaluate: {inert(left_out)}", file=sys.stderr)
     experiment: Experiment = config.build("run")
     new = config.operative()
     free = {"run.evaluations", "run.probe_every", "run.probe_problems"}

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from harness.policy.engine import Policy
 
 
+FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
+
+
 class Stopped(Exception):
     """The user (or the machine) asked for an end; everything up to here is saved."""
 
@@ -86,8 +89,12 @@ class Experiment:
     probe_problems: int = 200
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.+-]+", self.name):
-            raise ValueError(f"run.name {self.name!r} is no folder name: letters, digits, and . _ + - only")
+        tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
+        for what, name in (("run.name", self.name), ("hf.name, or else the end of hf.path,", self.policy.key), *tasks):
+            if not (isinstance(name, str) and FOLDER_NAME.fullmatch(name)):
+                raise ValueError(
+                    f"{what} {name!r} is no folder name: letters, digits, and . _ + - only, a letter or digit first"
+                )
         if self.attempts < 1 or self.checkpoint_every < 1:
             raise ValueError("run.attempts and run.checkpoint_every must be at least 1")
         trains = False
