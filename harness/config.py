@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import difflib
 import importlib
 import importlib.util
 import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gin
+from gin import config_parser
 
 from harness import registry
 
@@ -61,43 +65,253 @@ def _expose() -> None:
             _exposed.add((entry.kind, entry.name))
 
 
+FOLDERS = ("gin", "gin/on", "gin/suites")  # where a bare name is looked for: rows first
+VALUES = "A value is a number, True, False, None, 'text' in quotes, a list, @name() or %NAME."
+_EMPTY = inspect.Parameter.empty
+_Binding = config_parser.BindingStatement
+# What changes no number of a run: how its programs may be run, how often it is saved.
+NO_SCIENCE = frozenset({"code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds"})
+
+
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     """Parses gin files and then bindings, after forgetting whatever was parsed before.
+
+    Files are paths, or bare names as `score_full`. The value of a text parameter may stand without quotes in
+    `bindings`. What the files import is imported: they are the user's own (see `parse_recorded` for the others).
 
     Raises:
         ConfigError: a missing file, an unknown name or parameter (with the nearest), a syntax error.
     """
-    gin.clear_config(clear_constants=True)
+    _parse(None, files, bindings)
+
+
+def parse_recorded(
+    recorded: Path, files: Sequence[str] = (), bindings: Sequence[str] = (), trust: bool = False
+) -> list[str]:
+    """Like `parse`, but first a config.gin out of a run folder, which may be a stranger's: it executes nothing.
+
+    Of such a file only bindings count. Without `trust`, an `import` that would execute code is an error, and
+    `unsafe_exec` is left out: whether programs run without a sandbox is the caller's decision, not the folder's.
+    An import of a module that is loaded already (a plugin's, or one that `files` import) executes nothing.
+
+    Args:
+        recorded: The run folder's config.gin.
+        files: The user's own gin files, parsed after it.
+        bindings: The user's own bindings, parsed last.
+        trust: Whether the user vouches for `recorded`.
+
+    Returns:
+        What was left out, one sentence each.
+
+    Raises:
+        ConfigError: as `parse`, and a recorded config that would execute code.
+    """
+    if trust:
+        _parse(None, [str(recorded), *files], bindings)
+        return []
     for file in files:
-        if not (Path(file).is_file() or (ROOT / file).is_file()):
-            folder = (ROOT / file).parent
-            known = [str(path.relative_to(ROOT)) for path in folder.glob("*.gin")] if folder.is_dir() else []
-            raise ConfigError(f"no gin file {file!r}{registry.nearest(file, known)}")
-        _import_plugins(Path(file) if Path(file).is_file() else ROOT / file)
+        _import_plugins(_find(file))
+    kept, left_out = [], []
+    for statement in _recorded(recorded, (recorded.resolve(),)):
+        key = _key(statement)
+        if key.rpartition(".")[2] == "unsafe_exec":
+            if statement.value:
+                left_out.append(
+                    f"{recorded}: {key} = {statement.value!r} is left out (--trust, or your own --bind, honours it)"
+                )
+            continue
+        kept.append(statement)
+    _parse(kept, files, bindings)
+    return left_out
+
+
+def _recorded(path: Path, seen: tuple[Path, ...]) -> Iterator[_Binding]:
+    """The bindings of a file and of what it includes; raises ConfigError where code would be executed."""
+    for statement in _statements(_read(path), str(path)):
+        if isinstance(statement, config_parser.ImportStatement):
+            if statement.module not in sys.modules:
+                raise ConfigError(
+                    f"{path} asks to import {statement.module}: that would execute code that a run folder names. "
+                    "Where you trust the folder and that module, say so with --trust; where the module is a plugin of "
+                    "yours, name a gin file that imports it with --gin"
+                )
+        elif isinstance(statement, config_parser.IncludeStatement):
+            inner = _find(statement.filename)
+            if inner.resolve() in seen:
+                raise ConfigError(f"{path} includes itself, through {statement.filename!r}")
+            yield from _recorded(inner, (*seen, inner.resolve()))
+        elif isinstance(statement, _Binding):
+            yield statement
+
+
+def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: Sequence[str]) -> None:
+    gin.clear_config(clear_constants=True)
+    paths = [_find(file) for file in files]
+    for path in paths:
+        _import_plugins(path)
     # Only while gin is exposed to it: a plugin imported by a gin line registers before its names are read.
     try:
-        for file in files:
-            gin.parse_config_file(file if Path(file).is_file() else str(ROOT / file))
+        for statement in recorded or ():
+            gin.parse_config(f"{_key(statement)} = {statement.value!r}")
+        for path in paths:
+            gin.parse_config_file(str(path))
         for binding in bindings:
-            gin.parse_config(binding)
+            gin.parse_config(_quoted(binding))
         gin.finalize()
+    except ConfigError:
+        raise
     except Exception as error:  # gin raises ValueError, NameError, SyntaxError, KeyError, OSError and more
         raise ConfigError(_explain(error)) from error
 
 
+def _find(file: str) -> Path:
+    """The file of a path (as it is, or below this project) or of a bare name.
+
+    Raises:
+        ConfigError: there is none; the nearest is named.
+    """
+    named = [ROOT / folder / f"{file}.gin" for folder in FOLDERS] if re.fullmatch(r"[\w.+-]+", file) else []
+    for path in (Path(file), ROOT / file, *named):
+        if path.is_file():
+            return path
+    folder = (ROOT / file).parent
+    known = [str(path.relative_to(ROOT)) for path in folder.glob("*.gin")] if folder.is_dir() else []
+    if named and not file.endswith(".gin"):
+        known = [path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.gin")]
+    raise ConfigError(f"no gin file {file!r}{registry.nearest(file, known)}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+class _Name(str):
+    """A reference or macro as written, so that its repr is gin text again."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class _Unread(config_parser.ParserDelegate):
+    """Reads gin text without looking up what it names."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        return _Name(f"@{scoped_configurable_name}{'()' if evaluate else ''}")
+
+    def macro(self, macro_name: str) -> Any:
+        return _Name(f"%{macro_name}")
+
+
+def _statements(text: str, name: str) -> list[Any]:
+    """The statements of gin text, nothing looked up, included or imported.
+
+    Raises:
+        ConfigError: a syntax error.
+    """
+    try:
+        return list(config_parser.ConfigParser(text, _Unread()))
+    except Exception as error:  # gin and Python's tokenizer raise several kinds
+        raise ConfigError(f"{name}: {_explain(error)}") from error
+
+
+def _key(statement: _Binding) -> str:
+    name = f"{statement.selector}.{statement.arg_name}" if statement.arg_name else statement.selector
+    return f"{statement.scope}/{name}" if statement.scope else name
+
+
+def bound(text: str) -> list[str]:
+    """The names that gin text binds: `run.steps`, and `BETA1` for a macro; what it includes is not read.
+
+    Raises:
+        ConfigError: a syntax error.
+    """
+    return [_key(statement) for statement in _statements(_quoted(text), text) if isinstance(statement, _Binding)]
+
+
+def bound_by(file: str) -> list[str]:
+    """The names that a gin file binds itself, not through its includes; raises ConfigError as `parse` does."""
+    path = _find(file)
+    return [_key(statement) for statement in _statements(_read(path), str(path)) if isinstance(statement, _Binding)]
+
+
+def _quoted(binding: str) -> str:
+    """`binding` with quotes around the value of a text parameter, where they were left out.
+
+    Raises:
+        ConfigError: a value that gin cannot read and that is no text either; an unknown parameter comes first.
+    """
+    name, equals, value = (part.strip() for part in binding.partition("="))
+    if not equals or "\n" in binding or not re.fullmatch(r"[\w./]+", name):
+        return binding
+    builds, parameter = _builds(name), name.rpartition(".")[2]
+    known = [p for build in builds if (p := inspect.signature(build).parameters.get(parameter))]
+    texts = bool(known) and all(map(_takes_text, known))
+    try:
+        (read,) = (s.value for s in config_parser.ConfigParser(f"x.y = {value}", _Unread()) if isinstance(s, _Binding))
+    except Exception as error:  # gin cannot read the value
+        if texts and value and value[0] not in "'\"@%([{":
+            return f"{name} = {value!r}"
+        if builds and not known:
+            parameters = _parameters(builds[0])
+            near = registry.nearest(parameter, parameters)
+            raise ConfigError(
+                f"{binding}: no parameter {parameter!r}{near}; it has: {', '.join(parameters)}"
+            ) from error
+        takes = f"; {name} takes {known[0].annotation}" if known and known[0].annotation is not _EMPTY else ""
+        raise ConfigError(f"Unable to parse the value {value!r} of {name}{takes}. {VALUES}") from error
+    if not texts or read is None or isinstance(read, str) or "#" in value:
+        return binding
+    if isinstance(read, bool | int | float) and all(_annotation(p) <= {"str", "None"} for p in known):
+        return f"{name} = {value!r}"  # a number or a truth value where only text makes sense: run.name=2024
+    return binding
+
+
+def _takes_text(parameter: inspect.Parameter) -> bool:
+    return "str" in _annotation(parameter) or isinstance(parameter.default, str)
+
+
+def _annotation(parameter: inspect.Parameter) -> set[str]:
+    """The members of a parameter's annotation: {'str', 'None'} of `str | None`."""
+    told = parameter.annotation
+    text = told if isinstance(told, str) else getattr(told, "__name__", str(told)) if told is str else str(told)
+    return {part.strip() for part in text.split("|")}
+
+
+def _builds(name: str) -> list[Callable[..., Any]]:
+    """What a binding's `kind.name.parameter` or `name.parameter` may configure."""
+    selector = name.rpartition("/")[2].rpartition(".")[0]
+    kind, _, last = selector.rpartition(".")
+    found = [entry.build for entry in registry.entries() if entry.name == last and kind in ("", entry.kind)]
+    return found + ([_roots[last][0]] if last in _roots and not kind else [])
+
+
 def _import_plugins(path: Path) -> None:
-    """Imports what a gin file's `import` lines name before gin reads it, so that the names they register exist."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"\s*import\s+([\w.]+)\s*(?:#.*)?$", line):
+    """Imports what a gin file's `import` lines name before gin reads it, so that the names they register exist.
+
+    A module is looked for as Python does, then in the working directory, then beside the gin file.
+    """
+    for statement in _statements(_read(path), str(path)):
+        if isinstance(statement, config_parser.ImportStatement) and not statement.module.startswith("__gin__"):
             if os.getcwd() not in sys.path:
                 sys.path.insert(0, os.getcwd())
+            if (beside := str(path.resolve().parent)) not in sys.path:
+                sys.path.append(beside)
+            module = statement.module
             try:
-                importlib.import_module(match[1])
+                if statement.is_from:
+                    exec_name, _, attribute = module.rpartition(".")
+                    if not hasattr(importlib.import_module(exec_name), attribute):
+                        importlib.import_module(module)
+                else:
+                    importlib.import_module(module)
             except Exception as error:  # a stranger's module may raise anything
-                raise ConfigError(f"{path}: import {match[1]} failed: {type(error).__name__}: {error}") from error
-        elif match := re.match(r"\s*include\s+['\"](.+)['\"]", line):
-            inner = Path(match[1]) if Path(match[1]).is_file() else ROOT / match[1]
-            if inner.is_file():
+                raise ConfigError(f"{path}: import {module} failed: {type(error).__name__}: {error}") from error
+        elif isinstance(statement, config_parser.IncludeStatement):
+            inner = Path(statement.filename) if Path(statement.filename).is_file() else ROOT / statement.filename
+            if inner.is_file() and inner.resolve() != path.resolve():
                 _import_plugins(inner)
     _expose()
 
@@ -105,15 +319,29 @@ def _import_plugins(path: Path) -> None:
 def _explain(error: Exception) -> str:
     """Gin's message with the nearest existing name, on as few lines as it takes."""
     text = str(error).strip()
-    names = [f"{entry.kind}.{entry.name}" for entry in registry.entries()] + list(_roots)
     if match := re.search(r"No configurable matching (?:reference )?'?@?([\w./]+)'?", text):
-        return f"{text}{registry.nearest(match[1], names)}"
+        first, feed, place = text.partition("\n")
+        return first.rstrip(".") + _existing(match[1]) + feed + place
     if match := re.search(r"[Cc]onfigurable '?([\w.]+)'? doesn't have a parameter named '?(\w+)'?", text):
         builds = {entry.name: entry.build for entry in registry.entries()} | {k: v[0] for k, v in _roots.items()}
         build = builds.get(match[1].rpartition(".")[2])
         known = _parameters(build) if build else []
         return f"{text}{registry.nearest(match[2], known)}; it has: {', '.join(known)}"
+    if re.search(r"malformed node or string|Unable to parse|Failed to parse token|invalid .* literal", text):
+        return f"{text}\n  {VALUES}"
     return text
+
+
+def _existing(name: str) -> str:
+    """The tail of a message about an unknown name: the nearest, or all of its kind where none is near."""
+    if name == "suite":
+        return "; this is a suite's file: python -m harness.suite runs it"
+    kind, _, last = name.rpartition("/")[2].rpartition(".")
+    of_kind = [entry.name for entry in registry.entries(kind)] if kind in registry.KINDS else []
+    if of_kind:
+        close = difflib.get_close_matches(last, of_kind, n=1, cutoff=0.6)
+        return f" (nearest: {kind}.{close[0]})" if close else f"; the names of {kind}: {', '.join(of_kind)}"
+    return registry.nearest(name, [f"{entry.kind}.{entry.name}" for entry in registry.entries()] + list(_roots))
 
 
 def _parameters(build: Callable[..., Any]) -> list[str]:
@@ -129,7 +357,24 @@ def build(root: str) -> Any:
     try:
         return _roots[root][1]()
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ConfigError(str(error).strip()) from error
+        raise ConfigError(_missing(str(error)) or str(error).strip()) from error
+
+
+def _missing(text: str) -> str | None:
+    """'run.method and run.task are not bound' for Python's message about missing arguments."""
+    match = re.search(
+        r"(\w+)(?:\.__init__|\.__new__)?\(\) missing \d+ required (?:positional|keyword-only) arguments?", text
+    )
+    if not match:
+        return None
+    parameters = re.findall(r"'(\w+)'", text[match.end() :].partition("\n")[0])
+    builds = {name: pair[0] for name, pair in _roots.items()}
+    builds |= {entry.name: entry.build for entry in registry.entries()}
+    names = [name for name, build in builds.items() if build.__name__ == match[1]] or [match[1]]
+    listed = " and ".join(
+        filter(None, (", ".join(f"{names[0]}.{p}" for p in parameters[:-1]), f"{names[0]}.{parameters[-1]}"))
+    )
+    return f"{listed} {'is' if len(parameters) == 1 else 'are'} not bound"
 
 
 def operative() -> str:
@@ -152,8 +397,8 @@ def lines(text: str) -> dict[str, str]:
     return found
 
 
-def differences(old: str, new: str, ignore: Sequence[str] = ()) -> list[str]:
-    """'name: old -> new' for every binding that two config texts do not share."""
+def differences(old: str, new: str, ignore: Collection[str] = NO_SCIENCE) -> list[str]:
+    """'name: old -> new' for every binding that two config texts do not share, but for those in `ignore`."""
     return [
         f"{name}: {then or 'not set'} -> {now or 'not set'}"
         for name, then, now in changes(old, new)
@@ -162,6 +407,36 @@ def differences(old: str, new: str, ignore: Sequence[str] = ()) -> list[str]:
 
 
 def changes(old: str, new: str) -> list[tuple[str, str | None, str | None]]:
-    """(name, old value, new value) of every binding that two config texts do not share; None where it is not set."""
+    """(name, old value, new value) of every binding that two config texts do not share; None where it is not set.
+
+    A parameter that one text lacks counts as its default, as long as the text has what the parameter belongs to: it is
+    newer than the text. So a new parameter must have the default that changes nothing.
+    """
     a, b = lines(old), lines(new)
-    return [(name, a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+    parts = [{_owner(name) for name in text} | set(_USED.findall(raw)) for text, raw in ((a, old), (b, new))]
+    found = []
+    for name in sorted(a.keys() | b.keys()):
+        then, now = (
+            text.get(name) or (_default(name) if _owner(name) in used else None)
+            for text, used in zip((a, b), parts, strict=True)
+        )
+        if then != now:
+            found.append((name, then, now))
+    return found
+
+
+_USED = re.compile(r"^# Parameters for (.+):$", re.MULTILINE)  # gin's heading, there for a part without parameters too
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _default(name: str) -> str | None:
+    """The default of a binding's parameter as gin writes it, or None where there is none."""
+    for build in _builds(name):
+        parameter = inspect.signature(build).parameters.get(name.rpartition(".")[2])
+        if parameter is not None and parameter.default is not parameter.empty:
+            with contextlib.suppress(ValueError, SyntaxError):  # an object: gin does not write it either
+                return repr(parameter.default) if ast.literal_eval(repr(parameter.default)) is not ... else None
+    return None

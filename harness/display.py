@@ -9,12 +9,14 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from harness.metrics import summarize
 from harness.metrics.repair import is_repair, repair_rates
 from harness.stats import Interval, bootstrap, delta_interval, wilson
+from harness.terminal import inert
 
 SHOWN = {
     "reward_t1": "reward t1",
@@ -34,7 +36,7 @@ class LiveDisplay:
         self._line: dict[str, Any] = {}
         self._shown = 0.0
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             console=self.console,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=None)
@@ -52,9 +54,9 @@ class LiveDisplay:
     def phase(self, text: str, total: int, done: int = 0) -> None:
         """Begins a stretch of `total` updates or problems, `done` of them behind."""
         self._line, self._shown = {}, time.monotonic()
-        self._bar.reset(self._task, description=text, total=total, completed=done)
+        self._bar.reset(self._task, description=inert(text), total=total, completed=done)
         if not self.console.is_terminal:
-            self.console.print(f"{text}: {total - done} to go", highlight=False)
+            self.console.print(f"{inert(text)}: {total - done} to go", highlight=False, markup=False)
 
     def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None:
         """Moves on by `count`; `line` is a step's log line."""
@@ -74,7 +76,7 @@ class LiveDisplay:
             text = "  ".join(
                 filter(None, [f"{line['phase']} {task.completed:.0f}/{task.total:.0f}", *parts, left, flag])
             )
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(inert(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
@@ -83,7 +85,7 @@ def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
     Of the greedy evaluation of the test split alone; what other evaluations say is for the leaderboard and the figures.
     """
     records, others = _greedy(records)
-    table = Table(title=f"{name}: percent, with 95 % intervals over problems", title_justify="left")
+    table = Table(title=f"{escape(inert(name))}: percent, with 95 % intervals over problems", title_justify="left")
     stages = [when for when in ("before", "after") if any(r["when"] == when for r in records)]
     table.add_column("")
     for when in stages:
@@ -95,7 +97,7 @@ def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
             columns.append(cells(mine) if mine else {})
         table.add_section()
         sizes = sorted({column["problems"] for column in columns if column})
-        table.add_row(f"[bold]{task}[/] ({', '.join(sizes)} problems)", *[""] * len(stages))
+        table.add_row(f"[bold]{escape(inert(task))}[/] ({', '.join(sizes)} problems)", *[""] * len(stages))
         for row in columns[0] or columns[-1]:
             if row != "problems":
                 table.add_row(row, *(column.get(row, "") for column in columns))

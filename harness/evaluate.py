@@ -17,7 +17,8 @@ from harness.dialogue import Dialogue
 from harness.evaluations import Evaluation, Split
 from harness.rollout import VERIFIER_SECONDS, rollout
 from harness.seeds import derive
-from harness.store import is_disk_full
+from harness.store import IN_USE, InUseError, is_disk_full
+from harness.terminal import inert
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -166,14 +167,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding; repeatable")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1, as in harness.run)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="honour imports and unsafe_exec in the run's own config.gin: whoever wrote that folder runs code here",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = str(max(1, options.threads))  # before torch is imported
     try:
-        added, asked = _supplement(options.run, options.gin, options.bind, options.device)
+        added, asked = _supplement(options.run, options.gin, options.bind, options.device, options.trust)
     except (ValueError, OSError, RuntimeError) as error:  # ConfigError, StoreError, a model that cannot be read
         full = "the disk is full, or cannot be written; the same command goes on after a repair: "
-        print(f"evaluate: {full if is_disk_full(error) else ''}{error}", file=sys.stderr)
-        return 2
+        print(f"evaluate: {full if is_disk_full(error) else ''}{inert(error, newlines=True)}", file=sys.stderr)
+        return IN_USE if isinstance(error, InUseError) else 2
     except KeyboardInterrupt:
         print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
         return 130
@@ -182,7 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], device: str) -> tuple[int, list[str]]:
+def _supplement(
+    folder: Path, files: Sequence[str], bindings: Sequence[str], device: str, trust: bool = False
+) -> tuple[int, list[str]]:
     """Records added, and the evaluations asked for.
 
     Raises:
@@ -210,7 +217,7 @@ def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], dev
         finish_supplement(store)
         store.check_unchanged()
         store.sound_records()
-        experiment, new = _extended(store, files, bindings)
+        experiment, new = _extended(store, files, bindings, trust)
         if experiment.phases() and not (folder / "model").is_dir():
             raise StoreError(
                 f"{folder / 'model'} is missing: without the trained model only a new run can evaluate more"
@@ -229,7 +236,7 @@ def _supplement(folder: Path, files: Sequence[str], bindings: Sequence[str], dev
         store.close()
 
 
-def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str]) -> tuple[Experiment, str]:
+def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str], trust: bool) -> tuple[Experiment, str]:
     """The run's experiment with further evaluations, and its configuration as text."""
     from harness import config, registry
     from harness.experiment import Experiment
@@ -237,7 +244,8 @@ def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str]) ->
 
     old = store.config or ""
     config.prepare(Experiment, "run")
-    config.parse([str(store.folder / "config.gin"), *files], bindings)
+    for left_out in config.parse_recorded(store.folder / "config.gin", files, bindings, trust):
+        print(f"evaluate: {inert(left_out)}", file=sys.stderr)
     experiment: Experiment = config.build("run")
     new = config.operative()
     free = {"run.evaluations", "run.probe_every", "run.probe_problems", "run.verifier_seconds"}

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from harness.policy.engine import Policy
 
 
-LIMITS = ("code.unsafe_exec", "run.verifier_seconds")  # bindings that decide whether a run ends, not its numbers
 COMMIT = "commit.json"
+FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
 
 
 class Stopped(Exception):
@@ -97,10 +97,11 @@ class Experiment:
     verifier_seconds: float = VERIFIER_SECONDS
 
     def __post_init__(self) -> None:
-        for what, name in (("run.name", self.name), ("task", self.task.name), ("hf.name", self.policy.key)):
-            if not re.fullmatch(r"[^\W_][\w.+-]*", name):
+        tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
+        for what, name in (("run.name", self.name), ("hf.name, or else the end of hf.path,", self.policy.key), *tasks):
+            if not (isinstance(name, str) and FOLDER_NAME.fullmatch(name)):
                 raise ValueError(
-                    f"{what} {name!r} is no folder name: a letter or digit, then letters, digits, and . _ + - only"
+                    f"{what} {name!r} is no folder name: letters, digits, and . _ + - only, a letter or digit first"
                 )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"run.seed must be a whole number of at least 0, not {self.seed!r}")

@@ -6,20 +6,23 @@ import contextlib
 import dataclasses
 import fnmatch
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from harness import config
-from harness.experiment import LIMITS, Experiment
+from harness.experiment import Experiment
 from harness.registry import nearest
-from harness.store import FORMAT, RunStore, StoreError
+from harness.store import FORMAT, IN_USE, InUseError, RunStore, StoreError, is_blank
 
 CONSOLE = "console.log"
+GRACE_SECONDS = 30.0  # between asking a cell that is over its time to end, asking again, and killing it
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Suite:
         on: Gin files that put all rows on another task, model or machine (`gin/on/...`).
         bindings: Bindings for all rows, as after `--bind`.
         launcher: What starts `harness.run`: ('accelerate', 'launch', '--num_processes', '8', '-m') on several GPUs.
+        cell_minutes: A run that takes longer (in one start) is ended with a checkpoint and recorded as failed; 0: none.
     """
 
     rows: Sequence[str]
@@ -39,8 +43,11 @@ class Suite:
     on: Sequence[str] = ()
     bindings: Sequence[str] = ()
     launcher: Sequence[str] = ("python", "-m")
+    cell_minutes: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.cell_minutes < 0:
+            raise ValueError("suite.cell_minutes must be at least 0 (0: no limit)")
         if isinstance(self.rows, str) or not self.rows or not self.seeds:
             raise ValueError("suite.rows and suite.seeds must be lists with at least one entry")
 
@@ -74,6 +81,7 @@ class Cell:
         steps: Updates it will make.
         folder: Its run folder.
         command: The command line that runs it, or goes on with it.
+        minutes: How long one start of it may take; 0 is no limit.
     """
 
     name: str
@@ -81,6 +89,7 @@ class Cell:
     steps: int
     folder: Path
     command: tuple[str, ...]
+    minutes: float = 0.0
 
     @property
     def label(self) -> str:
@@ -89,15 +98,15 @@ class Cell:
 
     @property
     def info(self) -> dict[str, Any]:
-        """run.json as it stands, {} where there is none (or none that can be read)."""
+        """run.json as it stands, {} where there is none; of one that cannot be read `status` (damaged) and `error`."""
         try:
-            return RunStore(self.folder).read_info() or {}
-        except StoreError:
-            return {}
+            return read_info(self.folder)
+        except StoreError as error:
+            return {"status": "damaged", "error": str(error)}
 
     @property
     def status(self) -> str:
-        """`done`, `failed`, `interrupted`, `running` (or killed while it was), `new`."""
+        """`done`, `failed`, `interrupted`, `running` (or killed while it was), `damaged`, `new`."""
         return str(self.info.get("status", "new"))
 
     @property
@@ -106,6 +115,21 @@ class Cell:
         with contextlib.suppress(OSError), open(self.folder / "metrics.jsonl", "rb") as file:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
         return 0
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """run.json, {} where there is none.
+
+    Raises:
+        StoreError: it is there and cannot be read, whatever the reason.
+    """
+    try:
+        info = RunStore(folder).read_info()
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{folder / 'run.json'} cannot be read: {type(error).__name__}: {error}") from error
+    if info is not None and not isinstance(info, dict):
+        raise StoreError(f"{folder / 'run.json'} is damaged (no JSON object): move {folder} away and run again")
+    return info or {}
 
 
 def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
@@ -120,6 +144,9 @@ def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
         ConfigError: a row that cannot be built (it is named), or a folder that holds a run of another config.
     """
     found: list[Cell] = []
+    for name in (name for binding in suite.bindings for name in config.bound(binding)):
+        if name.rpartition("/")[2] == "run.seed":
+            raise config.ConfigError("run.seed is the suite's business: bind suite.seeds, as in 'suite.seeds = [0, 1]'")
     for file in suite.files:
         try:
             config.parse([file, *suite.on], suite.bindings)
@@ -129,8 +156,8 @@ def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
         text = config.operative()
         for seed in suite.seeds:
             folder = dataclasses.replace(experiment, seed=seed).folder(out)
-            old = RunStore(folder).config
-            changed = config.differences(old, text, ignore=("run.seed", *LIMITS)) if old else []
+            old = RunStore(folder).config if not is_blank(folder) else None
+            changed = config.differences(old, text, ignore={"run.seed", *config.NO_SCIENCE}) if old else []
             if changed:
                 raise config.ConfigError(
                     f"{folder} holds a run with another config; these bindings differ (old -> new):\n  "
@@ -142,7 +169,7 @@ def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
                 words += [word for value in values for word in (option, value)]
             words += ["--seed", str(seed), "--out", str(out), "--resume", *options]
             steps = experiment.steps if experiment.phases() else 0
-            found.append(Cell(experiment.name, seed, steps, folder, tuple(words)))
+            found.append(Cell(experiment.name, seed, steps, folder, tuple(words), suite.cell_minutes))
     folders = [cell.folder for cell in found]
     for cell in found:
         if folders.count(cell.folder) > 1:
@@ -159,8 +186,16 @@ class Launch:
     def __call__(self) -> str:
         """Runs the cell to its end and returns its status; raises RuntimeError when it failed."""
         with self.console() as console:
-            code = subprocess.call(self.cell.command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
-        if error := settle(self.cell, code):
+            process = subprocess.Popen(self.cell.command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+        clock = Clock(self.cell, process)
+        try:
+            while (code := clock.poll()) is None:
+                time.sleep(0.2)
+        except BaseException:  # submitit leaves this way at a time limit or a preemption
+            process.kill()
+            process.wait()
+            raise
+        if error := settle(self.cell, code, clock.reason):
             raise RuntimeError(f"{self.cell.label}: {error}")
         return self.cell.status
 
@@ -176,38 +211,84 @@ class Launch:
         return open(self.cell.folder / CONSOLE, "ab")
 
 
-def settle(cell: Cell, code: int) -> str | None:
-    """After a cell's process ended: its error, or None when it is done or was stopped to be gone on with.
+class Clock:
+    """Ends a cell's process when its time is up: asks it to stop, asks again (it then stops at once), kills it.
 
-    A process that could not say itself why it ended (killed, out of memory, no import) is recorded as failed here.
+    Attributes:
+        reason: Why the cell was ended, or None while it was not.
     """
-    info = cell.info
-    if code == 0 or info.get("status") == "interrupted":
+
+    def __init__(self, cell: Cell, process: subprocess.Popen[bytes]) -> None:
+        self.reason: str | None = None
+        self._process, self._minutes, self._began, self._told = process, cell.minutes, time.monotonic(), 0
+
+    def poll(self) -> int | None:
+        """The process's exit status, or None while it runs."""
+        code = self._process.poll()
+        over = time.monotonic() - self._began - 60 * self._minutes
+        if code is None and self._minutes and over > self._told * GRACE_SECONDS:
+            self.reason = f"longer than suite.cell_minutes = {self._minutes:g}"
+            self._told += 1
+            if self._told <= 2:
+                self._process.terminate()
+            else:
+                self._kill()
+        return code
+
+    def _kill(self) -> None:
+        """The process, with what it has started where it leads a group of its own."""
+        if hasattr(os, "killpg") and os.getpgid(self._process.pid) == self._process.pid:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
+
+
+def settle(cell: Cell, code: int, reason: str | None = None) -> str | None:
+    """After a cell's process ended: its error, or None when it is done, another process's, or can be gone on with.
+
+    A process that could not say itself why it ended (killed, out of memory, no import) is recorded as failed here. What
+    another process has in hand or has finished is left alone, and so is a run.json that cannot be read.
+
+    Args:
+        code: Exit status of the process, negative for a signal.
+        reason: Why it was ended from outside; such a cell has failed.
+    """
+    if code in (0, IN_USE):
         return None
-    if info.get("status") != "failed":
-        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        last = _last_line(cell.folder / CONSOLE)
-        store = RunStore(cell.folder)
-        with contextlib.suppress(StoreError, OSError):
-            store.lock()
-            store.info = info
-            store.update(
-                format=FORMAT,
-                name=cell.name,
-                seed=cell.seed,
-                status="failed",
-                error=f"{reason}: {last}" if last else reason,
-            )
-        store.close()
-    return str(cell.info.get("error") or f"exit status {code}")
-
-
-def _last_line(path: Path) -> str:
+    store = RunStore(cell.folder)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        store.lock()  # first: what is read before it may have been written anew since
+        info = read_info(cell.folder)
+        status = info.get("status")
+        if status != "done" and info and code == 2 and not reason:  # refused: what is there stays as it is
+            return _last_error(cell.folder / CONSOLE) or "exit status 2"
+        if status == "done" or (status == "interrupted" and not reason):
+            return None
+        if status != "failed" or reason:
+            how = reason or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}")
+            last = "" if reason else _last_error(cell.folder / CONSOLE)
+            info |= {"error": f"{how}: {last}" if last else how}
+            store.info = info
+            store.update(format=FORMAT, name=cell.name, seed=cell.seed, status="failed")
+        return str(info.get("error") or f"exit status {code}")
+    except InUseError:
+        return None
+    except (StoreError, OSError) as error:
+        return str(error)
+    finally:
+        store.close()
+
+
+def _last_error(path: Path) -> str:
+    """What a console log says last: the lines from its last `error: ` on, or its last line."""
+    try:
+        lines = [
+            line.strip() for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()
+        ]
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    begin = next((i for i in reversed(range(len(lines))) if lines[i].startswith("error: ")), len(lines) - 1)
+    return " ".join(lines[max(begin, 0) :]).removeprefix("error: ")
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:

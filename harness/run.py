@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +25,23 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from harness import config, registry
-from harness.experiment import LIMITS, Display, Experiment, Stopped, execute
+from harness.experiment import Display, Experiment, Stopped, execute
 from harness.policy.ranks import Ranks, RanksError, join, require, started
-from harness.store import FORMAT, Onlooker, RunStore, StoreError, is_disk_full
+from harness.store import (
+    FORMAT,
+    IN_USE,
+    InUseError,
+    Onlooker,
+    RunStore,
+    StoreError,
+    has_results,
+    is_blank,
+    is_disk_full,
+)  # fmt: skip
+from harness.terminal import inert
 
 EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin                       the whole method, embedded model and task
@@ -42,14 +55,18 @@ EPILOG = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command line.
+
+    Returns:
+        0 when the run is done, 1 when it failed, 2 for a mistake, 3 where another process has the run, 130 on Ctrl-C.
+    """
     parser = _parser()
     args = parser.parse_args(argv)
     _set_threads(args.threads)
     try:
         ranks = Ranks() if args.list or args.print_config else join(args.device)
     except RanksError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {inert(error, newlines=True)}", file=sys.stderr)
         return 2
     if ranks.size > 1:
         # When one process dies, the launcher ends the others at once: too soon to write down why. During the loop
@@ -68,7 +85,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
             require(args.processes)
         broken = config.prepare(Experiment, "run")
         for plugin, error in broken.items():
-            console.print(f"[yellow]plugin {plugin} failed to import and is left out:[/] {error}")
+            console.print(left_out(plugin, error), soft_wrap=True)
         if args.list:
             _list()
             return 0
@@ -84,8 +101,13 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
         return _run(experiment, args, console, ranks)
     except (config.ConfigError, StoreError, RanksError) as error:
         console.print("[bold red]error:[/] ", end="")
-        console.print(str(error), markup=False, soft_wrap=True)
-        return 2
+        console.print(inert(error, newlines=True), markup=False, soft_wrap=True)
+        return IN_USE if isinstance(error, InUseError) else 2
+
+
+def left_out(plugin: str, error: str) -> Text:
+    """What is said of a plugin that cannot be imported."""
+    return Text.assemble((f"plugin {inert(plugin)} failed to import and is left out:", "yellow"), f" {inert(error)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,7 +147,7 @@ def _list() -> None:
     for column in ("name", "what it is", "from"):
         table.add_column(column, overflow="fold")
     for entry in registry.entries():
-        table.add_row(f"{entry.kind}.{entry.name}", entry.summary, entry.source)
+        table.add_row(*(Text(inert(text)) for text in (f"{entry.kind}.{entry.name}", entry.summary, entry.source)))
     Console().print(table)
     for folder, kind in (("gin", "row"), ("gin/on", "task, model or machine"), ("gin/suites", "suite")):
         files = Table(box=None, pad_edge=False)
@@ -143,11 +165,13 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
     out = _Screen(highlight=False, quiet=not ranks.is_first)
     text, folder = config.operative(), experiment.folder(Path(args.out))
     store = RunStore(folder) if ranks.is_first else Onlooker(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()] if ranks.is_first else []
     ranks.each(store.lock)
-    began, before = time.monotonic(), 0.0
+    found, began, before = _sizes(folder), time.monotonic(), 0.0
     try:
+        ranks.first(lambda: _clear_failed_start(folder))
         if ranks.first(lambda: _is_done(store, experiment, text, args.resume)):
-            out.print(f"{folder} is done already: nothing to run.")
+            out.print(f"{folder} is done already: nothing to run.", markup=False, soft_wrap=True)
             out.print(final_table(experiment.name, store.sound_records()))
             return 0
         if args.tracker:
@@ -171,7 +195,8 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
             store.update(status="done", seconds=round(before + time.monotonic() - began, 3))
         except (Stopped, KeyboardInterrupt):
             store.update(status="interrupted", seconds=round(before + time.monotonic() - began, 3))
-            console.print(f"interrupted; nothing is lost. Go on with:\n  {_command(args, resume=True)}", soft_wrap=True)
+            console.print("interrupted; nothing is lost. Go on with:", markup=False)
+            console.print(f"  {_command(args, resume=True)}", markup=False, soft_wrap=True)
             return 130
         except Exception as error:
             told = _told(error, folder)
@@ -179,19 +204,22 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
                 store.update(status="failed", error=told, seconds=round(before + time.monotonic() - began, 3))
             expected = isinstance(error, ValueError | OSError | StoreError | RanksError) or is_disk_full(error)
             if ranks.is_first and not expected:
-                traceback.print_exc()
+                console.print(inert(traceback.format_exc(), newlines=True), markup=False, soft_wrap=True, end="")
             console.print("[bold red]failed:[/] ", end="")
-            console.print(f"{told}\nWhat was computed is kept in {folder}; after a repair go on with:\n  "
-                          f"{_command(args, resume=True)}", markup=False, soft_wrap=True)  # fmt: skip
+            rest = _what_now(folder, made, _sizes(folder) != found, args)
+            console.print(f"{inert(told, newlines=True)}\n{rest}", markup=False, soft_wrap=True)
             return 1
         store.drop_checkpoint()
         out.print(final_table(experiment.name, store.recorded()))
         out.print(
             f"results: {folder}\nnext: python -m harness.leaderboard {args.out} (or harness.plots, harness.report)",
+            markup=False,
             soft_wrap=True,
         )
         return 0
     finally:
+        if made and made[0] == folder and not has_results(folder):
+            _remove(made)
         store.close()
 
 
@@ -213,6 +241,41 @@ def _told(error: Exception, folder: Path) -> str:
     return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
+def _clear_failed_start(folder: Path) -> None:
+    """Makes room where an earlier start failed before anything was computed: no config of it stands in the way."""
+    if is_blank(folder):
+        for name in ("run.json", "config.gin"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _remove(made: Sequence[Path]) -> None:
+    """Removes the run folder that this process made, and the folders above it that it made and nobody else uses."""
+    shutil.rmtree(made[0], ignore_errors=True)
+    with contextlib.suppress(OSError):  # another run has come to live there
+        for path in made[1:]:
+            path.rmdir()
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Bytes of the run's logs: other numbers later say that something was computed."""
+    paths = [folder / name for name in ("eval.jsonl", "metrics.jsonl")]
+    return [path.stat().st_size if path.exists() else 0 for path in paths]
+
+
+def _what_now(folder: Path, made: Sequence[Path], computed: bool, args: argparse.Namespace) -> str:
+    """The end of a failure's message: what is left, and how to go on."""
+    if not has_results(folder):
+        left = "no folder is left" if folder in made else f"the corrected command takes over {folder}"
+        return f"Nothing was computed, and {left}: correct the command and run it again."
+    if not computed:
+        return f"{folder} is as it was before this start: correct the command and run it again with --resume."
+    return (
+        f"What was computed is kept in {folder}. Once the cause is mended, go on with:\n"
+        f"  {_command(args, resume=True)}\n"
+        "A binding cannot be changed on the way: with another one it is another run, with its own run.name or --out."
+    )
+
+
 def _mirrored(
     display: Display, experiment: Experiment, folder: Path, text: str, names: Sequence[str], console: Console,
     stack: contextlib.ExitStack,
@@ -223,7 +286,7 @@ def _mirrored(
     from harness.policy.trackers import Mirror
 
     def say(message: str) -> None:
-        console.print(message, style="yellow", markup=False, soft_wrap=True)
+        console.print(inert(message, newlines=True), style="yellow", markup=False, soft_wrap=True)
 
     project = f"{experiment.task.name}-{experiment.policy.key}-{experiment.name}-seed{experiment.seed}"
     mirror = Mirror(display, names, folder, project, config.lines(text), say)
@@ -239,7 +302,7 @@ def _is_done(store: RunStore, experiment: Experiment, text: str, resume: bool) -
             an unfinished one and `--resume` was not given.
     """
     info, old = store.read_info(), store.config
-    if old is not None and (changed := config.differences(old, text, ignore=LIMITS)):
+    if old is not None and (changed := config.differences(old, text)):
         listed = "\n  ".join(changed)
         raise StoreError(
             f"{store.folder} holds a run with another config; these bindings differ (old -> new):\n  {listed}\n"
@@ -329,13 +392,24 @@ def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any
         "budget": {"steps": budget.steps, "problems": budget.problems, "samples": budget.samples},
         "spent": {"trajectories": 0, "responses": 0, "updates": 0},
         "plugins": {f"{entry.kind}.{entry.name}": entry.source for entry in registry.entries()},
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "versions": _versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "commit": _commit(),
         "command": _command(args),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _versions() -> dict[str, str | None]:
+    """{package: version} of VERSIONS; None of one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def _data(experiment: Experiment) -> dict[str, Any]:
@@ -357,7 +431,12 @@ def _graders(experiment: Experiment) -> dict[str, dict[str, str]]:
     return {"graders": known} if known else {}
 
 
-VERSIONS = ("torch", "transformers", "accelerate", "tokenizers", "gin-config", "numpy", "scipy")
+# What samples, trains, grades or computes intervals.
+VERSIONS = (
+    "torch", "transformers", "accelerate", "tokenizers", "safetensors", "huggingface-hub", "jinja2", "gin-config",
+    "math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "sympy", "mpmath", "rapidfuzz", "orjson",
+    "numpy", "scipy",
+)  # fmt: skip
 
 
 def _commit() -> str | None:

@@ -40,6 +40,13 @@ class StoreError(RuntimeError):
     """A run folder that cannot be used as asked; the message says why and what to do."""
 
 
+IN_USE = 3  # exit status of a command whose run folder another process works in
+
+
+class InUseError(StoreError):
+    """Another process holds the run folder's lock: what is in it is that process's business."""
+
+
 class RunStore:
     """One run folder, locked while it is open."""
 
@@ -57,7 +64,8 @@ class RunStore:
         The kernel frees the lock when the process dies, however it dies.
 
         Raises:
-            StoreError: another process holds it (named), the folder cannot be written, or its file system has no locks.
+            InUseError: another process holds it (named).
+            StoreError: the folder cannot be written, or its file system has no locks.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +84,7 @@ class RunStore:
             handle.seek(0)
             holder = handle.read().strip() or "another process"
             handle.close()
-            raise StoreError(f"{self.folder} is in use by {holder}: wait for it, or give this run another --out")
+            raise InUseError(f"{self.folder} is in use by {holder}: wait for it, or give this run another --out")
         with contextlib.suppress(OSError):  # the name of the holder is worth no failure; a full disk shows later
             handle.truncate(0)
             handle.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -541,6 +549,28 @@ def _writable(value: Any) -> Any:
 def run_folders(root: Path) -> Iterator[Path]:
     """All run folders below `root`, sorted."""
     yield from sorted(path.parent for path in root.rglob("run.json"))
+
+
+COMPUTED = ("eval.jsonl", "metrics.jsonl", "checkpoint", "checkpoint.new", "checkpoint.old", "evaluating", "model")
+
+
+def is_blank(folder: Path) -> bool:
+    """Whether run.json tells of a run that ended before anything was computed: it may be begun anew."""
+    path = folder / "run.json"
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        info = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if isinstance(info, dict) and info.get("status") in ("failed", "interrupted", "running"):
+            return not has_results(folder)
+    return False
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a run folder holds anything that was computed."""
+    return any(_holds_something(folder / name) for name in COMPUTED)
+
+
+def _holds_something(path: Path) -> bool:
+    return path.is_dir() or (path.exists() and path.stat().st_size > 0)
 
 
 def _try_lock(handle: IO[str]) -> bool:

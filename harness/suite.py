@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shlex
 import signal
@@ -24,10 +25,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from harness import config
 from harness.experiment import Experiment
-from harness.grid import CONSOLE, Cell, Launch, Suite, cells, parse_options, settle
+from harness.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, cells, parse_options, settle
+from harness.run import left_out
+from harness.terminal import inert
 
 EPILOG = """examples:
   python -m harness.suite --gin gin/suites/smoke.gin --out /tmp/smoke            every row, small, all cores
@@ -42,7 +46,12 @@ POLL_SECONDS = 0.2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0 when every cell is done, 1 when one failed, 2 for a mistake, 130 on Ctrl-C."""
+    """Runs the command line.
+
+    Returns:
+        0 when every cell is done, 1 when one failed, 2 for a mistake, 3 where all that is not done is in the hands of
+        other processes, 130 on Ctrl-C.
+    """
     parser = _parser()
     args = parser.parse_args(argv)
     console = Console(highlight=False)
@@ -50,15 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, root in (("run", Experiment), ("suite", Suite)):
             broken = config.prepare(root, name)
         for plugin, error in broken.items():
-            console.print(f"[yellow]plugin {plugin} failed to import and is left out:[/] {error}")
-        config.parse(args.gin, args.bind)
-        suite: Suite = config.build("suite")
+            console.print(left_out(plugin, error), soft_wrap=True)
+        suite = _suite(args.gin, args.bind)
         options = ["--device", args.device, *(["--unsafe-exec"] if args.unsafe_exec else [])]
         grid = cells(suite, Path(args.out), options)
         cluster_options = parse_options(args.cluster_option)
     except (config.ConfigError, ValueError) as error:
         Console(stderr=True).print("[bold red]error:[/] ", end="")
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(inert(error, newlines=True), markup=False, highlight=False, soft_wrap=True)
         return 2
     todo = [cell for cell in grid if cell.status != "done"]
     if args.commands:
@@ -71,13 +79,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"{len(grid) - len(todo)} of {len(grid)} runs are done already")
     if args.cluster:
         return _submit(todo, args.cluster, cluster_options, Path(args.out), console)
-    stopped = _run(todo, max(1, args.jobs), console)
+    stopped, elsewhere = _run(todo, max(1, args.jobs), console)
     console.print(_table(grid))
     if stopped:
         console.print("stopped; nothing is lost: the same command goes on")
         return 130
-    console.print(f"next: python -m harness.leaderboard {args.out}", soft_wrap=True)
-    return 0 if all(cell.status == "done" for cell in grid) else 1
+    console.print(f"next: python -m harness.leaderboard {args.out}", markup=False, soft_wrap=True)
+    left = [cell for cell in grid if cell.status != "done"]
+    if not left:
+        return 0
+    return IN_USE if all(cell in elsewhere for cell in left) else 1
+
+
+def _suite(files: Sequence[str], bindings: Sequence[str]) -> Suite:
+    """The suite of these files; bindings that are not its own are for every cell, after the suite's.
+
+    Raises:
+        ConfigError: a file or binding that cannot be used.
+    """
+    own, every = list[str](), list[str]()
+    for binding in bindings:
+        names = config.bound(binding)
+        of_suite = [_is_suites(name) for name in names]
+        if any(of_suite) and not all(of_suite):
+            raise config.ConfigError(f"one --bind for the suite and another for its rows, please: {binding!r}")
+        if all(of_suite) or "." not in names[0]:  # a macro may be used by both
+            own.append(binding)
+        if not any(of_suite):
+            every.append(binding)
+    for file in files:
+        lost = [name for name in config.bound_by(file) if "." in name and not _is_suites(name)]
+        if "run.name" in lost:
+            raise config.ConfigError(
+                f"{file} is a row's file, a suite file binds suite.rows; one row runs with harness.run --gin {file}"
+            )
+        if lost:
+            raise config.ConfigError(
+                f"{file} binds {', '.join(lost)}, which no row would see: a suite file binds suite.NAME alone; "
+                "bindings for all rows stand in suite.bindings, files for all rows (gin/on/...) in suite.on"
+            )
+    config.parse(files, own)
+    suite: Suite = config.build("suite")
+    return dataclasses.replace(suite, bindings=[*suite.bindings, *every])
+
+
+def _is_suites(name: str) -> bool:
+    return name.rpartition("/")[2].rpartition(".")[0] == "suite"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--gin", action="append", required=True, metavar="FILE", help="suite file; repeat to override")
     parser.add_argument(
-        "--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding of the suite"
-    )
+        "--bind", action="append", default=[], metavar="'NAME = VALUE'",
+        help="one binding of the suite (suite.NAME), or of every run of it (run.steps = 100); repeatable",
+    )  # fmt: skip
     parser.add_argument("--out", default="results/runs", help="results folder (default: results/runs)")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument("--jobs", type=int, default=cores, help=f"runs at a time, one thread each (default: {cores})")
@@ -106,32 +154,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(todo: Sequence[Cell], jobs: int, console: Console) -> bool:
-    """Runs cells `jobs` at a time; returns whether the user stopped it."""
-    waiting, running, total = list(todo), dict[Cell, tuple[subprocess.Popen[bytes], float]](), len(todo)
+def _run(todo: Sequence[Cell], jobs: int, console: Console) -> tuple[bool, set[Cell]]:
+    """Runs cells `jobs` at a time; returns whether the user stopped it, and the cells that other processes work on."""
+    waiting, total, elsewhere = list(todo), len(todo), set[Cell]()
+    running = dict[Cell, tuple[subprocess.Popen[bytes], Clock, float]]()
     finished = 0
     with _Stop() as stop, _Bars(total, console) as bars:
         while running or (waiting and not stop.asked):
             while waiting and len(running) < jobs and not stop.asked:
                 cell = waiting.pop(0)
-                running[cell] = _start(cell), time.monotonic()
+                process = _start(cell)
+                running[cell] = process, Clock(cell, process), time.monotonic()
                 bars.start(cell)
-            for cell, (process, began) in list(running.items()):
+            for cell, (_, clock, began) in list(running.items()):
                 bars.move(cell)
-                code = process.poll()
+                code = clock.poll()
                 if code is None:
                     continue
                 del running[cell]
                 finished += 1
-                error, seconds = settle(cell, code), time.monotonic() - began
+                error, seconds = settle(cell, code, clock.reason), time.monotonic() - began
+                if code == IN_USE or (error is None and cell.status not in ("done", "interrupted")):
+                    elsewhere.add(cell)
                 bars.end(cell)
-                said = f"[red]failed:[/] {error} (see {cell.folder / CONSOLE})" if error else cell.status
-                console.print(f"\\[{finished}/{total}] {cell.label}: {said}, {seconds:.0f} s", soft_wrap=True)
+                said = _said(cell, error, cell in elsewhere)
+                console.print(Text(f"[{finished}/{total}] ") + said + Text(f", {seconds:.0f} s"), soft_wrap=True)
             for number in stop.take():
-                for process, _ in running.values():
+                for process, _, _ in running.values():
                     process.send_signal(number)
             time.sleep(POLL_SECONDS)
-    return stop.asked
+    return stop.asked, elsewhere
+
+
+def _said(cell: Cell, error: str | None, elsewhere: bool) -> Text:
+    """What is said of a cell that ended; text out of run.json is shown, never obeyed."""
+    said = Text(f"{inert(cell.label)}: ")
+    if error:
+        return said.append("failed:", "red").append(f" {inert(error)} (see {inert(cell.folder / CONSOLE)})")
+    return said.append("another process works on it" if elsewhere else inert(cell.status))
 
 
 def _start(cell: Cell) -> subprocess.Popen[bytes]:
@@ -179,7 +239,11 @@ class _Bars:
 
     def __init__(self, total: int, console: Console) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
         )
         self._live = Live(self._bars, console=console, refresh_per_second=2, transient=True)
         self._all = self._bars.add_task("suite", total=total)
@@ -212,13 +276,14 @@ def _submit(todo: Sequence[Cell], cluster: str, options: dict[str, Any], out: Pa
     try:
         import submitit
     except ImportError:
-        console.print("[bold red]error:[/] --cluster needs submitit: pip install -e '.[slurm]' -c constraints.txt")
+        console.print("[bold red]error:[/] --cluster needs submitit: pip install -e '.\\[slurm]' -c constraints.txt")
         return 2
     try:
         executor: Any = submitit.AutoExecutor(folder=str(out / "submitit"), cluster=cluster)
         executor.update_parameters(name="score_harness", **options)
     except (RuntimeError, ValueError, NameError) as error:
-        console.print(f"[bold red]error:[/] submitit refuses cluster {cluster!r}: {error}", soft_wrap=True)
+        console.print("[bold red]error:[/] ", end="")
+        console.print(inert(f"submitit refuses cluster {cluster!r}: {error}"), markup=False, soft_wrap=True)
         return 2
     if not todo:
         return 0
@@ -226,10 +291,9 @@ def _submit(todo: Sequence[Cell], cluster: str, options: dict[str, Any], out: Pa
     with executor.batch():
         jobs = [executor.submit(launch) for launch in launches]
     for cell, job in zip(todo, jobs, strict=True):
-        console.print(f"{cell.label}: job {job.job_id}")
-    console.print(
-        f"{len(jobs)} jobs submitted; logs in {out / 'submitit'}; --status says how they stand", soft_wrap=True
-    )
+        console.print(f"{cell.label}: job {job.job_id}", markup=False)
+    told = f"{len(jobs)} jobs submitted; logs in {out / 'submitit'}; --status says how they stand"
+    console.print(told, markup=False, soft_wrap=True)
     return 0
 
 
@@ -242,12 +306,10 @@ def _table(grid: Sequence[Cell]) -> Table:
     for cell in grid:
         info = cell.info
         seconds = info.get("seconds")
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             seconds = f"{float(seconds):.0f}"  # pyright: ignore[reportArgumentType]
-        table.add_row(
-            cell.name, str(cell.seed), cell.status, f"{cell.reached}/{cell.steps}", str(seconds or ""),
-            str(info.get("error") or ""),
-        )  # fmt: skip
+        cells = (cell.name, cell.seed, cell.status, f"{cell.reached}/{cell.steps}", seconds or "")
+        table.add_row(*(Text(inert(text)) for text in cells), Text(inert(info.get("error") or "", newlines=True)))
     return table
 
 

@@ -23,6 +23,7 @@ from harness.evaluate import name_of
 from harness.integrity import READ, changed_files, count_records
 from harness.rollout import grade
 from harness.store import RunStore, StoreError
+from harness.terminal import inert
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -62,8 +63,12 @@ class Report:
         return [*self.files, *self.counts, *self.verdicts]
 
 
-def verify(folder: Path) -> Report:
+def verify(folder: Path, trust: bool = False) -> Report:
     """Checks one run.
+
+    Args:
+        folder: The run's folder.
+        trust: Whether its config.gin may import modules and switch the sandbox off (docs/security.md).
 
     Raises:
         StoreError: no finished run there, a damaged file, or other problems or another grader than the run saw.
@@ -94,7 +99,8 @@ def verify(folder: Path) -> Report:
             if then.get(label) != now.get(label)
         ]
     config.prepare(Experiment, "run")
-    config.parse([str(folder / "config.gin")], [])
+    for left_out in config.parse_recorded(folder / "config.gin", trust=trust):
+        print(f"verify: {inert(left_out)}", file=sys.stderr)
     experiment: Experiment = config.build("run")
     check_origin(store, experiment)
     _grade_again(experiment, records, report)
@@ -164,13 +170,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, .../<name>/seed<k>")
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="let the runs' own config.gin import modules and switch the sandbox off: it then executes code",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     table, told, worst = Table(box=None, pad_edge=False), [], 0
     for column in ("run", "records", "attempts graded", "verdicts differ", "counts", "files", "result"):
         table.add_column(column, overflow="fold", justify="left" if column in ("run", "result") else "right")
     for folder in options.runs:
         try:
-            report = verify(folder)
+            report = verify(folder, options.trust)
         except (ValueError, OSError, RuntimeError) as error:  # StoreError, ConfigError, GradingError
             worst = 2
             table.add_row(Text(str(folder)), *["-"] * 5, "not checked")
@@ -186,17 +196,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(table)
     for folder, sentences in told:
         shown = [*sentences[:SHOWN], *([f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else [])]
-        console.print(Text("\n  ".join([f"{folder}:", *map(_printable, shown)])), soft_wrap=True)
+        console.print(Text("\n  ".join([f"{folder}:", *map(inert, shown)])), soft_wrap=True)
     return worst
 
 
 def _cell(found: Sequence[str], hashed: bool) -> str:
     return str(len(found)) if hashed else "not recorded"
-
-
-def _printable(text: str) -> str:
-    """Without control characters: an answer or an error may hold a terminal's escapes."""
-    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
 
 
 if __name__ == "__main__":

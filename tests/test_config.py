@@ -41,11 +41,49 @@ def build(*bindings: str, file: str = "gin/score_full.gin") -> Experiment:
         ("score_phase1.kl_first = @kl.balanced()\nbalanced.start = 2.0", "least <= start <= most"),
         ("score_phase2.turns = 3", "a multiple of 3"),
         ("run.eval_tasks = [@task.arithmetic(), @task.arithmetic()]", "two tasks of one name"),
+        ("run.name=a/b", "no folder name"),
+        ("run.task = @task.gsm8k()", "the names of task: arithmetic, .*math"),
+        ("run.task = @task.aritmetic()", "nearest: task.arithmetic"),
+        ("run.eval_tasks = [@task.embedded_humaneval()]", "^embedded_humaneval.verifier is not bound$"),
+        ("run.steps=1O", "Unable to parse the value '1O' of run.steps; run.steps takes int"),
+        ("run.steps=many", "Unable to parse the value 'many' of run.steps; run.steps takes int"),
+        ("run.stps=many", "no parameter 'stps' .nearest: steps"),
+        ("run.name='abc", "Unable to parse"),
     ],
 )
 def test_a_wrong_binding_gives_one_clear_error(binding: str, message: str) -> None:
     with pytest.raises(config.ConfigError, match=message):
         build(binding)
+
+
+@pytest.mark.parametrize(
+    ("binding", "value"),
+    [
+        ("run.name=alpha5", "alpha5"),
+        ("run.name = 'alpha5'", "alpha5"),
+        ("run.name=2024", "2024"),
+        ("run.name=1e5", "1e5"),
+        ("hf.path=Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"),
+        ("policy.hf.path=/tmp/x", "/tmp/x"),
+        ("hf.path = embedded:arithmetic", "embedded:arithmetic"),
+        ("hf.path=/tmp/a b/c'd", "/tmp/a b/c'd"),
+        ("hf.revision=1.0", "1.0"),
+        ("hf.name=None", None),
+        ("hf.name=x1", "x1"),
+    ],
+)
+def test_the_value_of_a_text_parameter_needs_no_quotes(binding: str, value: str | None) -> None:
+    owner, _, parameter = binding.partition("=")[0].strip().removeprefix("policy.").partition(".")
+    more = ["hf.name = 'm'"] if parameter == "path" else []
+    experiment = build(*more, binding)
+    assert getattr(experiment if owner == "run" else experiment.policy, parameter) == value
+
+
+def test_a_bare_name_is_a_row_or_another_shipped_file() -> None:
+    config.parse(["score_full", "pool"], [])
+    assert config.build("run").evaluations
+    with pytest.raises(config.ConfigError, match=r"'score_ful' \(nearest: score_full\)"):
+        config.parse(["score_ful"], [])
 
 
 def test_a_missing_file_names_the_nearest() -> None:
@@ -56,7 +94,7 @@ def test_a_missing_file_names_the_nearest() -> None:
 def test_a_missing_required_binding_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.gin").write_text("run.name = 'x'\n")
     config.parse([str(tmp_path / "x.gin")], [])
-    with pytest.raises(config.ConfigError, match="method"):
+    with pytest.raises(config.ConfigError, match=r"^run.method, .* and run.samples are not bound$"):
         config.build("run")
 
 
@@ -99,6 +137,46 @@ def test_a_broken_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_differences_name_the_bindings() -> None:
     assert config.differences("a = 1\nb = 2\n", "a = 1\nb = 3\nc = 4\n") == ["b: 2 -> 3", "c: not set -> 4"]
+
+
+def test_what_an_older_config_lacks_counts_as_its_default() -> None:
+    build()
+    new = config.operative()
+    old = "".join(line + "\n" for line in new.splitlines() if not line.startswith(("hf.stop", "run.probe_every")))
+    assert "hf.stop = ()" in new
+    assert config.differences(old, new) == config.differences(new, old) == []
+    build("hf.stop = ['x']")
+    assert config.differences(old, config.operative()) == ["hf.stop: () -> ['x']"]
+    assert config.changes(old, config.operative()) == [("hf.stop", "()", "['x']")]
+    # A part that one of them does not have at all has no defaults there.
+    assert config.differences("run.seed = 0\n", "run.seed = 0\nprogress.alpha = 10.0\n") == [
+        "progress.alpha: not set -> 10.0"
+    ]
+    # A part without bindings is known by gin's heading.
+    assert config.differences("# Parameters for hf:\n# ====\n# None.\n", "hf.stop = ()\n") == []
+    # Without a default, absent is absent.
+    assert config.differences("run.seed = 0\n", "run.seed = 0\nrun.steps = 200\n") == ["run.steps: not set -> 200"]
+
+
+def test_what_changes_no_number_is_no_other_config() -> None:
+    old = "code.unsafe_exec = False\nrun.checkpoint_every = 50\nrun.seed = 0\n"
+    assert config.differences(old, "code.unsafe_exec = True\nrun.checkpoint_every = 5\nrun.seed = 0\n") == []
+
+
+def test_imports_are_looked_for_beside_the_gin_file_and_from_lines_count(tmp_path: Path) -> None:
+    inner = tmp_path / "packaged"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("")
+    (inner / "beside_plugin.py").write_text(
+        "from harness import register\n"
+        "@register('bonus', 'thrice')\n"
+        "def thrice():\n    return lambda earlier, reward: 3 * reward\n"
+    )
+    (tmp_path / "mine.gin").write_text(
+        "from packaged import beside_plugin\ninclude 'gin/score_full.gin'\nscore_phase2.bonus = @bonus.thrice()\n"
+    )
+    build(file=str(tmp_path / "mine.gin"))
+    assert "thrice" in config.operative()
 
 
 def test_the_gin_folder_is_no_package() -> None:

@@ -150,7 +150,7 @@ def test_a_damaged_run_json_is_named(tmp_path: Path) -> None:
     assert "run.json is damaged" in refused.stderr
 
 
-def test_an_error_in_mid_run_keeps_what_was_computed(micro_folder: Path, tmp_path: Path) -> None:
+def test_an_error_before_the_first_record_leaves_no_folder(micro_folder: Path, tmp_path: Path) -> None:
     bad = tmp_path / "no_template"
     subprocess.run(["cp", "-r", str(micro_folder), str(bad)], check=True)
     (bad / "chat_template.jinja").unlink()
@@ -158,9 +158,8 @@ def test_an_error_in_mid_run_keeps_what_was_computed(micro_folder: Path, tmp_pat
     assert failed.returncode == 1
     assert "no chat template" in failed.stderr
     assert "Traceback" not in failed.stderr
-    info = json.loads(next((tmp_path / "out").rglob("run.json")).read_text())
-    assert info["status"] == "failed"
-    assert "no chat template" in info["error"]
+    assert "--resume" not in failed.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("flag", ["--help", "--list", "--print-config"])

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config, grid, suite
 from harness.experiment import Experiment
-from harness.grid import Launch, Suite, cells
-from harness.store import RunStore
+from harness.grid import Launch, Suite, cells, settle
+from harness.store import IN_USE, RunStore
 
 TINY = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 4", "hf.max_new_tokens = 8"]
 
@@ -123,12 +123,162 @@ def test_a_process_that_dies_without_a_word_is_recorded(tmp_path: Path) -> None:
     assert (cell.status, cell.info["error"]) == ("failed", "killed by SIGKILL")
 
 
+def test_another_processs_cell_and_a_finished_one_are_left_alone(tmp_path: Path) -> None:
+    (cell,) = cells(Suite(["base"]), tmp_path)
+    cell.folder.mkdir(parents=True)
+    store = RunStore(cell.folder)
+    store.lock()
+    store.update(status="running", name="base")
+    before = (cell.folder / "run.json").read_bytes()
+    assert settle(cell, IN_USE) is None
+    assert settle(cell, 1) is None  # locked: whatever this exit status means, the run is not ours
+    assert (cell.folder / "run.json").read_bytes() == before
+    store.update(status="done")
+    store.close()
+    before = (cell.folder / "run.json").read_bytes()
+    for code in (2, 1, -9, IN_USE):
+        assert settle(cell, code) is None
+    assert (cell.folder / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ['{"status": "do', "[]", "\\xff", "null", "[" * 3000])
+def test_a_damaged_run_json_is_never_overwritten(text: str, tmp_path: Path) -> None:
+    (cell,) = cells(Suite(["base"]), tmp_path)
+    cell.folder.mkdir(parents=True)
+    path = cell.folder / "run.json"
+    path.write_bytes(text.encode().replace(b"\\xff", b"\xff"))
+    before = path.read_bytes()
+    error = settle(cell, 1)
+    if text == "null":  # nothing in it: the stub takes its place
+        assert cell.status == "failed"
+        return
+    assert error is not None
+    assert "run.json" in error
+    assert path.read_bytes() == before
+    assert cell.status == "damaged"
+
+
+def test_a_refusal_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    (cell,) = cells(Suite(["base"]), tmp_path)
+    cell.folder.mkdir(parents=True)
+    RunStore(cell.folder).update(status="interrupted", error=None)
+    (cell.folder / "console.log").write_text("error: an older one\nbusy\nerror: task x is now version 2;\n  move it\n")
+    assert settle(cell, 2) == "task x is now version 2; move it"
+    assert cell.status == "interrupted"
+
+
+def test_two_suites_on_one_grid_share_the_work(tmp_path: Path) -> None:
+    """The second finds the only cell in the first one's hands: it says so, with an exit status of its own."""
+    file, out = suite_file(tmp_path, ["score_full"], [*TINY[1:], "run.steps = 100000"]), tmp_path / "out"
+    folder = out / "arithmetic" / "arithmetic" / "score_full" / "seed0"
+    process = _started(file, out, folder, reached=0)
+    second = run(file, out)
+    assert second.returncode == IN_USE, second.stdout + second.stderr
+    assert "another process works on it" in second.stdout
+    assert json.loads((folder / "run.json").read_text())["status"] == "running"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+
+
+def test_a_cell_over_its_time_is_ended_cleanly_and_has_failed(tmp_path: Path) -> None:
+    bindings = [*TINY[1:], "run.steps = 100000", "run.evaluate_before = False"]
+    (cell,) = cells(Suite(["score_full"], bindings=bindings, cell_minutes=0.2), tmp_path, ["--device", "cpu"])
+    with pytest.raises(RuntimeError, match=r"score_full seed 0: longer than suite\.cell_minutes = 0\.2"):
+        Launch(cell)()
+    assert cell.status == "failed"
+    assert cell.info["error"] == "longer than suite.cell_minutes = 0.2"
+    assert RunStore(cell.folder).last_checkpoint() is not None  # cleanly: it can be gone on with
+    with pytest.raises(ValueError, match="cell_minutes"):
+        Suite(["base"], cell_minutes=-1)
+
+
+def test_a_cell_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "GRACE_SECONDS", 0.3)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)"
+    (cell,) = cells(Suite(["base"], launcher=("python", "-c", deaf), cell_minutes=0.01), tmp_path)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="longer than"):
+        Launch(cell)()
+    assert time.monotonic() - began < 30
+
+
+def test_bindings_of_the_rows_reach_every_cell_and_what_no_row_would_see_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = suite_file(tmp_path, ["score_full", "base"], ["run.problems = 2"]), str(tmp_path / "out")
+
+    def main(*words: str, files: tuple[str, ...] = (str(file),)) -> tuple[int, str]:
+        gin = [word for name in files for word in ("--gin", name)]
+        code = suite.main([*gin, "--out", out, *words])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    binds = ("--bind", "run.steps = 2", "--bind", "suite.seeds=[0, 1]", "--bind", "BETA1 = 0.5")
+    code, said = main(*binds, "--commands")
+    assert code == 0
+    commands = [shlex.split(line) for line in said.splitlines()]
+    assert len(commands) == 4
+    for words in commands:
+        given = [words[i + 1] for i, word in enumerate(words) if word == "--bind"]
+        assert given == ["run.problems = 2", "run.steps = 2", "BETA1 = 0.5"]
+    code, said = main(*binds, "--status")
+    assert code == 0
+    assert said.count("0/2") == 2
+    for words, message in (
+        (("--bind", "run.seed = 3"), "bind suite.seeds"),
+        (("--bind", "run.sed = 3"), "nearest: seed"),
+        (("--bind", "suite.seeds = [0]\nrun.steps = 2"), "one --bind for the suite and another"),
+    ):
+        code, said = main(*words, "--status")
+        assert code == 2
+        assert message in said
+    (tmp_path / "lost.gin").write_text("run.steps = 2\n")
+    code, said = main("--status", files=(str(file), str(tmp_path / "lost.gin")))
+    assert code == 2
+    assert "binds run.steps, which no row would see" in said
+    code, said = main("--status", files=("gin/score_full.gin",))
+    assert code == 2
+    assert "gin/score_full.gin is a row's file, a suite file binds suite.rows" in said
+
+
+def test_text_of_run_json_and_of_errors_is_shown_never_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = suite_file(tmp_path, ["base"], TINY[3:]), tmp_path / "out"
+    folder = out / "arithmetic" / "arithmetic" / "base" / "seed0"
+    folder.mkdir(parents=True)
+    error = "on [/x] [red]gloo[/red] \x1b[2J\x9b1m \u202egpj"
+    (folder / "run.json").write_text(json.dumps({"status": "failed\x1b[1m", "error": error, "seconds": "[/y]"}))
+    assert suite.main(["--gin", str(file), "--out", str(out), "--status"]) == 0
+    said = capsys.readouterr().out
+    assert "[/x] [red]gloo[/red]" in " ".join(said.split())
+    assert "[/y]" in said
+    assert not set(said) & {"\x1b", "\x9b", "\u202e"}
+    # A cell that fails with such a text does not end the suite; nor does a plugin that cannot be imported.
+    code = "import sys; sys.stderr.write('error: on [/x] \\x1b[2J'); sys.exit(1)"
+    other = suite_file(tmp_path, ["base"], TINY[3:], launcher=("python", "-c", code))
+    monkeypatch.setattr(config.registry, "load_plugins", lambda: {"bad [/x]": "Error: [/y] \x1b"})
+    assert suite.main(["--gin", str(other), "--out", str(tmp_path / "out2"), "--jobs", "1"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "bad [/x] failed to import" in said
+    assert "failed: exit status 1: on [/x] \\x1b[2J" in said
+    assert "\x1b" not in said
+
+
+def test_the_tracked_results_can_be_continued() -> None:
+    """Every tracked run of the suite has the config that the suite would run today; a fourth seed is only new."""
+    config.parse(["gin/suites/embedded.gin"], ["suite.seeds = [0, 1, 2, 3]"])
+    found = cells(config.build("suite"), config.ROOT / "results" / "embedded")  # raises where a config differs
+    assert {cell.status for cell in found if cell.seed < 3} == {"done"}
+    assert {cell.status for cell in found if cell.seed == 3} == {"new"}
+
+
 def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
-    grid = cells(Suite(["score_full", "base"], seeds=(0, 3), on=(), bindings=TINY), tmp_path)
-    assert [(cell.name, cell.seed, cell.steps) for cell in grid] == [
+    found = cells(Suite(["score_full", "base"], seeds=(0, 3), on=(), bindings=TINY), tmp_path)
+    assert [(cell.name, cell.seed, cell.steps) for cell in found] == [
         ("score_full", 0, 2), ("score_full", 3, 2), ("base", 0, 0), ("base", 3, 0),
     ]  # fmt: skip
-    assert grid[1].folder == tmp_path / "arithmetic" / "arithmetic" / "score_full" / "seed3"
+    assert found[1].folder == tmp_path / "arithmetic" / "arithmetic" / "score_full" / "seed3"
     with pytest.raises(ValueError, match="nearest: score_full"):
         cells(Suite(["score_ful"]), tmp_path)
     with pytest.raises(config.ConfigError, match=r"(?s)row gin/base.gin: .*nearest: seed"):
@@ -137,8 +287,8 @@ def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
         cells(Suite(["base", "score_full"], bindings=["run.name = 'same'"]), tmp_path)
     config.parse(["gin/base.gin"], ["run.seed = 3"])
     config.build("run")
-    grid[3].folder.mkdir(parents=True)
-    RunStore(grid[3].folder).save_config(config.operative())
+    found[3].folder.mkdir(parents=True)
+    RunStore(found[3].folder).save_config(config.operative())
     with pytest.raises(config.ConfigError, match=r"another config.*\n.*arithmetic.test_size: 1000 -> 4"):
         cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
 
@@ -146,11 +296,11 @@ def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
 def test_the_shipped_suites_build_and_smoke_has_every_row(tmp_path: Path) -> None:
     for path in sorted((config.ROOT / "gin" / "suites").glob("*.gin")):
         config.parse([str(path)], [])
-        suite: Suite = config.build("suite")
-        grid = cells(suite, tmp_path / path.stem)
-        assert len(grid) == len(suite.files) * len(suite.seeds)
+        built: Suite = config.build("suite")
+        found = cells(built, tmp_path / path.stem)
+        assert len(found) == len(built.files) * len(built.seeds)
         if path.stem == "smoke":
-            assert {cell.name for cell in grid} == {row.stem for row in (config.ROOT / "gin").glob("*.gin")}
+            assert {cell.name for cell in found} == {row.stem for row in (config.ROOT / "gin").glob("*.gin")}
 
 
 def test_help_needs_no_torch() -> None:

@@ -24,6 +24,7 @@ from transformers import AutoTokenizer
 from transformers.generation.stopping_criteria import StopStringCriteria
 
 from harness.core import Example, Message, Turn, Verdict
+from harness.machine import cpu_name
 from harness.policy import NotFiniteError, files, selftest, sharding
 from harness.policy.chat import chat_format
 from harness.policy.loss import Reference, Row, Scorer, Terms, checkpointing, merge, microbatches, pack
@@ -446,7 +447,8 @@ class Policy:
             "model": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "device": str(self.device),
-            "device_name": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "device_name": torch.cuda.get_device_name() if self.device.type == "cuda" else cpu_name(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "precision": "bf16" if self.half else "no",
             "attention": self.model.config._attn_implementation,
             "processes": self.ranks.size,
