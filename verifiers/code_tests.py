@@ -7,7 +7,7 @@ A `"mode": "compat"` in it asks for one-process grading of that problem. Without
 the first form is `problem.prompt`.
 
 Split-process grading is the default (see `split_tests`); the tests alone, never the program, can make a problem fall
-back to `compat`, and that is recorded.
+back to `compat`, and that is recorded. Only the final text of a response is graded (see `thinking`).
 
 Policies repeat themselves, so a verifier remembers: an equal response to an equal problem is run once. What depends on
 the moment (`timeout`, `error`) is never remembered. A program that passes by luck is judged by its first run.
@@ -18,6 +18,7 @@ Not covered: programs that read standard input; tests of side effects.
 from __future__ import annotations
 
 import functools
+import hmac
 import json
 import threading
 import time
@@ -27,16 +28,18 @@ from typing import Any, Literal
 
 from harness.core import Problem, Verdict
 from harness.registry import register
-from verifiers import programs, split_tests
+from verifiers import programs, trusted_tests
 from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
+from verifiers.thinking import final_text
 
-VERSION = 2  # of the rules; raised whenever a verdict could change
+VERSION = 3  # of the rules; raised whenever a verdict could change
 
 
 class BadTests(ValueError):
     """The problem's tests are in no form this verifier knows."""
 
 
+SEED_KEY = b"random inputs of tests"  # no fork server ever holds it: a program cannot foresee what its tests draw
 LONGEST = 10_000  # characters of a response that is remembered
 _memory = threading.Lock()  # of every verifier; held for look-ups only
 
@@ -145,6 +148,11 @@ class CodeTests:
         """
         started = time.perf_counter()
         job = self.job(problem, text)
+        final = final_text(text)
+        if final is None:
+            reason = "the thinking never ends"
+            return Graded(Verdict(0.0, False, "truncated"), job.mode, reason, time.perf_counter() - started, None)
+        job = replace(job, text=final)
         outcome = self.sandbox.run(job)
         if outcome.needs_compat and job.mode == "split":
             outcome = self.sandbox.run(replace(job, mode="compat"))
@@ -200,13 +208,27 @@ def _plan(answer: str, prompt: str) -> Job:
         if not isinstance(tests["test_list"], list):
             raise BadTests("test_list must be a list of sources")
         sources, entry, prompt = tuple(_text(source, "test_list") for source in tests["test_list"]), "", ""
-        wanted = tuple(split_tests.names_under_test(setup, sources))
+        wanted = tuple(trusted_tests.names_under_test(setup, sources))
     else:
         raise BadTests("the tests need `test` with `entry_point`, or `test_list`")
-    one_process = not entry and split_tests.needs_one_process("\n".join([setup, *sources]))
-    mode = "compat" if one_process or tests.get("mode") == "compat" else "split"
-    free = tuple(split_tests.free_names("\n".join([setup, *sources])))
-    return Job("", sources, prompt, setup, entry, wanted, free, split_tests.calls_check(sources), mode)
+    whole = "\n".join([setup, *sources])
+    free = tuple(trusted_tests.free_names(whole))
+    trees = [tree for code in (prompt, setup, *sources) if (tree := programs.parses(code)) is not None]
+    handed = trusted_tests.HandedOver(trees, (*wanted, *(["candidate", entry] if entry else ())))
+    one_process = (not entry and trusted_tests.needs_one_process(whole)) or handed.found()
+    return Job(
+        "",
+        sources,
+        prompt,
+        setup,
+        entry,
+        wanted,
+        free,
+        trusted_tests.calls_check(sources),
+        handed.believes(),
+        int.from_bytes(hmac.digest(SEED_KEY, f"{answer}\n{prompt}".encode("utf-8", "surrogatepass"), "sha256")),
+        "compat" if one_process or tests.get("mode") == "compat" else "split",
+    )
 
 
 def _text(value: Any, name: str) -> str:

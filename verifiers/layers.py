@@ -106,14 +106,24 @@ def seccomp_enter(bpf: bytes) -> None:
     _call(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(program), 0, 0), "seccomp")
 
 
-def drop_uid(uid: int = NOBODY) -> bool:
-    """Gives up root for good; False when this process is not root."""
+def drop_uid() -> int | None:
+    """Gives up root for good, for a user id that nobody else has, else for `NOBODY`; None when this is not root.
+
+    The kernel counts threads by user id: with an id of its own, one server's programs cannot use up another's.
+    """
     if os.geteuid() != 0:
-        return False
+        return None
     os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    return True
+    for uid in (2**30 + int.from_bytes(os.urandom(3)), NOBODY):
+        try:
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        except OSError:  # a container that maps fewer ids
+            if uid == NOBODY:
+                raise
+            continue
+        break
+    return uid
 
 
 def drop_capabilities() -> None:
@@ -146,9 +156,25 @@ def unshare(names: Sequence[str]) -> list[str]:
     return got
 
 
-def hide(path: str) -> bool:
-    """Mounts an empty file system over a directory (in an own mount namespace)."""
-    return _libc.mount(b"none", path.encode(), b"tmpfs", 0x1 | 0x2 | 0x4 | 0x8, b"size=0") == 0
+def cover(folder: str, kept: Iterable[str]) -> None:
+    """Mounts an empty file system over a folder in which only the `kept` paths are there again, read as before.
+
+    Raises:
+        OSError: not allowed; the folder is then as it was.
+    """
+    held = [(path, os.open(path, os.O_PATH)) for path in sorted(set(kept)) if os.path.isdir(path)]
+    try:
+        _call(_libc.mount(b"none", folder.encode(), b"tmpfs", 0x2 | 0x4 | 0x8, b"mode=755"), f"mount over {folder}")
+        try:
+            for path, fd in held:
+                os.makedirs(path, mode=0o755, exist_ok=True)
+                _call(_libc.mount(f"/proc/self/fd/{fd}".encode(), path.encode(), None, 0x1000 | 0x4000, None), path)
+        except OSError:
+            _libc.umount2(folder.encode(), 2)  # MNT_DETACH
+            raise
+    finally:
+        for _, fd in held:
+            os.close(fd)
 
 
 def reveal(paths: Iterable[str]) -> None:
@@ -166,15 +192,10 @@ def reveal(paths: Iterable[str]) -> None:
                 private.setdefault(parent, []).append(os.path.realpath(path))
                 break
     for folder, inside in private.items():
-        held = [(path, os.open(path, os.O_PATH)) for path in sorted(set(inside)) if os.path.isdir(path)]
-        _call(_libc.mount(b"none", folder.encode(), b"tmpfs", 0x2 | 0x4, b"mode=755"), f"mount over {folder}")
-        for path, fd in held:
-            os.makedirs(path, mode=0o755, exist_ok=True)
-            _call(_libc.mount(f"/proc/self/fd/{fd}".encode(), path.encode(), None, 0x1000 | 0x4000, None), path)
-            os.close(fd)
+        cover(folder, inside)
 
 
-def limits(memory: int, cpu: float, processes: int = 64, file_size: int = 0, files: int = 64) -> None:
+def limits(memory: int, cpu: float, processes: int = 256, file_size: int = 0, files: int = 64) -> None:
     """Resource limits of one program: bytes of address space, CPU seconds, processes, bytes per file, open files."""
     wanted = {
         resource.RLIMIT_AS: memory,

@@ -1,27 +1,36 @@
 """Turns plain Python values into text and back: the only thing that passes between a candidate and its tests.
 
 JSON with one-key objects as tags. Reading builds values of exact built-in types (and a few of the standard library)
-and never runs anything that came from the other side. A value of any other class becomes a numbered reference.
+and never runs anything that came from the other side. A value of any other class becomes a numbered reference. An
+object of a subclass of a built-in type crosses as the built-in value with a reference beside it, which is asked for
+what the built-in type lacks: fields of a named tuple, methods, a default for a missing key.
 
 Not covered: identity and shared structure; in-place changes of arguments.
+Above 300 lines because writing and reading of every kind of value belong side by side.
 """
 
 from __future__ import annotations
 
+import array
 import builtins
+import contextlib
 import datetime
+import importlib
 import json
 import re
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
+import sys
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, deque
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
-MAX_TEXT = 2**20  # characters of one value of a program's
+MAX_TEXT = 2**24  # characters of one value of a program's
 MAX_TRUSTED = 2**24  # characters of the arguments of one call, which trusted tests write
 MAX_ITEMS = 200_000  # taken from an iterator
+MAX_DEPTH = 12_000  # frames of Python that writing and reading one value may stack up: some 4,000 levels
 
 
 class NoLiteral(ValueError):
@@ -76,7 +85,8 @@ def write(
         NoLiteral: another class, and no `refer`.
         TooLarge: more than `limit`.
     """
-    text = json.dumps(_tag(value, refer, always), separators=(",", ":"))
+    with _room():
+        text = json.dumps(_tag(value, refer, always), separators=(",", ":"))
     if len(text) > limit:
         raise TooLarge(f"a value of {len(text)} characters")
     return text
@@ -88,19 +98,65 @@ def read(text: str, resolve: Callable[[Any], Any] | None = None) -> Any:
     Raises:
         ValueError: malformed text.
     """
+    return rebuild(parse(text), resolve)
+
+
+def parse(text: str) -> Any:
+    """The JSON of a text, as deep as `write` makes it.
+
+    Raises:
+        ValueError: malformed text.
+    """
     try:
-        data = json.loads(text)
+        with _room():
+            return json.loads(text)
     except RecursionError as error:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
-    return rebuild(data, resolve)
 
 
 def rebuild(data: Any, resolve: Callable[[Any], Any] | None = None) -> Any:
     """The value of a text that was parsed as JSON already; as `read`."""
     try:
-        return _untag(data, resolve)
+        with _room():
+            return _untag(data, resolve)
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Lets values be deeper than what programs may stack up."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, MAX_DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+class _Own:
+    """Beside a built-in value of a subclass of the program's: whom to ask for what the built-in type lacks."""
+
+    _remote: Any
+    _sent: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("_remote", "_sent"):
+            raise AttributeError(name)
+        return getattr(self._remote, name)
+
+
+class _OwnDict(_Own, dict):
+    def __missing__(self, key: Any) -> Any:
+        return self._remote[key]
+
+
+_OWN: dict[type, Any] = {
+    base: type(f"_Own{base.__name__.title()}", (_Own, base), {})
+    for base in (int, str, float, list, tuple, set, frozenset)
+}
+_OWN[dict] = _OwnDict
+_OWN_BASES: dict[type, type] = {own: base for base, own in _OWN.items()}
 
 
 def _tag(value: Any, refer: Callable[[Any], Any] | None, always: type | None = None) -> Any:
@@ -131,7 +187,7 @@ def _tag(value: Any, refer: Callable[[Any], Any] | None, always: type | None = N
         return {"D": str(value)}
     if kind is type(...):
         return {"e": 0}
-    if kind is type and getattr(builtins, value.__name__, None) is value:
+    if kind is type and _is_builtin(value.__name__, value):
         return {"T": value.__name__}
     if kind is re.Match and isinstance(value.string, str):
         groups = [value.group(0), *value.groups()]
@@ -141,26 +197,75 @@ def _tag(value: Any, refer: Callable[[Any], Any] | None, always: type | None = N
     for name, dated in _DATES.items():
         if kind is dated:
             return {name: [value.days, value.seconds, value.microseconds] if name == "td" else value.isoformat()}
-    return _tag_other(value, refer, always)
+    tag = _tag_standard(value, refer, always)
+    return _tag_other(value, refer, always) if tag is _OTHER else tag
+
+
+_OTHER = object()
+
+
+def _tag_standard(value: Any, refer: Callable[[Any], Any] | None, always: type | None) -> Any:
+    """Values of other classes of the standard library and numpy, `_OTHER` when it is none of them."""
+    kind = type(value)
+    if kind in _OWN_BASES:
+        base = _OWN_BASES[kind]
+        same = refer is not None and base(value) == value._sent
+        return _tag(value._remote if same else base(value), refer, always)
+    if kind in (ChainMap, MappingProxyType):
+        maps = value.maps if kind is ChainMap else [dict(value)]
+        return {"cm" if kind is ChainMap else "mp": [_tag(part, refer, always) for part in maps]}
+    if kind in (UserDict, UserList, UserString):
+        return _tag(value.data, refer, always)
+    if kind.__module__ in ("builtins", "collections") and isinstance(value, (KeysView, ValuesView)):
+        return {"dk" if isinstance(value, KeysView) else "dv": [_tag(item, refer, always) for item in value]}
+    if kind.__module__ in ("builtins", "collections") and isinstance(value, ItemsView):
+        return {"di": [[_tag(k, refer, always), _tag(v, refer, always)] for k, v in value]}
+    if kind is array.array:
+        return {"ar": [value.typecode, [_tag(item, refer, always) for item in value]]}
+    if kind is memoryview and value.format == "B" and value.c_contiguous:
+        return {"mv": value.hex()}
+    if kind.__name__ in _PATHS and kind.__module__.partition(".")[0] == "pathlib":
+        return {"p": [kind.__name__, str(value)]}
+    if kind.__module__ == "uuid" and kind.__name__ == "UUID":
+        return {"u": value.hex}
+    if kind.__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return _tag(value.item(), refer, always)
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and value.dtype.kind in "biufcSU":
+        return {
+            "nd": [value.dtype.str, list(value.shape), [_tag(item, refer, always) for item in value.ravel().tolist()]]
+        }
+    return _OTHER
 
 
 def _tag_other(value: Any, refer: Callable[[Any], Any] | None, always: type | None) -> Any:
     """Subclasses of built-in types as their base, iterators as what is left in them, the rest by reference."""
     if refer is not None and always is not None and type(value) is always:
         return refer(value)
-    if type(value).__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return _tag(value.item(), refer, always)
-    if refer is not None:  # the candidate's side: be generous, the reader builds plain values anyway
-        bases: tuple[Any, ...] = (bool, int, str, float, list, tuple, dict, set, frozenset)
-        for base in bases:
+    if refer is not None:
+        for base in (bool, *_OWN):
             if isinstance(value, base) and type(value) is not base:
-                return _tag(base(value), refer, always)
+                plain = _tag(base(value), refer, always)
+                if always is None and _has_more(value, base):  # the program's side: it can be asked later on
+                    return {"own": [base.__name__, plain, refer(value)]}
+                return plain
         if isinstance(value, Iterator):
             return {"g": [_tag(item, refer, always) for item in islice(value, MAX_ITEMS)]}
-        if isinstance(value, (type({}.keys()), type({}.values()), type({}.items()))):
-            return {"g": [_tag(item, refer, always) for item in value]}
         return refer(value)
     raise NoLiteral(f"a {type(value).__name__} has no literal form")
+
+
+def _has_more(value: Any, base: type) -> bool:
+    """Whether an object has attributes that its built-in base lacks, or values for missing keys."""
+    classes = type(value).__mro__[: type(value).__mro__.index(base)]
+    names = [name for kind in classes for name in vars(kind)]
+    return any(not name.startswith("__") or name == "__missing__" for name in names) or bool(
+        getattr(value, "__dict__", None)
+    )
+
+
+def _is_builtin(name: str, kind: Any) -> bool:
+    """Whether a class is a built-in type under its own name (`builtins.__loader__` is a class of another name)."""
+    return isinstance(kind, type) and kind.__name__ == name and getattr(builtins, name, None) is kind
 
 
 def _untag(data: Any, resolve: Callable[[Any], Any] | None) -> Any:
@@ -175,6 +280,12 @@ def _untag(data: Any, resolve: Callable[[Any], Any] | None) -> Any:
         return _BUILD_MAPPING[name]((_untag(k, resolve), _untag(v, resolve)) for k, v in content)
     if name == "ref" and resolve is not None:
         return resolve(content)
+    if name == "own" and resolve is not None:
+        return _own(content[0], _untag(content[1], resolve), resolve(content[2]["ref"]))
+    if name == "ar":
+        return array.array(content[0], [_untag(item, None) for item in content[1]])
+    if name == "nd":
+        return _ndarray(content[0], content[1], [_untag(item, None) for item in content[2]])
     if name == "F":
         return Fraction(_untag(content[0], None), _untag(content[1], None))
     return _BUILD_SCALAR[name](content)
@@ -182,21 +293,57 @@ def _untag(data: Any, resolve: Callable[[Any], Any] | None) -> Any:
 
 def _builtin_type(name: str) -> type:
     kind = getattr(builtins, name, None)
-    if not isinstance(kind, type):
+    if not _is_builtin(name, kind):
         raise ValueError(f"no built-in type {name!r}")
     return kind
 
 
+def _own(name: str, value: Any, remote: Any) -> Any:
+    base = getattr(builtins, name)
+    made = _OWN[base](value)
+    if type(value) is not base:
+        raise ValueError(f"no value of type {name}")
+    made._remote, made._sent = remote, value
+    return made
+
+
+def _ndarray(dtype: str, shape: list[int], items: list[Any]) -> Any:
+    """A numpy array; without numpy, the list of its items."""
+    if not re.fullmatch(r"[<>|=]?[biufcSU]\d+", dtype):
+        raise ValueError(f"no plain array type {dtype!r}")
+    try:
+        numpy = importlib.import_module("numpy")
+    except ImportError:
+        return items
+    return numpy.array(items, dtype=dtype).reshape([int(size) for size in shape])
+
+
+def _path(parts: list[str]) -> Any:
+    if parts[0] not in _PATHS:
+        raise ValueError(f"no path {parts[0]!r}")
+    return getattr(importlib.import_module("pathlib"), parts[0])(parts[1])
+
+
+_PATHS = frozenset(["PurePath", "PurePosixPath", "PureWindowsPath", "PosixPath"])
 _SEQUENCES: dict[type, str] = {tuple: "t", set: "s", frozenset: "f", deque: "q"}
-_MAPPINGS: dict[type, str] = {dict: "d", defaultdict: "d", Counter: "C", OrderedDict: "o"}
+_MAPPINGS: dict[type, str] = {dict: "d", Counter: "C", OrderedDict: "o"}
 _BUILD_SEQUENCE: dict[str, Any] = {
     "t": tuple,
     "s": set,
     "f": frozenset,
     "q": deque,
     "g": lambda items: iter(list(items)),
+    "cm": lambda maps: ChainMap(*maps),
+    "mp": lambda maps: MappingProxyType(next(maps)),
+    "dk": lambda items: dict.fromkeys(items).keys(),
+    "dv": lambda items: dict(enumerate(items)).values(),
 }
-_BUILD_MAPPING: dict[str, Any] = {"d": dict, "C": lambda pairs: Counter(dict(pairs)), "o": OrderedDict}
+_BUILD_MAPPING: dict[str, Any] = {
+    "d": dict,
+    "C": lambda pairs: Counter(dict(pairs)),
+    "o": OrderedDict,
+    "di": lambda pairs: dict(pairs).items(),
+}
 _BUILD_SCALAR: dict[str, Any] = {
     "i": lambda text: int(text, 16),
     "b": bytes.fromhex,
@@ -212,6 +359,9 @@ _BUILD_SCALAR: dict[str, Any] = {
     "da": datetime.date.fromisoformat,
     "ti": datetime.time.fromisoformat,
     "td": lambda parts: datetime.timedelta(*parts),
+    "mv": lambda text: memoryview(bytes.fromhex(text)),
+    "p": _path,
+    "u": lambda text: importlib.import_module("uuid").UUID(hex=text),
 }
 _DATES: dict[str, type] = {
     "dt": datetime.datetime,

@@ -9,6 +9,7 @@ Not covered: languages other than Python.
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import os
 import re
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 MAX_TEXT = 200_000  # characters of an answer
+_BUILTINS = frozenset(dir(builtins))
 MAX_CUTS = 60  # shorter and shorter pieces tried
 
 # Before Python 3.11.8 all threads count the depth of `ast.parse` in one place: a garbage collection in its middle lets
@@ -53,9 +55,9 @@ def extract(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | No
     if text.lstrip("\ufeff") != text:
         text = text.lstrip("\ufeff")
     pieces = list(_pieces(text))
-    for piece in reversed(pieces):  # the last whole program is the answer
-        if program := _whole(piece, wanted):
-            return program
+    for i in reversed(range(len(pieces))):  # the last whole program is the answer
+        if program := _whole(pieces[i], wanted):
+            return _with_the_rest(program, pieces[:i], pieces[i + 1 :], wanted)
     for piece in reversed(pieces):
         if _defines(piece, wanted) and (program := _buried(piece, prompt, wanted)):
             return program
@@ -76,6 +78,62 @@ def extract(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | No
     if prompt and not _defines(text, wanted) and (program := _completion(text, prompt, wanted)):
         return program
     return _buried(text, prompt, wanted)
+
+
+def _with_the_rest(program: str, before: Sequence[str], after: Sequence[str], wanted: Sequence[str]) -> str:
+    """The program with the pieces that bind what it reads and does not bind itself: imports, constants, helpers.
+
+    Of two pieces that bind a name, the nearest before the program counts, else the first behind it. A piece from
+    behind that reads a name of the program's is run behind it, all others in front.
+    """
+    bound, missing = _names(program)
+    own = bound
+    missing |= set(wanted) - bound
+    front: list[tuple[int, str]] = []
+    back: list[str] = []
+    sources = [(-i, piece) for i, piece in enumerate(reversed(before), 1)] + list(enumerate(after, 1))
+    while missing:
+        found = None
+        for place, piece in sources:
+            binds, reads = _names(piece)
+            if binds & missing:
+                found = (place, piece, binds, reads)
+                break
+        if found is None:
+            break
+        place, piece, binds, reads = found
+        sources.remove((place, piece))
+        if place > 0 and reads & own:
+            back.append(piece)
+        else:
+            front.append((place, piece))
+        bound = bound | binds
+        missing = (missing | reads) - bound
+    if not front and not back:
+        return program
+    whole = "\n\n".join([*(piece for _, piece in sorted(front)), program, *back])
+    lines = whole.split("\n")
+    future = [line for line in lines if line.startswith("from __future__ import ")]  # must stand first
+    whole = "\n".join([*future, *(line for line in lines if line not in future)])
+    return whole if compiled(whole) is not None else program
+
+
+def _names(code: str) -> tuple[set[str], set[str]]:
+    """Names that a piece of Python binds at its top level, and those it reads and does not bind."""
+    top = scope(code)
+    if top is None:
+        return set(), set()
+    bound = {name.get_name() for name in top.get_symbols() if name.is_assigned() or name.is_imported()}
+    read, tables = set(), [top]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        read |= {
+            name.get_name()
+            for name in table.get_symbols()
+            if name.is_referenced() and (name.is_global() or table is top)
+        }
+    return bound, read - bound - _BUILTINS
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -158,7 +216,12 @@ def scope(code: str) -> symtable.SymbolTable | None:
 @functools.lru_cache(maxsize=4)
 def compiled(code: str) -> types.CodeType | None:
     """The code object, None when it does not compile (a `return` outside a function parses, but does not)."""
-    return _quietly(compile, code, "<program>", "exec")
+    return _quietly(compile_plainly, code, "<program>")
+
+
+def compile_plainly(code: str | ast.Module, name: str) -> types.CodeType:
+    """As `compile`, but this module's own `from __future__` lines do not hold for the code."""
+    return compile(code, name, "exec", dont_inherit=True)
 
 
 def _quietly(read: Callable[..., Any], *words: str) -> Any:

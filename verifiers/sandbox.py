@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",  # else every thread of a program takes 64 MB of its address space
 }
 """All a program can see of the environment: no token of the user's is in it."""
 
@@ -80,6 +81,8 @@ class Job:
         wanted: Names the program should define.
         free: Names the tests read that they do not bind themselves.
         calls_check: Whether the tests call `check` themselves.
+        believes_methods: Whether the tests take the word of a method of an object that the program returned.
+        seed: Of the tests' random inputs; the program's side never has it.
         mode: `split` or `compat`.
         limit: Wall seconds.
         memory: Bytes of address space.
@@ -93,20 +96,16 @@ class Job:
     wanted: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     calls_check: bool = False
+    believes_methods: bool = False
+    seed: int = 0
     mode: Literal["split", "compat"] = "split"
     limit: float = 10.0
     memory: int = 2**30
 
     def frames(self) -> list[bytes]:
-        """The request: what the candidate's process may know, then what only the tests' process may."""
-        shown = {
-            "text": self.text,
-            "prompt": self.prompt,
-            "wanted": list(self.wanted),
-            "mode": self.mode,
-            "limit": self.limit,
-            "memory": self.memory,
-        }
+        """The request: what the fork server may know, what the candidate's process may, what only the tests' may."""
+        limits = {"mode": self.mode, "limit": self.limit, "memory": self.memory}
+        shown = {"text": self.text, "prompt": self.prompt, "wanted": list(self.wanted)}
         hidden = {
             "tests": list(self.tests),
             "prompt": self.prompt,
@@ -115,8 +114,10 @@ class Job:
             "wanted": list(self.wanted),
             "free": list(self.free),
             "calls_check": self.calls_check,
+            "believes_methods": self.believes_methods,
+            "seed": self.seed,
         }
-        return [json.dumps(part).encode() for part in (shown, hidden)]
+        return [json.dumps(part).encode() for part in (limits, shown, hidden)]
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,6 @@ class Outcome:
     program: str | None = None
     mode: str = "split"
     needs_compat: bool = False
-    output: str = ""
 
 
 def readable() -> list[str]:
@@ -261,9 +261,7 @@ class Sandbox:
             return Outcome(False, "timeout", "the sandbox did not answer", mode=job.mode)
         except WorkerDied as error:
             return Outcome(False, "error", f"the sandbox ended: {error}", mode=job.mode)
-        status = answer["status"]
-        if status == "lost":  # killed by a limit of its own, or by the kernel
-            status = "error" if job.mode == "split" else "ok"
+        status = "error" if answer["status"] == "lost" else answer["status"]
         return Outcome(
             bool(answer["passed"]) and status == "ok",
             status,
@@ -271,7 +269,6 @@ class Sandbox:
             answer["program"],
             job.mode,
             bool(answer.get("needs_compat")),
-            answer.get("output", ""),
         )
 
     def _ask(self, worker: Worker, job: Job) -> bytes:

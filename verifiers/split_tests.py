@@ -3,31 +3,36 @@
 The candidate never holds the tests, their expected values or the result; the tests never hold an object of the
 candidate's, only values rebuilt from literal text (`literals`) or numbered references that refuse to be compared.
 `compat` runs both in one process, as published harnesses do: results of that mode can be forged and are flagged.
+Which of the two a problem needs is read off from its tests (`trusted_tests`) or shows before the program first answers.
 
-Not covered: tests that see arguments changed in place; tests that hand their own functions to the candidate.
+Not covered: tests that see arguments changed in place.
 Above 300 lines because both ends of the protocol between tests and program stand here.
 """
 
 from __future__ import annotations
 
 # ruff: noqa: SIM905  (a list of words reads best as words)
+import _thread
 import ast
 import builtins
 import collections
+import contextlib
 import importlib
 import json
 import os
+import random
 import struct
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from verifiers import literals, programs
 
 _LENGTH = struct.Struct(">I")
 MAX_ANSWER = 64_000  # characters of a program that are reported back
+THREAD_STACK = 4 * 2**20  # bytes for each thread of a program's; two hundred then fit into the default memory
 
 
 class Pipe:
@@ -74,17 +79,19 @@ def load(job: dict[str, Any], program: str) -> types.ModuleType:
     sys.modules["candidate"] = module
     if not program.startswith(job["prompt"]):
         _run_prompt(job["prompt"], module.__dict__)
-    exec(programs.compiled(program) or compile(program, "<program>", "exec"), module.__dict__)
+    exec(programs.compiled(program) or programs.compile_plainly(program, "<program>"), module.__dict__)
     return module
 
 
 def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
-    """Runs a prompt that is code by itself (imports, helpers, the head of a function with its docstring)."""
-    try:
-        code = compile(prompt, "<prompt>", "exec")
-    except (SyntaxError, ValueError):
-        return
-    exec(code, names)
+    """Runs a prompt that is code by itself (imports, helpers, the head of a function with its docstring).
+
+    What does not run is left out: a whole program may bring the import that its prompt forgot.
+    """
+    tree = programs.parses(prompt)
+    for statement in tree.body if tree else []:
+        with contextlib.suppress(Exception):
+            exec(programs.compile_plainly(ast.Module([statement], []), "<prompt>"), names)
 
 
 def serve(job: dict[str, Any], pipe: Pipe) -> None:
@@ -100,20 +107,27 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
         return {"ref": [len(objects) - 1, type(value).__name__]}
 
     def resolve(content: Any) -> Any:
-        return objects[content[0]]
+        return objects[content[0]] if content[0] is not None else getattr(module, content[1])
 
+    _thread.stack_size(THREAD_STACK)
     try:
         module = load(job, program)
         pipe.send(json.dumps({"loaded": True}))
     except BaseException as error:  # the program may raise anything, SystemExit included
-        pipe.send(json.dumps({"loaded": False, "error": _name(error)}))
+        pipe.send(json.dumps({"loaded": False, "raised": _name(error), "text": _text(error)}))
         return
     while True:
-        request = json.loads(pipe.receive())
+        request = literals.parse(pipe.receive())
         try:
             target = module if request["target"] is None else objects[request["target"]]
             if request["do"] == "get":
                 value = getattr(target, request["name"])
+            elif request["do"] == "item":
+                value = target[literals.rebuild(request["value"], resolve)]
+            elif request["do"] == "len":
+                value = len(target)
+            elif request["do"] == "iter":
+                value = iter(target)
             elif request["do"] == "set":
                 value = setattr(target, request["name"], literals.rebuild(request["value"], resolve))
             else:
@@ -161,10 +175,23 @@ class Link:
     def __init__(self, pipe: Pipe) -> None:
         self.pipe = pipe
         self.refused = ""  # a result that is no literal was compared: the candidate's doing, graded wrong
-        self.unsent = ""  # an argument that is no literal: the tests' doing, they need compat mode
-        self.answered = False  # the program has returned something, which arguments may be made of
+        self.unsent = ""  # an argument that is no literal: the tests' doing
+        self.answered = False  # the program has returned something, which the tests' next steps may depend on
+        self.untouched = True  # whether it had not when `unsent` was set
+        self.starved = False  # the program could not start a thread
+        self.judged_itself = False  # a method of an object was called that the program, not the tests, chose to make
+        self._by_class = False  # where the newest reference comes from, see `Remote`
 
-    def ask(self, target: int | None, do: str, name: str | None, value: Any = None) -> Any:
+    def ask(self, remote: Remote | None, do: str, name: str | None, value: Any = None) -> Any:
+        target, self._by_class = None, name is not None and name[:1].isupper()
+        if remote is not None:
+            _, target, own = object.__getattribute__(remote, "_at")
+            if target is not None:
+                self._by_class, by_get = object.__getattribute__(remote, "_from")
+                self.judged_itself |= do == "call" and by_get and not self._by_class
+            elif do in ("call", "get"):
+                name = own
+                self._by_class = str(own)[:1].isupper()
         try:
             trusted = literals.MAX_TRUSTED
             text = literals.write(value, self._refuse, Remote, trusted) if value is not None else "null"
@@ -172,139 +199,137 @@ class Link:
             if self.answered:  # too large because of what the program returned: not to be rewarded with compat mode
                 self.refused = str(error)
             else:
-                self.unsent = str(error)
+                self._keep(str(error))
             raise Uncrossable(str(error)) from None
         try:
             self.pipe.send(f'{{"target":{json.dumps(target)},"do":"{do}","name":{json.dumps(name)},"value":{text}}}')
-            reply = json.loads(self.pipe.receive())
+            reply = literals.parse(self.pipe.receive())
         except (OSError, EOFError, ValueError, RecursionError) as error:
             raise CandidateGone(f"the program ended during a call ({type(error).__name__})") from None
         if not isinstance(reply, dict):
             raise CandidateGone("malformed reply")
         self.answered = True
         if "raised" in reply:
-            kind = getattr(builtins, str(reply["raised"]), Exception)
-            ends_loops = (StopIteration, StopAsyncIteration)  # would end a test's map(candidate, ...) early
-            if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ends_loops):
-                kind = RuntimeError  # SystemExit, KeyboardInterrupt too: never raised on this side
-            try:
-                error = kind(str(reply.get("text", ""))[:500])
-            except TypeError:  # UnicodeDecodeError and its kin want five arguments
-                error = ValueError(str(reply.get("text", ""))[:500])
-            raise error
+            raise self._error(reply)
         try:
-            return literals.rebuild(reply["value"], self._resolve)
+            return literals.rebuild(reply["value"], lambda content: self._resolve(content, do == "get"))
         except (ValueError, KeyError, TypeError) as error:
             raise CandidateGone(f"malformed value ({error})") from None
 
-    def _resolve(self, content: Any) -> Remote:
-        return Remote(self, int(content[0]), None, str(content[1])[:80])
+    def _error(self, reply: dict[str, Any]) -> Exception:
+        kind = getattr(builtins, str(reply["raised"]), Exception)
+        ends_loops = (StopIteration, StopAsyncIteration)  # would end a test's map(candidate, ...) early
+        if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ends_loops):
+            kind = RuntimeError  # SystemExit, KeyboardInterrupt too: never raised on this side
+        text = str(reply.get("text", ""))[:500]
+        self.starved |= starved(kind.__name__, text)
+        try:
+            return kind(text)
+        except TypeError:  # UnicodeDecodeError and its kin want five arguments
+            return ValueError(text)
+
+    def _resolve(self, content: Any, by_get: bool) -> Remote:
+        return Remote(self, int(content[0]), None, str(content[1])[:80], self._by_class, by_get)
 
     def _refuse(self, value: Any) -> Any:
         if isinstance(value, Remote):
             _, target, name = object.__getattribute__(value, "_at")
-            if target is None:
-                self.unsent = f"the program's {name} itself"
-                raise Uncrossable(self.unsent)
-            return {"ref": [target, ""]}
+            return {"ref": [target, name or ""]}
         if value is Remote or isinstance(value, BaseException):  # made by the program's choice of what to return
             self.refused = f"an argument of type {type(value).__name__}"
             raise Uncrossable(self.refused)
-        self.unsent = f"an argument of type {type(value).__name__}"
+        self._keep(f"an argument of type {type(value).__name__}")
         raise Uncrossable(self.unsent)
+
+    def _keep(self, unsent: str) -> None:
+        """Notes what the tests could not send, and whether the program had any part in it."""
+        self.unsent = unsent
+        self.untouched = not self.answered
+
+
+def starved(kind: str, text: str) -> bool:
+    """Whether an exception says that this machine, not the program, was short of threads."""
+    return kind == "RuntimeError" and "can't start new thread" in text
 
 
 class Remote:
-    """A thing of the candidate's by name or number: it can be called and asked for attributes, never compared."""
+    """A thing of the candidate's by name or number: it can be called and asked for attributes, never compared.
 
-    __slots__ = ("_at", "_kind")
+    Its items and length are asked for as well: they arrive as values, which the tests compare themselves.
+    Where it comes from tells whether the tests chose its class by a name in capitals (`Stack()`), and whether it is an
+    attribute of another.
+    """
 
-    def __init__(self, link: Link, target: int | None, name: str | None, kind: str = "function") -> None:
+    __slots__ = ("_at", "_from", "_kind")
+
+    def __init__(
+        self, link: Link, target: int | None, name: str | None, kind: str = "function", by_class=False, by_get=False
+    ) -> None:
         object.__setattr__(self, "_at", (link, target, name))
+        object.__setattr__(self, "_from", (by_class, by_get))
         object.__setattr__(self, "_kind", kind)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        link, target, name = object.__getattribute__(self, "_at")
-        return link.ask(target, "call", name, (args, kwargs))
+        link, _, name = object.__getattribute__(self, "_at")
+        return link.ask(self, "call", name, (args, kwargs))
 
     def __getattr__(self, name: str) -> Any:
         link, target, own = object.__getattribute__(self, "_at")
         if name.startswith("__"):
             raise AttributeError(name)
         if target is None:
-            holder = link.ask(None, "get", own)
+            holder = link.ask(self, "get", own)
             return getattr(holder, name)
-        return link.ask(target, "get", name)
+        return link.ask(self, "get", name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        link, _, _ = object.__getattribute__(self, "_at")
+        link.ask(self, "set", name, value)
+
+    def __getitem__(self, key: Any) -> Any:
         link, target, _ = object.__getattribute__(self, "_at")
-        link.ask(target, "set", name, value)
+        return link.ask(self, "item", None, key) if target is not None else _refuse(self)
+
+    def __len__(self) -> int:
+        link, target, _ = object.__getattribute__(self, "_at")
+        length = link.ask(self, "len", None) if target is not None else _refuse(self)
+        return length if type(length) is int else _refuse(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        link, target, _ = object.__getattribute__(self, "_at")
+        items = link.ask(self, "iter", None) if target is not None else _refuse(self)
+        return items if isinstance(items, type(iter([]))) else _refuse(self)
 
     def __repr__(self) -> str:
         return f"<the program's {object.__getattribute__(self, '_kind')}>"
 
 
+def _refuse(remote: Remote) -> Any:
+    link, _, _ = object.__getattribute__(remote, "_at")
+    link.refused = f"a {object.__getattribute__(remote, '_kind')} is no literal"
+    raise Uncrossable(link.refused)
+
+
 def _refusing(name: str) -> Callable[..., Any]:
     def refuse(self: Remote, *args: Any) -> Any:
-        link, _, _ = object.__getattribute__(self, "_at")
-        link.refused = f"a {object.__getattribute__(self, '_kind')} is no literal"
-        raise Uncrossable(link.refused)
+        _refuse(self)
 
     refuse.__name__ = name
     return refuse
 
 
 for _operator in (
-    "eq ne lt le gt ge bool len iter next contains getitem setitem delitem hash index int float complex str bytes format "  # noqa: E501
+    "eq ne lt le gt ge bool next contains setitem delitem hash index int float complex str bytes format "
     "add radd sub rsub mul rmul truediv rtruediv floordiv mod divmod pow and or xor neg pos abs invert round trunc "
     "floor ceil enter exit reversed length_hint iadd isub imul dir"
 ).split():
     setattr(Remote, f"__{_operator}__", _refusing(f"__{_operator}__"))
 
 
-def free_names(code: str) -> list[str]:
-    """Names a test reads that it does not bind itself and Python does not provide; [] when it does not parse."""
-    tree = programs.parses(code)
-    if tree is None:
-        return []
-    read, bound = [], set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            if isinstance(node.ctx, ast.Load):
-                read.append(node.id)
-            else:
-                bound.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            bound.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-    known = bound | set(dir(builtins))
-    return [name for name in dict.fromkeys(read) if name not in known]
-
-
-_ANNOTATIONS = frozenset(
+TYPING_NAMES = frozenset(
     "List Dict Tuple Set FrozenSet Optional Union Any Callable Iterable Iterator Sequence Mapping Type Counter "
     "OrderedDict".split()
 )
-
-
-def names_under_test(setup: str, tests: Sequence[str]) -> list[str]:
-    """The program's names that tests without an entry point use.
-
-    A built-in's name counts only when the tests use no other name (MBPP 126 asks for a function called `sum`):
-    otherwise a program could replace `set` or `abs` under its own tests.
-    """
-    whole = "\n".join([setup, *tests])
-    used = [name for name in free_names(whole) if name not in sys.stdlib_module_names and name not in _ANNOTATIONS]
-    if used:
-        return used
-    trees = [tree for code in tests if (tree := programs.parses(code)) is not None]
-    calls = [node.func for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return list(dict.fromkeys(call.id for call in calls if isinstance(call, ast.Name)))
 
 
 def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
@@ -319,7 +344,7 @@ def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
             continue
         if name in sys.stdlib_module_names:
             names[name] = importlib.import_module(name)
-        elif name in _ANNOTATIONS:
+        elif name in TYPING_NAMES:
             names[name] = getattr(collections if name in ("Counter", "OrderedDict") else typing, name)
         else:
             names[name] = Remote(link, None, name)
@@ -327,7 +352,7 @@ def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
         for name in tests["wanted"]:
             names.setdefault(name, Remote(link, None, name))
     if tests["setup"]:
-        exec(compile(tests["setup"], "<setup>", "exec"), names)
+        exec(programs.compile_plainly(tests["setup"], "<setup>"), names)
     return names
 
 
@@ -342,7 +367,10 @@ def check(tests: dict[str, Any], link: Link) -> dict[str, Any]:
         result["program"] = str(program)[:MAX_ANSWER]
         loaded = json.loads(link.pipe.receive())
         if not loaded.get("loaded"):
-            return result | {"reason": f"the program does not run: {loaded.get('error')}"}
+            reason = f"the program does not run: {loaded.get('raised')}"
+            if starved(str(loaded.get("raised")), str(loaded.get("text"))):
+                return result | {"status": "error", "reason": NO_THREADS}
+            return result | {"reason": reason}
     except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
         return result | {"reason": f"the program ended before its tests ({type(error).__name__})"}
     stage = "setup"
@@ -350,7 +378,7 @@ def check(tests: dict[str, Any], link: Link) -> dict[str, Any]:
         names = scope(tests, link)
         for code in tests["tests"]:
             stage = code.strip().split("\n")[0][:200]
-            exec(compile(code, "<tests>", "exec"), names)
+            exec(programs.compile_plainly(code, "<tests>"), names)
         if tests["entry_point"] and "check" in names and not tests["calls_check"]:
             stage = "check"
             names["check"](names[tests["entry_point"]])
@@ -362,8 +390,36 @@ def check(tests: dict[str, Any], link: Link) -> dict[str, Any]:
         result["reason"] = str(error)
     except BaseException as error:  # a failed assertion, or whatever the call raised
         result["reason"] = f"{type(error).__name__} in {stage}: {_text(error)[:200]}"
-    if link.unsent and not link.refused:
-        result |= {"passed": False, "needs_compat": True, "reason": link.unsent}
+    if link.refused:
+        return result
+    if unsent := link.unsent:
+        if link.untouched:  # the program has said nothing yet: the tests alone want this
+            return result | {"passed": False, "needs_compat": True, "reason": unsent}
+        return result | {"passed": False, "status": "error", "reason": f"{unsent}: these tests need mode compat"}
+    if link.starved and not result["passed"]:
+        return result | {"status": "error", "reason": NO_THREADS}
+    if link.judged_itself and result["passed"] and tests["believes_methods"]:
+        return result | {"passed": False, "status": "error", "reason": BELIEVED}
+    return result
+
+
+NO_THREADS = "the program could not start a thread here"
+BELIEVED = "the tests take the word of a method of the program's own object: they need mode compat"
+
+
+def plain_result(pipe: Pipe) -> dict[str, Any]:
+    """The result from a process in which a program ran beside its tests: only its form is trusted."""
+    result: dict[str, Any] = {"passed": False, "reason": "the program ended early", "program": None, "status": "ok"}
+    with contextlib.suppress(EOFError, OSError, ValueError, RecursionError):
+        said = json.loads(pipe.receive())
+        if isinstance(said, dict) and said.get("status") in ("ok", "no_answer", "error"):
+            program = said.get("program")
+            result = {
+                "passed": said.get("passed") is True and said["status"] == "ok",
+                "reason": str(said.get("reason"))[:500],
+                "program": program[:MAX_ANSWER] if isinstance(program, str) else None,
+                "status": said["status"],
+            }
     return result
 
 
@@ -375,52 +431,20 @@ def check_together(job: dict[str, Any], tests: dict[str, Any]) -> dict[str, Any]
         return result | {"status": "no_answer", "reason": "no program found"}
     result["program"] = program[:MAX_ANSWER]
     try:
+        _thread.stack_size(THREAD_STACK)
         names = load(job, program).__dict__
+        random.seed(tests["seed"])
         if tests["setup"]:
-            exec(compile(tests["setup"], "<setup>", "exec"), names)
+            exec(programs.compile_plainly(tests["setup"], "<setup>"), names)
         if tests["entry_point"]:
             names["candidate"] = names.get(tests["entry_point"])
         for code in tests["tests"]:
-            exec(compile(code, "<tests>", "exec"), names)
+            exec(programs.compile_plainly(code, "<tests>"), names)
         if tests["entry_point"] and "check" in names and not tests["calls_check"]:
             names["check"](names[tests["entry_point"]])
         result["passed"] = True
     except BaseException as error:  # the program may raise anything, SystemExit included
         result["reason"] = f"{type(error).__name__}: {_text(error)[:200]}"
+        if starved(type(error).__name__, _text(error)):
+            result |= {"status": "error", "reason": NO_THREADS}
     return result
-
-
-def calls_check(tests: Sequence[str]) -> bool:
-    """Whether the tests call `check(...)` themselves at top level (HumanEvalFix does)."""
-    trees = [tree for code in tests if (tree := programs.parses(code)) is not None]
-    return any(
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Name)
-        and node.value.func.id == "check"
-        for tree in trees
-        for node in tree.body
-    )
-
-
-def needs_one_process(code: str) -> bool:
-    """Whether trusted tests use the program's names as types (isinstance, except, base class), which cannot cross."""
-    tree, free = programs.parses(code), set(free_names(code))
-    if tree is None:
-        return False
-    for node in ast.walk(tree):
-        used: list[ast.expr | None] = []
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in ("isinstance", "issubclass")
-        ):
-            used = [*node.args[1:2]]
-        elif isinstance(node, ast.ExceptHandler):
-            used = [node.type]
-        elif isinstance(node, ast.ClassDef):
-            used = [*node.bases]
-        names = {part.id for item in used if item is not None for part in ast.walk(item) if isinstance(part, ast.Name)}
-        if names & free:
-            return True
-    return False

@@ -301,9 +301,10 @@ def shared(key: Hashable, build: Callable[[], T]) -> T:
 
 def close_all() -> None:
     """Ends every pool of this process."""
+    pools = list(_pools)  # before the last references to them go
     with _lock:
         _shared.clear()
-    for pool in list(_pools):
+    for pool in pools:
         pool.close()
 
 

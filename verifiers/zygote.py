@@ -1,8 +1,8 @@
 """The fork server of the sandbox: a bare interpreter that forks one walled-in process per untrusted program.
 
-It never runs untrusted code, never holds a test (the tests' process reads them from the request pipe itself, after
-the candidate was forked), and serves one request at a time. It ends when its input closes, and takes all it forked
-with it.
+It never runs untrusted code, never holds a program, a test or a result (see `Zygote`), so that a program can find
+nothing of another's in what it inherits, and serves one request at a time. It ends when its input closes, and takes
+all it forked with it.
 
 Not covered: who asks and what is asked; see `sandbox` for the parent's side.
 Above 300 lines because serving, forking and reaping are one loop over the same processes.
@@ -33,8 +33,10 @@ _LENGTH = struct.Struct(">I")
 PRELOAD = (
     "bisect collections collections.abc copy functools heapq itertools math operator random re string typing"
 ).split()
-READ = b"R"  # on the result pipe: the tests' frame has left the request pipe
-MAX_OUTPUT = 64 * 1024  # bytes of standard output kept; the rest is read and dropped
+READ = b"R"  # the tests' process: the request pipe is empty
+DONE = b"D"  # the tests' process: the reply follows on the reply pipe
+SENT = b"S"  # the tests' process: all of it is there
+SEND_LIMIT = 5.0  # seconds a reply may take to leave once it is announced
 
 
 class Walls:
@@ -45,6 +47,7 @@ class Walls:
         self.ruleset: int | None = None
         self.filter: bytes | None = base64.b64decode(config["filter"]) if config["filter"] else None
         self.own_pids = config["bwrap"]
+        self.processes = 4096
         self.config = config
 
     def prepare(self) -> None:
@@ -55,15 +58,13 @@ class Walls:
                 become_init()
                 self.own_pids = True
             if "mount" in got:
-                if os.geteuid() == 0:
-                    with contextlib.suppress(OSError):
-                        layers.reveal(self.config["read"])
-                for path in ("/proc", "/sys", "/tmp", "/run", "/home", "/root", "/mnt", "/srv"):
-                    if not any(read.startswith(path + "/") for read in (*self.config["read"], sys.prefix)):
-                        layers.hide(path)
+                self.hide_folders()
             self.layers += [f"{name}ns" for name in got]
-        if layers.drop_uid():
+        uid = layers.drop_uid()
+        if uid is not None:
             self.layers.append("uid")
+        if uid not in (None, layers.NOBODY):
+            self.processes = 256  # threads of this server's programs only; without an id of its own, of all the user's
         if self.own_pids and not self.config["bwrap"]:
             layers.die_with_parent()  # again: a change of uid clears it
         with contextlib.suppress(OSError):
@@ -74,10 +75,21 @@ class Walls:
             self.ruleset = layers.landlock_ruleset(self.config["read"])
             self.layers.append(f"landlock{layers.landlock_abi()}")
 
+    def hide_folders(self) -> None:
+        """In an own mount namespace: what is not Python's is not even a name in these folders."""
+        if os.geteuid() == 0:
+            with contextlib.suppress(OSError):
+                layers.reveal(self.config["read"])
+        for folder in ("/sys", "/tmp", "/run", "/home", "/root", "/mnt", "/srv", "/proc"):  # /proc is needed until then
+            inside = [path for path in self.config["read"] if path.startswith(folder + "/")]
+            if os.path.isdir(folder):
+                with contextlib.suppress(OSError):
+                    layers.cover(folder, inside)
+
     def enter(self, memory: int, cpu: float) -> None:
         """In the forked process: every wall, in the order in which each still can be put up."""
         layers.die_with_parent()
-        layers.limits(memory, cpu)
+        layers.limits(memory, cpu, self.processes)
         layers.no_new_privileges()
         if self.ruleset is not None:
             layers.landlock_enter(self.ruleset)
@@ -100,13 +112,18 @@ def become_init() -> None:
 
 
 class Zygote:
-    """Serves requests: a frame with the job, a frame with the tests, one frame back."""
+    """Serves requests: three frames in (`Job.frames`), one frame back.
 
-    def __init__(self, walls: Walls) -> None:
-        self.walls = walls
+    This process reads the first frame only, which holds limits. The two it forks read the rest from the request pipe
+    themselves, each its own frame, and the reply goes to the parent without passing through here: nothing of a job is
+    ever in the memory that later programs inherit.
+    """
+
+    def __init__(self, walls: Walls, sink: int) -> None:
+        self.walls, self.sink = walls, sink
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
-    def fork(self, keep: list[int], output: int, job: dict[str, Any], run: Callable[[], None]) -> int:
+    def fork(self, keep: list[int], job: dict[str, Any], run: Callable[[], None]) -> int:
         """Starts `run` in a process of its own; returns its id."""
         pid = os.fork()
         if pid:
@@ -115,101 +132,106 @@ class Zygote:
             os.setsid()
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, signal.SIG_DFL)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
+            os.dup2(self.null, 2)
             extra = [self.walls.ruleset] if self.walls.ruleset is not None else []
-            layers.close_all_but([*keep, *extra])
+            layers.close_all_but([*keep, self.null, *extra])
             self.walls.enter(job["memory"], job["limit"] + 1)
-            random.seed(0)
             run()
         finally:
             os._exit(0)
 
-    def serve_split(self, job: dict[str, Any]) -> dict[str, Any]:
+    def serve(self, job: dict[str, Any]) -> bool:
+        """Runs one request; whether the request pipe and the reply pipe are still in step."""
+        split = job["mode"] == "split"
         to_candidate, from_tests = os.pipe()[::-1]
         from_candidate, to_tests = os.pipe()
-        result_in, result_out = os.pipe()
-        output_in, output_out = os.pipe()
+        state_in, state_out = os.pipe()
 
         def candidate() -> None:
-            os.dup2(self.null, 0)
-            split_tests.serve(job, split_tests.Pipe(from_tests, to_tests, 4 * literals.MAX_TRUSTED))
+            pipe = split_tests.Pipe(from_tests, to_tests, 4 * literals.MAX_TEXT)
+            known = json.loads(self.read_last())
+            pipe.send("")  # the next frame is the tests'
+            random.seed(0)
+            split_tests.serve(known, pipe)
 
         def tests() -> None:
-            frame = self.read_tests(result_out)
-            link = split_tests.Link(split_tests.Pipe(from_candidate, to_candidate))
-            answer = split_tests.check(frame, link)
-            split_tests.Pipe(-1, result_out).send(json.dumps(answer))
-
-        started = time.monotonic()
-        pids = [self.fork([from_tests, to_tests, self.null], output_out, job, candidate)]
-        for fd in (from_tests, to_tests, output_out):
-            os.close(fd)
-        pids.append(self.fork([from_candidate, to_candidate, result_out, self.null], self.null, job, tests))
-        for fd in (from_candidate, to_candidate, result_out):
-            os.close(fd)
-        return self.collect(pids, result_in, output_in, started + job["limit"])
-
-    def serve_together(self, job: dict[str, Any]) -> dict[str, Any]:
-        result_in, result_out = os.pipe()
-        output_in, output_out = os.pipe()
+            pipe = split_tests.Pipe(from_candidate, to_candidate)
+            pipe.receive()
+            frame = json.loads(self.read_last())
+            os.write(state_out, READ)
+            random.seed(frame["seed"])
+            self.send(split_tests.check(frame, split_tests.Link(pipe)), state_out)
 
         def both() -> None:
-            frame = self.read_tests(result_out)
-            answer = split_tests.check_together(job, frame)
-            split_tests.Pipe(-1, result_out).send(json.dumps(answer))
+            known, frame = json.loads(read_frame(0)), json.loads(self.read_last())
+            pipe = split_tests.Pipe(-1, to_tests)
+            pipe.send("")
+            random.seed(0)
+            pipe.send(json.dumps(split_tests.check_together(known, frame)))
 
-        started = time.monotonic()
-        pids = [self.fork([result_out, self.null], output_out, job, both)]
-        os.close(result_out)
-        os.close(output_out)
-        return self.collect(pids, result_in, output_in, started + job["limit"])
+        def relay() -> None:
+            pipe = split_tests.Pipe(from_candidate, -1)
+            os.dup2(self.null, 0)
+            pipe.receive()
+            os.write(state_out, READ)
+            self.send(split_tests.plain_result(pipe), state_out)
 
-    def read_tests(self, result: int) -> dict[str, Any]:
-        """In the tests' process: the second frame, straight from the request pipe, which is then let go."""
-        frame = json.loads(read_frame(0))
+        deadline = time.monotonic() + job["limit"]
+        pids = [self.fork([from_tests, to_tests], job, candidate if split else both)]
+        for fd in (from_tests, to_tests):
+            os.close(fd)
+        pids.append(self.fork([from_candidate, to_candidate, state_out, self.sink], job, tests if split else relay))
+        for fd in (from_candidate, to_candidate, state_out):
+            os.close(fd)
+        return self.wait(pids, state_in, deadline)
+
+    def read_last(self) -> bytes:
+        """In a forked process: one frame from the request pipe, which is then let go."""
+        frame = read_frame(0)
         os.dup2(self.null, 0)
-        os.write(result, READ)
         return frame
 
-    def collect(self, pids: list[int], result: int, output: int, deadline: float) -> dict[str, Any]:
-        """Waits for the result, the deadline or the parent's end; then nothing that was forked is left."""
-        text, printed, late = b"", b"", False
+    def send(self, answer: dict[str, Any], state: int) -> None:
+        """In the tests' process: announces the reply, so that nobody else writes one, then sends it."""
+        text = json.dumps(answer)
+        os.write(state, DONE)
+        split_tests.Pipe(-1, self.sink).send(text)
+        os.write(state, SENT)
+
+    def reply(self, value: dict[str, Any]) -> None:
+        """This process's own reply."""
+        split_tests.Pipe(-1, self.sink).send(json.dumps(value))
+
+    def wait(self, pids: list[int], state: int, deadline: float) -> bool:
+        """Waits for the reply, the deadline or the parent's end; then nothing that was forked is left."""
+        told, late = b"", False
         poll = select.poll()
         poll.register(0, 0)  # hang-up only
-        poll.register(result, select.POLLIN)
-        poll.register(output, select.POLLIN)
+        poll.register(state, select.POLLIN)
         try:
             while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    late = True
+                if DONE in told:
+                    deadline = max(deadline, time.monotonic() + SEND_LIMIT)
+                late = time.monotonic() >= deadline
+                if late:
                     break
-                events = dict(poll.poll(left * 1000))
+                events = dict(poll.poll((deadline - time.monotonic()) * 1000))
                 if events.get(0, 0) & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
                     break
-                if output in events:
-                    part = os.read(output, 65536)
-                    printed = (printed + part)[:MAX_OUTPUT]
-                    if not part:
-                        poll.unregister(output)
-                if result in events:
-                    part = os.read(result, 65536)
-                    text += part
-                    if not part or len(text) > 2 * literals.MAX_TEXT:
+                if state in events:
+                    part = os.read(state, 16)
+                    told += part
+                    if not part or SENT in part:
                         break
         finally:
             self.sweep(pids)
-            os.close(result)
-            os.close(output)
-        answer: dict[str, Any] = {"passed": False, "program": None, "desynced": not text.startswith(READ)}
-        if late:
-            return answer | {"status": "timeout", "reason": "out of time"}
-        try:
-            answer |= json.loads(text[len(READ) + _LENGTH.size :])
-        except ValueError:
-            return answer | {"status": "lost", "reason": "the tests' process ended early"}
-        return answer | {"output": printed.decode("utf-8", "replace")[-2000:]}
+        while part := os.read(state, 16):  # all who could write are dead: this ends
+            told += part
+        os.close(state)
+        if DONE not in told:
+            status, reason = ("timeout", "out of time") if late else ("lost", "the tests' process ended early")
+            self.reply({"passed": False, "program": None, "status": status, "reason": reason})
+        return READ in told and (SENT in told or DONE not in told)
 
     def sweep(self, pids: list[int]) -> None:
         """Kills what was forked, and in an own pid namespace everything else in it, and buries all."""
@@ -296,24 +318,17 @@ def main(args: list[str]) -> NoReturn:
         walls.filter = None
     if walls.ruleset is not None and not (stopped.get("read") and stopped.get("write")):
         walls.layers = [layer for layer in walls.layers if not layer.startswith("landlock")]
-    sink = os.dup(1)
-    zygote = Zygote(walls)
+    zygote = Zygote(walls, os.dup(1))
     os.dup2(zygote.null, 1)
-
-    def reply(value: dict[str, Any]) -> None:
-        split_tests.Pipe(-1, sink).send(json.dumps(value))
-
-    reply({"layers": walls.layers, "stopped": stopped})
+    zygote.reply({"layers": walls.layers, "stopped": stopped})
     sys.path[:] = config["paths"]
     warm_up()
     gc.collect()
     gc.freeze()
     while True:
         try:
-            job = json.loads(read_frame(0))
+            limits = json.loads(read_frame(0))
         except EOFError:
             os._exit(0)
-        answer = zygote.serve_split(job) if job["mode"] == "split" else zygote.serve_together(job)
-        reply(answer)
-        if answer["desynced"]:  # the tests' frame lies half read in the request pipe
+        if not zygote.serve(limits):  # a frame lies half read in the request pipe, or half written in the other
             os._exit(0)

@@ -123,7 +123,10 @@ BREAKERS: dict[str, str] = {
     "environ file": "def double(x):\n    open('/proc/self/environ','rb').read()\n    return 2*x",
     "own verifier source": "import sys\ndef double(x):\n    m=sys.modules.get('verifiers.zygote') or sys.modules.get('verifiers.split_tests')\n    open(m.__file__).read()\n    return 2*x",
     "netlink": "import socket\ndef double(x):\n    socket.socket(socket.AF_NETLINK,socket.SOCK_RAW,0)\n    return 2*x",
-    "socketpair": "import socket\ndef double(x):\n    socket.socketpair()\n    return 2*x",
+    "datagram pair": "import socket\ndef double(x):\n    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n    return 2*x",
+    "pair sends to an address": "import socket\ndef double(x):\n    a, b = socket.socketpair()\n    a.sendto(b'x', '\\0verifiers-attack')\n    return 2*x",
+    "pair connects": "import socket\ndef double(x):\n    a, b = socket.socketpair()\n    a.connect('\\0verifiers-attack')\n    return 2*x",
+    "pair passes a descriptor": "import socket\ndef double(x):\n    a, b = socket.socketpair()\n    socket.send_fds(a, [b'x'], [0])\n    return 2*x",
     "mkdir": "import os\ndef double(x):\n    os.mkdir('/tmp/escaped-by-verifiers-attack')\n    return 2*x",
     "rename": "import os\ndef double(x):\n    os.rename({marker!r},{marker!r}+'x')\n    return 2*x",
     "hard link": "import os\ndef double(x):\n    os.link({marker!r},{marker!r}+'y')\n    return 2*x",
@@ -158,5 +161,59 @@ HARMLESS: dict[str, str] = {
     "threads": "import threading\ndef double(x):\n    r = []\n    t = threading.Thread(target=lambda: r.append(2 * x))\n    t.start(); t.join()\n    return r[0]",
     "late import": "def double(x):\n    import difflib, xml.dom.minidom, unittest, sqlite3\n    return x * 2",
     "temporary text": "import io\ndef double(x):\n    s = io.StringIO(); s.write(str(2 * x))\n    return int(s.getvalue())",
+    "asyncio": "import asyncio\nasync def go(x):\n    a, b = await asyncio.gather(asyncio.sleep(0, x), asyncio.to_thread(int, x))\n    return a + b\ndef double(x): return asyncio.run(go(x))",
+    "forty threads": "import threading, time\ndef double(x):\n    ts = [threading.Thread(target=time.sleep, args=(0.05,)) for _ in range(40)]\n    for t in ts: t.start()\n    for t in ts: t.join()\n    return 2 * x",
     "bool is int": "def double(x): return {2: 4, 7: 14, 10: 20}[x]",
 }
+
+SIBLINGS: dict[str, str] = {
+    "right": "def double(x):\n    print('KEY=4')\n    return 2 * x",
+    "wrong": "def double(x):\n    return 0",
+}
+"""Programs that a fork server runs just before a thief: what it must not remember of them is what thieves look for."""
+
+_PAGES = """
+import ctypes, gc, os, re, sys
+r, w = os.pipe()
+libc = ctypes.CDLL(None)
+gc.unfreeze()
+pages = {id(o) >> 20 for o in gc.get_objects() + list(sys.modules) + list(sys.modules.values())}
+def search(pattern):
+    for mb in sorted(pages):
+        for a in range(mb << 20, (mb + 1) << 20, 4096):
+            if libc.write(w, ctypes.c_void_p(a), ctypes.c_size_t(4096)) == 4096:
+                yield from re.finditer(pattern, os.read(r, 4096))
+"""
+_FRAMES = """
+import sys
+def frames():
+    f = sys._getframe()
+    while f:
+        yield from list(f.f_locals.values()) + list(f.f_globals.values())
+        f = f.f_back
+"""
+_RETURN = "\ndef double(x):\n    return found.get(x, 0)\n"
+
+THIEVES: dict[str, str] = {
+    "frame walk for a program": _FRAMES
+    + "import re\nsource = ''\nfor v in frames():\n    for s in v.values() if isinstance(v, dict) else [v]:\n        if isinstance(s, (str, bytes)) and len(s) < 500:\n            s = s if isinstance(s, str) else s.decode('latin1')\n            if re.search('K[E]Y=4', s): source = s\nnames = {}\ntry: exec(source, names)\nexcept Exception: pass\ndef double(x):\n    return names['double'](x) if 'double' in names else 0",
+    "frame walk for a failed assert": _FRAMES
+    + "import re\nfound = {}\nfor v in frames():\n    for s in v.values() if isinstance(v, dict) else [v]:\n        if isinstance(s, (str, bytes)):\n            for m in re.finditer(r'double[(](\\d+)[)] == (\\d+)', str(s)): found[int(m[1])] = int(m[2])"
+    + _RETURN,
+    "frame walk for printed text": _FRAMES
+    + "import re\nfound = {}\nfor v in frames():\n    if isinstance(v, (str, bytes, dict)) and (m := re.search(r'K[E]Y=(\\d+)', str(v))): found[2] = int(m[1])"
+    + _RETURN,
+    "heap scan for an assert": _PAGES
+    + "found = {int(m[1]): int(m[2]) for m in search(rb'double[(](\\d+)[)] == (\\d+)')}"
+    + _RETURN,
+    "heap scan for a program": _PAGES
+    + "found = {2: 4, 7: 14, 10: 20} if any(True for _ in search(rb'K[E]Y=4')) else {}"
+    + _RETURN,
+    "heap scan for a reply": _PAGES
+    + "found = {2: 4, 7: 14, 10: 20} if any(True for _ in search(rb'[\"]passed\": true')) else {}"
+    + _RETURN,
+    "later job": _PAGES
+    + "found = {2: 4, 7: 14, 10: 20} if any(True for _ in search(rb'assert double[(]')) else {}"
+    + _RETURN,
+}
+"""They look, in what the fork server hands down, for a sibling's program, a failed assert, a printed answer."""

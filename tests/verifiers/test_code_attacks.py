@@ -17,6 +17,9 @@ from pathlib import Path
 import attacks
 import pytest
 
+from harness.core import Problem
+from verifiers.code_tests import CodeTests
+
 REPO = Path(__file__).parents[2]
 LIMIT = 1.5
 
@@ -126,8 +129,8 @@ def test_no_attack_passes_or_leaves_a_trace(world, user):
     records = audit(world, [row(program) for program in tried.values()], user)
     passed = [name for name, record in zip(tried, records, strict=True) if record["correct"]]
     assert passed == []
-    unsure = {name: r for name, r in zip(tried, records, strict=True) if r["status"] == "error"}
-    assert unsure == {}
+    unsure = {name: r["detail"] for name, r in zip(tried, records, strict=True) if r["status"] == "error"}
+    assert unsure == {"thread bomb": "the program could not start a thread here"}
     assert Path(world["marker"]).read_text() == "untouched"
     assert Path(world["marker"]).stat().st_mode & 0o777 == 0o666
     assert not [path for path in ("/tmp", "/dev/shm") if Path(path, "escaped-by-verifiers-attack").is_symlink()]
@@ -147,6 +150,26 @@ def test_late_programs_are_timeouts_and_harmless_ones_pass(world, user):
     assert [name for name in attacks.HARMLESS if not records[name]["correct"]] == []
     assert time.monotonic() - started < len(attacks.LATE) * LIMIT + 30
     assert left_over(str(REPO / "verifiers")) == []
+
+
+def test_thieves_find_nothing_of_their_siblings():
+    """One right program and seven thieves in one batch on one fork server: only the right one passes."""
+    code = CodeTests(time_limit=20, workers=1)
+    problem = Problem("", "", json.dumps({"test_list": ["assert double(2) == 4"]}))
+    batch = [attacks.SIBLINGS["right"], *attacks.THIEVES.values()]
+    assert len(batch) == 8
+    verdicts = code.batch([(problem, program) for program in batch])
+    assert [verdict.correct for verdict in verdicts] == [True] + [False] * 7
+    for sibling in attacks.SIBLINGS.values():  # and one at a time, each right behind what it looks for
+        items = [(problem, program) for thief in attacks.THIEVES.values() for program in (sibling, thief)]
+        assert not any(graded.verdict.correct for graded in code.judge_all(items)[1::2])
+
+
+def test_the_heap_scan_finds_what_is_there():
+    """The thieves' tool works: it finds a text that the program itself holds."""
+    program = "text = 'KE' + 'Y=%d' % 4\n" + attacks.THIEVES["heap scan for a program"]
+    problem = Problem("", "", json.dumps({"test_list": ["assert double(2) == 4"]}))
+    assert CodeTests(time_limit=20, workers=1)(problem, program).correct
 
 
 @pytest.mark.slow
