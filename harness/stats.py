@@ -14,22 +14,26 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 __all__ = [
+    "Equivalence",
     "Interval",
     "bootstrap",
     "bootstrap_all",
+    "bootstrap_bases",
     "delta_interval",
+    "equivalence_test",
     "holm",
     "iqm",
     "iqm_interval",
     "mcnemar",
     "paired_test",
+    "seeds_needed",
     "smallest_difference",
     "smallest_difference_of",
     "wilson",
@@ -38,6 +42,8 @@ __all__ = [
 Name = TypeVar("Name", bound=Hashable)
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
+MARGIN = 0.03  # three points: what this project calls the same, unless another margin is named beforehand
+MOST_SEEDS = 1_000
 COLUMNS = 256  # seeds x quantities of one matrix product: wide enough to be fast, narrow enough for memory
 
 
@@ -47,6 +53,20 @@ class Interval(NamedTuple):
     mean: float
     lo: float
     hi: float
+
+
+class Equivalence(NamedTuple):
+    """Whether a mean difference is shown to be small.
+
+    Attributes:
+        p: Of 'the mean lies outside the margin', the larger of the two one-sided tests.
+        within: Whether the interval lies inside of the margin.
+        interval: The mean with its 90 % bounds (1 - 2 * 0.05).
+    """
+
+    p: float
+    within: bool
+    interval: Interval
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -159,6 +179,39 @@ def bootstrap_all(
     return {name: found[id(grid)] for name, grid in grids.items()}
 
 
+def bootstrap_bases(values: Any, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95) -> Interval:
+    """Bootstrap interval of the mean over base models, seeds and problems: 'on bases like these', not 'on this base'.
+
+    Bases are crossed with problems; seeds are nested in bases, since a seed on another base is another training. Every
+    resample draws B bases, S seeds within each of them, and P problems, the same for all; the percentiles are scaled as
+    in `bootstrap`, to the width of the crossed model over the means of the seeds, [B, P]. So the p value that goes with
+    it is `paired_test(values.mean(axis=1))`, and the degrees of freedom are those of B bases, not of B * S runs.
+
+    Args:
+        values: [B, S, P] outcomes (differences, to compare two systems) per base, seed and problem. One base gives the
+            interval of `bootstrap`, which speaks of that base alone.
+        resamples: Bootstrap resamples.
+        seed: Of the resampling; equal arguments give equal bits.
+        confidence: Of the two-sided interval.
+
+    Raises:
+        ValueError: no three axes, an empty array, or NaN.
+    """
+    cube = np.asarray(values, dtype=float)
+    if cube.ndim != 3:
+        raise ValueError(f"outcomes must be a [bases, seeds, problems] array, got shape {cube.shape}")
+    B, S, P = cube.shape
+    runs = _grid(cube.reshape(B * S, P))
+    if B == 1:
+        return bootstrap(runs, resamples=resamples, seed=seed, confidence=confidence)
+    means_BSR = _resampled_means(runs, resamples, seed).reshape(B, S, resamples)
+    rng = np.random.default_rng(seed + 1)
+    bases = rng.integers(0, B, size=(resamples, B, 1))
+    seeds = rng.integers(0, S, size=(resamples, B, S))
+    draws = means_BSR[bases, seeds, np.arange(resamples)[:, None, None]].mean(axis=(1, 2))
+    return _widened(cube.mean(axis=1), draws, confidence, seeds_vary=True)
+
+
 def _widened(grid: Floats, draws: Floats, confidence: float, seeds_vary: bool) -> Interval:
     """The percentiles of resampled means, scaled about the mean as `bootstrap` says."""
     tail, mean, spread = 0.5 - confidence / 2, float(grid.mean()), float(draws.std())
@@ -188,6 +241,38 @@ def paired_test(differences: Any, *, seeds_vary: bool = True) -> float:
     if error == 0:
         return 1.0 if mean == 0 else 0.0
     return float(2 * special.stdtr(freedom, -abs(mean) / error))
+
+
+def equivalence_test(
+    differences: Any, *, margin: float = MARGIN, resamples: int = RESAMPLES, seed: int = 0, seeds_vary: bool = True
+) -> Equivalence:
+    """Two one-sided tests (TOST): is the mean paired difference shown to lie within +-margin?
+
+    A difference test that fails is no equality: it may lack power. Here the burden is turned round. The tests are
+    Student's t with the standard error and degrees of freedom of `bootstrap`, the interval is that of `bootstrap` at
+    90 %; skewness aside, p < 0.05 and an interval within the margin are the same statement. For one run of -1, 0, 1 it
+    is the same t test over problems.
+
+    Args:
+        differences: [S, P] (or [P]) differences per seed and problem.
+        margin: Half-width of what counts as the same, in the units of the differences; to be named beforehand.
+        resamples: Bootstrap resamples of the interval.
+        seed: Of the resampling.
+        seeds_vary: As in `bootstrap`.
+
+    Raises:
+        ValueError: a margin that is not positive.
+
+    Source: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657.
+    """
+    if not margin > 0:
+        raise ValueError(f"a margin of equivalence is positive, not {margin}")
+    grid = _grid(differences)
+    interval = bootstrap(grid, resamples=resamples, seed=seed, confidence=0.9, seeds_vary=seeds_vary)
+    error, freedom = _standard_error(grid, seeds_vary)
+    nearest = margin - abs(interval.mean)  # the one-sided test against the nearer bound has the larger p
+    p = float(special.stdtr(freedom, -nearest / error)) if error else float(nearest <= 0)
+    return Equivalence(p, -margin < interval.lo and interval.hi < margin, interval)
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
@@ -265,6 +350,54 @@ def smallest_difference_of(differences: Any, *, power: float = 0.8, confidence: 
     return (_t(0.5 + confidence / 2, freedom) + _t(power, freedom)) * error
 
 
+def seeds_needed(
+    differences: Any,
+    *,
+    target: float = MARGIN,
+    show: Literal["difference", "equivalence"] = "difference",
+    power: float = 0.8,
+    confidence: float = 0.95,
+) -> int | None:
+    """How many seeds a comparison needs, from the variance components of the runs in hand.
+
+    The variances between seeds, problems and cells are estimated from the array (two-way analysis of variance); the
+    standard error of `bootstrap` is then written for any number of seeds on the same problems. Three seeds know the
+    standard deviation between seeds only to within a factor of 0.5 to 6 (95 %), so this is a plan, not a promise.
+
+    Args:
+        differences: [S, P] differences per seed and problem, S >= 2.
+        target: The difference to be shown with the given power; with `power` 0.5, the half-width of the interval; for
+            `show` 'equivalence' the margin within which a true difference of 0 is to be shown.
+        show: Whether a difference or an equivalence is to be shown.
+        power: Probability of showing it.
+        confidence: Of the two-sided interval of a difference; equivalence is tested at (1 - confidence) each side.
+
+    Returns:
+        The least number of seeds, at least 2; None where even 1,000 do not do, because the problems are too few.
+
+    Raises:
+        ValueError: fewer than two seeds or problems, a target that is not positive, a power outside [0.5, 1).
+    """
+    grid = _grid(differences)
+    S, P = grid.shape
+    if min(S, P) < 2:
+        raise ValueError(f"{S} seeds and {P} problems show no variance between them: two of each at least")
+    if not target > 0 or not 0.5 <= power < 1:
+        raise ValueError(f"seeds_needed wants a positive target and a power in [0.5, 1), not {target} and {power}")
+    of_seeds, of_problems = grid.mean(axis=1), grid.mean(axis=0)
+    rest = grid - of_seeds[:, None] - of_problems + grid.mean()
+    cells = float((rest**2).sum()) / ((S - 1) * (P - 1))
+    seeds = float(of_seeds.var(ddof=1))
+    problems = max(0.0, float(of_problems.var(ddof=1)) - cells / S)
+    sides = (0.5 + confidence / 2, power) if show == "difference" else (confidence, 0.5 + power / 2)
+
+    def shown(count: int) -> float:
+        error, freedom = _crossed_error([((problems + cells / count) / P, P - 1), (seeds / count, count - 1)])
+        return sum(_t(side, freedom) for side in sides) * error
+
+    return next((count for count in range(2, MOST_SEEDS + 1) if shown(count) <= target), None)
+
+
 def _grid(values: Any) -> Floats:
     grid = np.atleast_2d(np.asarray(values, dtype=float))
     if grid.ndim != 2 or grid.size == 0:
@@ -329,8 +462,13 @@ def _standard_error(grid: Floats, seeds_vary: bool) -> tuple[float, float]:
     S, P = grid.shape
     problems = float(grid.mean(axis=0).var(ddof=1)) / P if P > 1 else 0.0
     seeds = float(grid.mean(axis=1).var(ddof=1)) / S if S > 1 and seeds_vary else 0.0
-    total = problems + seeds
+    return _crossed_error([(problems, P - 1), (seeds, S - 1)])
+
+
+def _crossed_error(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Standard error and Satterthwaite's degrees of freedom of a sum of squared errors, each with its own."""
+    total = sum(part for part, _ in parts)
     if total <= 0:
         return 0.0, 1.0
-    freedom = total**2 / (problems**2 / max(1, P - 1) + seeds**2 / max(1, S - 1))
+    freedom = total**2 / sum(part**2 / max(1, own) for part, own in parts)
     return math.sqrt(total), max(1.0, freedom)

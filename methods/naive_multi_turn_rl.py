@@ -25,6 +25,8 @@ class NaiveMultiTurnRL:
         gamma: Discount across attempts.
         advantage: The baseline.
         turns: Attempts in training.
+        scale: Factor on each attempt's weight; the last holds for all further attempts. (1 / (1 + alpha), 1), with the
+            KL divided likewise, is SCoRe without Stage I, divided by 1 + alpha (docs/equivalences.md).
     """
 
     kl: float = 0.01
@@ -32,9 +34,12 @@ class NaiveMultiTurnRL:
     gamma: float = 0.0
     advantage: Advantage = Conditioned()
     turns: int = 2
+    scale: Sequence[float] = (1.0,)
 
     def phases(self, budget: Budget) -> Sequence[Phase]:
         return [Phase("rl", budget.steps, self.credit, turns=self.turns)]
 
     def credit(self, groups: Sequence[Group]) -> list[Example]:
-        return reinforce(groups, advantage=self.advantage, kl=(self.kl,), paid=self.paid, gamma=self.gamma)
+        return reinforce(
+            groups, advantage=self.advantage, kl=(self.kl,), paid=self.paid, gamma=self.gamma, scale=self.scale
+        )

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from harness.core import Budget, Example, Group, Phase
 from harness.registry import register
-from methods.sft import fit_once
+from methods.sft import Supervised
 
 
 @register("method", "pair_sft")
 @dataclass(frozen=True)
-class PairSFT:
+class PairSFT(Supervised):
     """Pair-SFT: each wrong attempt 1 with a random right response of its problem as attempt 2.
 
     Attributes:
@@ -28,7 +28,7 @@ class PairSFT:
     right_share: float = 0.0
 
     def phases(self, budget: Budget) -> Sequence[Phase]:
-        return [fit_once("sft", budget.steps, self.credit)]
+        return [self.fitting("sft", budget.steps, self.credit)]
 
     def credit(self, groups: Sequence[Group]) -> list[Example]:
         found = []

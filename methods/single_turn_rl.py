@@ -1,16 +1,47 @@
 """Single-turn RL: attempt 1 alone is sampled and trained.
 
 The paper's "w/o multi-turn training" (arXiv 2409.12917v2, section 6.3); evaluated with both prompts.
+`phase.second_as_first` before it gives attempt 1 what attempt 2 has: the form of the model's own right second attempts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core import Budget, Example, Group, Phase
 from harness.credit import Advantage, Conditioned, reinforce
 from harness.registry import register
+from methods.score import Part
+from methods.sft import fit_once
+
+
+@register("phase", "second_as_first")
+@dataclass(frozen=True)
+class SecondAsFirst:
+    """Fits the model's own right second attempts, where they are no copy of the first, as *first* attempts.
+
+    Not from the paper. Where a review may be written in a form that a first attempt never takes (working, on the
+    embedded task), single-turn RL cannot find that form: it is never sampled. This phase shows it, from the model's own
+    samples alone, by a target under another context, as in RLTF-SD (arXiv 2602.02482) and ERL (arXiv 2602.13949).
+
+    Attributes:
+        share: Part of the method's steps, relative to the other parts.
+    """
+
+    share: float = 1.0
+
+    def phase(self, name: str, steps: int) -> Phase:
+        return fit_once(name, steps, self.credit)
+
+    def credit(self, groups: Sequence[Group]) -> list[Example]:
+        pairs = [t.attempts[:2] for group in groups for t in group]
+        return [
+            Example(dataclasses.replace(second, context=first.context, index=first.index, logprobs=()))
+            for first, second in pairs
+            if second.verdict.correct and second.text != first.text
+        ]
 
 
 @register("method", "single_turn_rl")
@@ -21,13 +52,17 @@ class SingleTurnRL:
     Attributes:
         kl: beta1.
         advantage: The baseline.
+        before: Phases that come first; RL's own share of the steps is 1.
     """
 
     kl: float = 0.01
     advantage: Advantage = Conditioned()
+    before: Sequence[Part] = ()
 
     def phases(self, budget: Budget) -> Sequence[Phase]:
-        return [Phase("rl", budget.steps, self.credit, turns=1)]
+        *earlier, own = budget.split([*(part.share for part in self.before), 1.0])
+        first = [part.phase(f"before{i + 1}", n) for i, (part, n) in enumerate(zip(self.before, earlier, strict=True))]
+        return [*first, Phase("rl", own, self.credit, turns=1)]
 
     def credit(self, groups: Sequence[Group]) -> list[Example]:
         return reinforce(groups, advantage=self.advantage, kl=(self.kl,))

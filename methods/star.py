@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from harness.core import Budget, Example, Group, Phase
 from harness.registry import register
-from methods.sft import corrections, fit_once
+from methods.sft import Supervised, corrections, fit_once
 
 
 @register("method", "star")
 @dataclass(frozen=True)
-class STaR:
+class STaR(Supervised):
     """STaR: rounds of sampling two attempts and fitting those that were wrong and then right.
 
     Attributes:
@@ -30,7 +30,7 @@ class STaR:
 
     def phases(self, budget: Budget) -> Sequence[Phase]:
         steps = budget.split([1.0] * self.rounds)
-        return [fit_once(f"round{i + 1}", n, self.credit, restart=self.restart) for i, n in enumerate(steps)]
+        return [self.fitting(f"round{i + 1}", n, self.credit, restart=self.restart) for i, n in enumerate(steps)]
 
     def credit(self, groups: Sequence[Group]) -> list[Example]:
         kept = corrections(groups)

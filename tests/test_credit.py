@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from harness.core import Budget, Example, Problem, Trajectory, Turn, Verdict
+from harness import config
+from harness.core import Budget, Example, Phase, Problem, Trajectory, Turn, Verdict
 from harness.credit import (
     Balanced,
     BatchMean,
@@ -19,6 +20,7 @@ from harness.credit import (
     reinforce,
     returns,
 )
+from harness.experiment import Experiment
 from methods.naive_multi_turn_rl import NaiveMultiTurnRL
 from methods.score import Phase1, Phase2, SCoRe
 from methods.single_turn_rl import SingleTurnRL
@@ -195,3 +197,20 @@ def test_under_the_conditioned_baseline_the_signed_bonus_is_exactly_a_factor_on_
         shaped = Phase2(bonus=Progress(10.0), advantage=other).credit(groups)
         scaled = Phase2(bonus=NoBonus(), later_scale=11.0, advantage=other).credit(groups)
         assert [e.weight for e in shaped] != pytest.approx([e.weight for e in scaled])
+
+
+def phases_of(row: str) -> Sequence[Phase]:
+    config.prepare(Experiment, "run")
+    config.parse([f"gin/{row}.gin"], [])
+    return config.build("run").phases()
+
+
+def test_naive_rl_with_a_lighter_attempt_one_is_score_without_stage_one_up_to_a_scale() -> None:
+    """The rows as shipped: weights and KL coefficients of both attempts differ by the one factor 1 + alpha."""
+    groups = [[trajectory(*r) for r in group] for group in [[(0, 0), (0, 1), (1, 0)], [(1, 0), (1, 1), (0, 0)]]]
+    (naive,), (score,) = phases_of("naive_turn1_weight"), phases_of("score_no_phase1")
+    assert (naive.steps, naive.turns, naive.mean_over) == (score.steps, score.turns, score.mean_over)
+    for a, b in zip(naive.credit(groups), score.credit(groups), strict=True):
+        assert (11 * a.weight, 11 * a.kl) == pytest.approx((b.weight, b.kl))
+        assert a.turn is b.turn
+    assert any(e.weight for e in naive.credit(groups) if e.turn.index == 0)

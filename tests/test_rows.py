@@ -18,7 +18,8 @@ from harness.experiment import Experiment, Stopped, execute
 from harness.run import main
 from harness.store import RunStore, read_jsonl
 from methods.pair_sft import PairSFT
-from methods.sft import SFTOracle, corrections
+from methods.sft import SFTOracle, SFTSelf, corrections
+from methods.single_turn_rl import SecondAsFirst, SingleTurnRL
 from methods.star import STaR
 
 ROWS = sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
@@ -118,11 +119,12 @@ def test_an_adaptive_coefficient_is_a_function_of_the_log_so_a_resumed_run_takes
 
 
 def trajectory(problem: Problem, *answers: tuple[str, bool]) -> Trajectory:
-    turns = tuple(
-        Turn((1, 9) * (i + 1), (i, ord(text)), text, Verdict(float(right), right), index=i)
-        for i, (text, right) in enumerate(answers)
-    )
-    return Trajectory(problem, turns)
+    turns: list[Turn] = []
+    context: tuple[int, ...] = (1, 9)
+    for i, (text, right) in enumerate(answers):
+        turns.append(Turn(context, (i, ord(text)), text, Verdict(float(right), right), index=i))
+        context += (*turns[-1].tokens, 9)  # as in the engine: x2 = [x1, y1, p1]
+    return Trajectory(problem, tuple(turns))
 
 
 PROBLEM = Problem("p", "q", "r", solution="the worked answer")
@@ -185,3 +187,40 @@ def test_supervised_rows_at_the_edges(credit, all_right: int, all_wrong: int, on
     assert len(credit([ALL_WRONG])) == all_wrong
     assert len(credit([[MENDED]])) == one
     assert len(credit([])) == 0
+
+
+def credited(method: SFTSelf | SFTOracle | PairSFT | STaR, groups: list[list[Trajectory]], steps: int = 3) -> list:
+    """(attempt, text, weight, kl) of every example of the method's first phase."""
+    (phase, *_) = method.phases(Budget(steps, 4, 2))
+    return [(e.turn.index, e.turn.text, e.weight, e.kl) for e in phase.credit(groups)]
+
+
+def test_a_supervised_row_may_hold_attempt_one_or_fit_it_or_pass_several_times() -> None:
+    mended = (1, "a", 1.0, 0.0)
+    assert credited(SFTSelf(), [GROUP]) == [mended]
+    held = [(0, text, 0.0, 0.2) for text in "xbcz"]  # of every trajectory, kept or not
+    assert credited(SFTSelf(kl_first=0.2), [GROUP]) == [mended, *held]
+    assert credited(SFTSelf(first_weight=0.5), [GROUP]) == [mended, (0, "x", 0.5, 0.0)]
+    assert credited(SFTSelf(least_examples=2), [GROUP]) == [mended] * 6  # 2 targets for each of 3 updates
+    assert credited(SFTSelf(least_examples=2, kl_first=0.2), [GROUP]) == [mended] * 6 + held
+    assert credited(SFTSelf(least_examples=2), [[LOST]]) == []
+    both = credited(STaR(rounds=1, keep_right=True, first_weight=1.0), [GROUP])
+    assert both == [mended, (1, "d", 1.0, 0.0), (0, "x", 1.0, 0.0), (0, "c", 1.0, 0.0)]
+    pairs = credited(PairSFT(first_weight=1.0), [GROUP])
+    assert [(index, text) for index, text, *_ in pairs if index == 0] == [(0, "x"), (0, "z")]
+    oracle = credited(SFTOracle(first_weight=1.0), [GROUP])
+    assert [(index, text) for index, text, *_ in oracle if index == 0] == [(0, "x"), (0, "z")]
+    with pytest.raises(ValueError, match="0 or more"):
+        SFTSelf(least_examples=-1)
+
+
+def test_second_attempts_become_first_ones_where_they_are_right_and_no_copy() -> None:
+    copied = trajectory(PROBLEM, ("k", True), ("k", True))
+    examples = SecondAsFirst().credit([[*GROUP, copied]])
+    assert [(e.turn.text, e.turn.tokens, e.turn.context, e.turn.index, e.weight, e.kl) for e in examples] == [
+        ("a", MENDED.turns[1].tokens, MENDED.turns[0].context, 0, 1.0, 0.0),
+        ("d", KEPT.turns[1].tokens, KEPT.turns[0].context, 0, 1.0, 0.0),
+    ]
+    phases = SingleTurnRL(before=(SecondAsFirst(share=0.25),)).phases(Budget(200, 4, 2))
+    assert [(p.name, p.steps, p.turns) for p in phases] == [("before1", 40, 2), ("rl", 160, 1)]
+    assert [(p.name, p.steps) for p in SingleTurnRL().phases(Budget(200, 4, 2))] == [("rl", 200)]

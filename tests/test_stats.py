@@ -210,3 +210,120 @@ def test_smallest_difference_of_an_array_has_that_power():
     assert d == pytest.approx(2.8016 / math.sqrt(problems), rel=0.2)
     shown = [stats.paired_test(rng.normal(2.8016 / math.sqrt(problems), 1, problems)) < 0.05 for _ in range(2000)]
     assert 0.76 <= np.mean(shown) <= 0.84
+
+
+def test_equivalence_equals_statsmodels():
+    weightstats = pytest.importorskip("statsmodels.stats.weightstats", reason="statsmodels is not installed")
+    rng = np.random.default_rng(8)
+    one = rng.normal(0, 1, 60)
+    for shift, margin in [(0.0, 0.3), (0.1, 0.3), (-0.25, 0.3), (0.5, 0.3), (0.02, 1.0)]:
+        two = one + rng.normal(shift, 1, 60)
+        expected = weightstats.ttost_paired(one, two, -margin, margin)[0]
+        got = stats.equivalence_test(one - two, margin=margin)
+        assert got.p == pytest.approx(expected, rel=1e-9)
+        assert got.interval == stats.bootstrap(one - two, confidence=0.9)
+        assert got.within == (-margin < got.interval.lo and got.interval.hi < margin)
+        assert got.within == (got.p < 0.05)
+
+
+def test_equivalence_at_the_edges():
+    same = stats.equivalence_test(np.zeros((3, 40)))
+    assert (same.p, same.within, same.interval) == (0.0, True, (0.0, 0.0, 0.0))
+    far = stats.equivalence_test(np.full((3, 40), 0.05))
+    assert (far.p, far.within) == (1.0, False)
+    with pytest.raises(ValueError, match="positive"):
+        stats.equivalence_test(np.zeros(9), margin=0.0)
+    noisy = np.random.default_rng(0).normal(0, 0.05, (3, 1)) + np.zeros((3, 500))
+    assert not stats.equivalence_test(noisy).within  # a failed difference test with seeds that scatter is no equality
+    assert stats.equivalence_test(noisy, seeds_vary=False).p != stats.equivalence_test(noisy).p
+
+
+def test_equivalence_keeps_its_level_at_the_margin():
+    """The true difference lies just at the margin: it is called the same in at most about 5 % of the data sets."""
+    rng = np.random.default_rng(12)
+    p = [
+        stats.equivalence_test(
+            0.03 + rng.normal(0, 0.01, (4, 1)) + rng.normal(0, 0.1, 100) + rng.normal(0, 0.1, (4, 100)), resamples=200
+        ).p
+        for _ in range(1500)
+    ]
+    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.065
+
+
+def _crossed(rng: np.random.Generator, seeds: int, problems: int, noise: float, mean: float = 0.0) -> np.ndarray:
+    """[S, P] crossed normal effects of seeds, problems (0.1) and cells (0.3) about a mean."""
+    return (
+        mean + rng.normal(0, noise, (seeds, 1)) + rng.normal(0, 0.1, problems) + rng.normal(0, 0.3, (seeds, problems))
+    )
+
+
+def test_seeds_needed_is_the_inverse_of_the_smallest_difference():
+    grid = _crossed(np.random.default_rng(3), 12, 400, 0.03)
+    shown = stats.smallest_difference_of(grid)
+    assert stats.seeds_needed(grid, target=shown * 1.0001) == 12
+    assert stats.seeds_needed(grid, target=shown * 0.999) in (13, 14)
+    half = stats.seeds_needed(grid, target=shown, power=0.5)
+    assert half is not None
+    assert half < 12  # half a width is narrower than what is shown four times in five
+    assert stats.seeds_needed(grid, target=1.0) == 2
+    assert stats.seeds_needed(grid, target=0.001) is None  # 400 problems never show a tenth of a point
+    for target, power in [(0.0, 0.8), (0.03, 1.0)]:
+        with pytest.raises(ValueError, match="seeds_needed wants"):
+            stats.seeds_needed(grid, target=target, power=power)
+    with pytest.raises(ValueError, match="two of each"):
+        stats.seeds_needed(grid[0])
+
+
+@pytest.mark.parametrize(("show", "truth"), [("difference", 0.04), ("equivalence", 0.0)])
+def test_so_many_seeds_do_show_it(show, truth):
+    """Components from a large pilot; then new data sets with that many seeds show it four times in five."""
+    rng = np.random.default_rng(21)
+    count = stats.seeds_needed(_crossed(rng, 60, 300, 0.04), target=0.04, show=show)
+    assert count is not None
+    shown = []
+    for _ in range(1200):
+        grid = _crossed(rng, count, 300, 0.04, truth)
+        p = (
+            stats.paired_test(grid)
+            if show == "difference"
+            else stats.equivalence_test(grid, margin=0.04, resamples=9).p
+        )
+        shown.append(p < 0.05)
+    assert 0.74 <= np.mean(shown) <= 0.87
+
+
+def test_one_base_is_the_plain_bootstrap_and_bad_shapes_are_refused():
+    values = np.random.default_rng(0).random((1, 3, 50))
+    assert stats.bootstrap_bases(values) == stats.bootstrap(values[0])
+    assert stats.bootstrap_bases(np.ones((2, 2, 5))) == (1.0, 1.0, 1.0)
+    for bad in (values[0], np.zeros((2, 0, 5)), np.full((2, 2, 2), np.nan)):
+        with pytest.raises(ValueError, match=r"bases, seeds, problems|non-empty|NaN"):
+            stats.bootstrap_bases(bad)
+
+
+def _of_bases(rng: np.random.Generator, bases: int, seeds: int, problems: int, between: float) -> np.ndarray:
+    """[B, S, P]: effects of bases, of runs within them, of problems, of problems by base, of cells, about 0.2."""
+    return (
+        0.2 + rng.normal(0, between, (bases, 1, 1)) + rng.normal(0, 0.03, (bases, seeds, 1))
+        + rng.normal(0, 0.2, problems) + rng.normal(0, 0.1, (bases, 1, problems))
+        + rng.normal(0, 0.2, (bases, seeds, problems))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("bases", "seeds", "between"), [(5, 2, 0.05), (4, 3, 0.1), (5, 3, 0.0)])
+def test_the_interval_over_bases_covers(bases, seeds, between):
+    rng, hits, runs = np.random.default_rng(bases * 100 + seeds), 0, 700
+    for _ in range(runs):
+        interval = stats.bootstrap_bases(_of_bases(rng, bases, seeds, 150, between), resamples=400)
+        hits += interval.lo <= 0.2 <= interval.hi
+    assert 0.925 <= hits / runs <= 0.98
+
+
+def test_runs_of_several_bases_are_no_independent_seeds():
+    """Pooled as seeds, runs on the same few bases promise too much."""
+    rng, pooled, runs = np.random.default_rng(6), 0, 300
+    for _ in range(runs):
+        values = _of_bases(rng, 4, 5, 150, 0.1)
+        interval = stats.bootstrap(values.reshape(20, 150), resamples=300)
+        pooled += interval.lo <= 0.2 <= interval.hi
+    assert pooled / runs < 0.85
