@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.policy.gguf_files import convert_gguf, is_gguf
 from harness.registry import nearest, register
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class HF:
     """A Hugging Face causal language model with a chat template.
 
     Attributes:
-        path: A local folder, a hub name, or `embedded:NAME` for a model shipped with the harness.
+        path: A local folder, a hub name, `embedded:NAME` for a model shipped with the harness, a `.gguf` file, or
+            `package:NAME/FILE.gguf` for one inside an installed package (dequantised once, into a cached folder).
         name: Key in the results folder; the last part of `path` unless given.
         revision: Hub revision, for models from the hub.
         lr: Adam's learning rate (5e-6 for MATH, 1e-5 for MBPP in the paper's Table 5, arXiv 2409.12917v2).
@@ -93,15 +95,18 @@ class HF:
     @property
     def key(self) -> str:
         """The policy's name in the results folder."""
-        return self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+        return self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
     @property
     def folder(self) -> str:
         """What `from_pretrained` is given.
 
         Raises:
-            ValueError: an embedded model that is not shipped, with the nearest that is.
+            ValueError: an embedded model that is not shipped, with the nearest that is; a .gguf file that cannot be
+                found or read.
         """
+        if is_gguf(self.path):
+            return str(convert_gguf(self.path))
         prefix, _, name = self.path.rpartition(":")
         if prefix != "embedded":
             return self.path

@@ -26,6 +26,7 @@ from transformers.generation.stopping_criteria import StopStringCriteria
 from harness.core import Example, Message, Turn, Verdict
 from harness.policy import sharding
 from harness.policy.chat import chat_format
+from harness.policy.gguf_files import read_provenance
 from harness.policy.loss import Reference, Row, Scorer, Terms, checkpointing, merge, microbatches, pack
 from harness.policy.precision import autocast, halve, is_half
 from harness.policy.ranks import RanksError, join
@@ -336,6 +337,7 @@ class Policy:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            **({"gguf": origin} if (origin := read_provenance(self.spec.folder)) else {}),
         }
 
     def _gathered(self, tensors: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
