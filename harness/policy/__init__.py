@@ -89,8 +89,6 @@ class HF:
                 raise ValueError(f"hf.{name} must be {known[0]!r} or {known[1]!r}, not {value!r}")
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise ValueError(f"hf.stop must be a list of texts, not {self.stop!r}")
-        if self.stop and self.sampler == "vllm":
-            raise ValueError("hf.stop needs hf.sampler = 'own'; for vllm unset it: --bind 'hf.stop = ()'")
 
     @property
     def key(self) -> str:

@@ -104,7 +104,8 @@ class Policy:
             self.scorer.check(self.model, torch.tensor([self.chat.opening(HELLO)]).to(self.device))
         self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
         self.sampled: Any = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
-        self.vllm = VLLM(spec, self.window) if spec.sampler == "vllm" else None
+        dtype = "bfloat16" if self.half else "float32"
+        self.vllm = VLLM(spec, self.window, dtype, self.device) if spec.sampler == "vllm" else None
         if self.sharded:
             self.sampled = None if self.vllm else copy.deepcopy(self.reference.model)
             sharding.shard(self.scorer, list(model._no_split_modules or []), self.device)
@@ -115,7 +116,9 @@ class Policy:
 
     def refresh(self) -> None:
         """Hands new weights to the copy that samples; the processes call it together, before they sample."""
-        if self._stale and self.vllm:
+        if self._stale and self.vllm and self.spec.lora_rank:
+            self.vllm.refresh_adapter(self.model.save_pretrained)
+        elif self._stale and self.vllm:
             self.vllm.refresh((name, sharding.whole(p.detach())) for name, p in self.model.named_parameters())
         elif self._stale and self.sharded:
             into = dict(self.sampled.named_parameters(remove_duplicate=False))
