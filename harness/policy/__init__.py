@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.policy.gguf_files import convert_gguf, is_gguf
 from harness.registry import nearest, register
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class HF:
     """A Hugging Face causal language model with a chat template.
 
     Attributes:
-        path: A local folder, a hub name, or `embedded:NAME` for a model shipped with the harness.
+        path: A local folder, a hub name, `embedded:NAME` for a model shipped with the harness, a `.gguf` file, or
+            `package:NAME/FILE.gguf` for one inside an installed package (dequantised once, into a cached folder).
         name: Key in the results folder; the last part of `path` unless given.
         revision: Hub revision, for models from the hub.
         lr: Adam's learning rate (5e-6 for MATH, 1e-5 for MBPP in the paper's Table 5, arXiv 2409.12917v2).
@@ -133,21 +135,22 @@ class HF:
                 raise ValueError(f"hf.{name} must be {known[0]!r} or {known[1]!r}, not {value!r}")
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise ValueError(f"hf.stop must be a list of texts, not {self.stop!r}")
-        if self.stop and self.sampler == "vllm":
-            raise ValueError("hf.stop needs hf.sampler = 'own'; for vllm unset it: --bind 'hf.stop = ()'")
 
     @property
     def key(self) -> str:
         """The policy's name in the results folder."""
-        return self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+        return self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
     @property
     def folder(self) -> str:
         """What `from_pretrained` is given.
 
         Raises:
-            ValueError: an embedded model that is not shipped, with the nearest that is.
+            ValueError: an embedded model that is not shipped, with the nearest that is; a .gguf file that cannot be
+                found or read.
         """
+        if is_gguf(self.path):
+            return str(convert_gguf(self.path))
         prefix, _, name = self.path.rpartition(":")
         if prefix != "embedded":
             return self.path

@@ -27,6 +27,7 @@ from harness.core import Example, Message, Turn, Verdict
 from harness.machine import cpu_name
 from harness.policy import NotFiniteError, files, selftest, sharding
 from harness.policy.chat import chat_format
+from harness.policy.gguf_files import read_provenance
 from harness.policy.loss import Reference, Row, Scorer, Terms, checkpointing, merge, microbatches, pack
 from harness.policy.memory import advised, is_full
 from harness.policy.precision import autocast, halve, is_half
@@ -114,7 +115,8 @@ class Policy:
         self._infinite = frozenset(name for name, p in self._trained() if files.unfinite({name: p}))
         self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
         self.sampled: Any = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
-        self.vllm = VLLM(spec, self.window) if spec.sampler == "vllm" else None
+        dtype = "bfloat16" if self.half else "float32"
+        self.vllm = VLLM(spec, self.window, dtype, self.device) if spec.sampler == "vllm" else None
         if self.sharded:
             self.sampled = None if self.vllm else copy.deepcopy(self.reference.model)
             sharding.shard(self.scorer, list(model._no_split_modules or []), self.device)
@@ -130,7 +132,9 @@ class Policy:
 
     def refresh(self) -> None:
         """Hands new weights to the copy that samples; the processes call it together, before they sample."""
-        if self._stale and self.vllm:
+        if self._stale and self.vllm and self.spec.lora_rank:
+            self.vllm.refresh_adapter(self.model.save_pretrained)
+        elif self._stale and self.vllm:
             self.vllm.refresh((name, sharding.whole(p.detach())) for name, p in self.model.named_parameters())
         elif self._stale and self.sharded:
             into = dict(self.sampled.named_parameters(remove_duplicate=False))
@@ -458,6 +462,7 @@ class Policy:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            **({"gguf": origin} if (origin := read_provenance(self.spec.folder)) else {}),
         }
 
     def _gathered(self, tensors: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

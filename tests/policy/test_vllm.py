@@ -1,4 +1,4 @@
-"""The vLLM sampler against a stand-in with vLLM's interface that computes on CPU; vLLM itself was not at hand."""
+"""The vLLM sampler against a stand-in with vLLM's interface; tests/policy/test_real_vllm.py runs vLLM itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.core import Example
 from harness.policy import HF
+from harness.policy.vllm import VLLM
 
 
 class StandIn:
@@ -23,17 +24,17 @@ class StandIn:
         assert settings["logprobs_mode"] == "processed_logprobs"
         self.net = AutoModelForCausalLM.from_pretrained(model).eval()
         self.resets = 0
-        runner = SimpleNamespace(model=SimpleNamespace(load_weights=self._load))
-        executor = SimpleNamespace(driver_worker=SimpleNamespace(model_runner=runner))
-        self.llm_engine = SimpleNamespace(model_executor=executor)
+        self.forgets = True
 
-    def _load(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        assert method == "reload_weights"
         own = dict(self.net.named_parameters())
-        for name, weight in weights:
+        for name, weight in kwargs["weights_iterator"]:
             own[name].data.copy_(weight)
 
-    def reset_prefix_cache(self) -> None:
+    def reset_prefix_cache(self) -> bool:
         self.resets += 1
+        return self.forgets
 
     @torch.no_grad()
     def generate(self, prompts: list[dict[str, list[int]]], parameters: list[Any], use_tqdm: bool) -> list[Any]:
@@ -90,6 +91,21 @@ def test_new_weights_are_handed_over_before_sampling(vllm: None, micro_folder: P
         assert list(turn.logprobs) == pytest.approx(scored, abs=1e-5)
 
 
+def test_a_cache_that_vllm_keeps_stops_the_run(vllm: None, micro_folder: Path) -> None:
+    policy = HF(path=str(micro_folder), max_new_tokens=6, sampler="vllm").load("cpu")
+    turns = two_turns(policy, 1.0)
+    policy.step([Example(turn, 1.0, 0.0) for turn in turns], len(turns))
+    policy.vllm._llm.forgets = False  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="could not forget"):
+        policy.refresh()
+
+
+def test_another_gpu_than_the_first_is_refused(micro_folder: Path) -> None:
+    spec = HF(path=str(micro_folder), sampler="vllm")
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=1"):
+        VLLM(spec, 64, "bfloat16", torch.device("cuda:1"))
+
+
 def test_a_sampler_that_is_not_the_policy_stops_training(vllm: None, micro_folder: Path) -> None:
     policy = HF(path=str(micro_folder), max_new_tokens=6, sampler="vllm").load("cpu")
     with torch.no_grad():
@@ -105,6 +121,6 @@ def test_a_sampler_that_is_not_the_policy_stops_training(vllm: None, micro_folde
 def test_without_vllm_one_line_says_what_to_install(micro_folder: Path) -> None:
     if "vllm" not in sys.modules:
         with pytest.raises(ValueError, match="pip install"):
-            HF(path=str(micro_folder), sampler="vllm").load("cpu")
+            two_turns(HF(path=str(micro_folder), sampler="vllm").load("cpu"), 1.0)
     with pytest.raises(ValueError, match=r"hf\.sampler must be 'own' or 'vllm', not 'vlm'"):
         HF(sampler="vlm")

@@ -27,6 +27,8 @@ FAMILIES: dict[str, tuple[str, list[str], str, str | None, list[str], str, dict[
                {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0,
                                     "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                                     "original_max_position_embeddings": 64}}),
+    "mistral": ("Mistral", CHATML, "<|endoftext|>", None, ["<|im_end|>", "<|endoftext|>"], "qwen2.5",
+                {"sliding_window": 64}),
     "gemma2": ("Gemma2", GEMMA, "<pad>", "<bos>", ["<eos>", "<end_of_turn>"], "gemma",
                {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 12}),
     "gemma3": ("Gemma3", GEMMA, "<pad>", "<bos>", ["<eos>", "<end_of_turn>"], "gemma",
@@ -35,8 +37,8 @@ FAMILIES: dict[str, tuple[str, list[str], str, str | None, list[str], str, dict[
 }  # fmt: skip
 
 
-def build(family: str, folder: Path) -> Path:
-    """Writes the tiny model of a family into `folder / family`."""
+def build(family: str, folder: Path, **shape: Any) -> Path:
+    """Writes the tiny model of a family into `folder / family`; `shape` overrides its sizes."""
     import transformers
 
     architecture, special, pad, bos, ends, template, differs = FAMILIES[family]
@@ -60,7 +62,7 @@ def build(family: str, folder: Path) -> Path:
     torch.manual_seed(0)
     suffix = "Text" if architecture == "Gemma3" else ""
     config = getattr(transformers, f"{architecture}{suffix}Config")(
-        **{**SHAPE, **differs}, vocab_size=len(fast), pad_token_id=fast.pad_token_id,
+        **{**SHAPE, **differs, **shape}, vocab_size=len(fast), pad_token_id=fast.pad_token_id,
         bos_token_id=fast.bos_token_id, eos_token_id=ids,
     )  # fmt: skip
     model = getattr(transformers, f"{architecture}ForCausalLM")(config)
