@@ -394,16 +394,19 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
     """
     dialogue, turns = experiment.dialogue, max((phase.turns for phase in experiment.phases()), default=0)
     looks = [Evaluation(split) for split in (PROBED if experiment.probe_every else ())]
-    asked = [(experiment.task, experiment.task.train, turns)] if turns else []
+    asked = [(experiment.task, experiment.task.train, turns, 0)] if turns else []
     for evaluation in (experiment.greedy, *experiment.evaluations, *looks):
         attempts = min(evaluation.attempts, max(turns, experiment.attempts))
-        asked += [(task, evaluation.chosen(task), attempts) for task in experiment.tasks_of(evaluation)]
-    for task, problems, attempts in asked:
+        further = len(dialogue.plan(evaluation.attempts)) - len(dialogue.plan(attempts))
+        asked += [(task, evaluation.chosen(task), attempts, further) for task in experiment.tasks_of(evaluation)]
+    for task, problems, attempts, further in asked:
 
-        def measure(part: Sequence[Problem], _: int, task: Task = task, attempts: int = attempts) -> list[None]:
+        def measure(
+            part: Sequence[Problem], _: int, task: Task = task, attempts: int = attempts, further: int = further
+        ) -> list[None]:
             for p in part:
                 asks = [dialogue.ask(task, p, [""] * n) for n in range(1, len(dialogue.plan(attempts)))]
-                policy.require_room(task.chat(p, []), asks, p.given)
+                policy.require_room(task.chat(p, []), asks, p.given, further)
             return []
 
         policy.ranks.map(measure, problems)

@@ -176,21 +176,27 @@ class Policy:
         self._require_rows(ids, "a prompt")
         return ids
 
-    def require_room(self, chat: Sequence[Message], asks: Sequence[str], given: Sequence[str] = ()) -> None:
+    def require_room(
+        self, chat: Sequence[Message], asks: Sequence[str], given: Sequence[str] = (), further: int = 0
+    ) -> None:
         """Checks that the longest conversation that can come of an opening fits the model's window.
 
         Args:
             asks: What the user says after each reply but the last.
             given: Fixed first replies, of which one takes the first reply's place.
+            further: Replies that may follow these where there is room; vLLM plans its memory for them, nothing else.
 
         Raises:
             ValueError: it does not, or the prompt alone is too long (see `prompt`).
         """
         limit, replies = self.spec.max_new_tokens, len(asks) + 1 - bool(given)
-        follow = sum(len(self.chat.follow(ask, ())) for ask in asks)
+        follows = [len(self.chat.follow(ask, ())) for ask in asks]
+        follow = sum(follows)
         # Texts have at most as many tokens as bytes, so most conversations need no tokenising here.
         most = self._frame + sum(len(message["content"].encode()) for message in chat)
         rest = max((len(text.encode()) + 2 for text in given), default=0) + follow + replies * limit
+        if self.vllm:
+            self.vllm.plan_for(most + rest + further * (limit + max(follows, default=0)))
         if most <= (self.spec.max_prompt_tokens or self.window) and most + rest <= self.window:
             return
         prompt = len(self.prompt(chat))
@@ -204,6 +210,11 @@ class Policy:
                 f"given: {begin!r}. "
                 + (f"At most hf.max_new_tokens = {room} fits" if room > 0 else "Lower hf.max_prompt_tokens")
             )
+
+    @property
+    def room(self) -> int:
+        """Tokens that one conversation can come to: the model's window, or less where vLLM planned for less."""
+        return min(self.window, self.vllm.longest) if self.vllm else self.window
 
     def _require_rows(self, ids: Iterable[int], where: str) -> None:
         """Raises ValueError for a token that the model has no embedding of."""
@@ -541,7 +552,7 @@ class Session:
         generator = torch.Generator().manual_seed(derive(self.seed, "reply", self._asked))
         uniform_BN = fine_uniforms(torch.rand(self._of, limit, generator=generator), self.policy.rows, generator)
         uniform_BN = uniform_BN[self._first : self._first + len(self.contexts)]
-        room = torch.tensor([self.policy.window - len(context) for context in self.contexts]).clamp(min=0)
+        room = torch.tensor([self.policy.room - len(context) for context in self.contexts]).clamp(min=0)
         limits = room.to(self.policy.device).split(self._sizes) if int(room.min()) < limit else None
         replies: list[Reply] = []
         with self._scope(), self.policy.autocast(), advised("hf.sample_rows"):
@@ -588,7 +599,7 @@ class Session:
         """
         follow = [tuple(self.policy.chat.follow(text, reply)) for text, reply in zip(texts, self._replies, strict=True)]
         self.contexts = [c + r + f for c, r, f in zip(self.contexts, self._replies, follow, strict=True)]
-        over = [len(context) - self.policy.window for context in self.contexts]
+        over = [len(context) - self.policy.room for context in self.contexts]
         unread = [
             (given + ids)[: max(0, len(given + ids) - max(0, more))]
             for given, ids, more in zip(self._pending, follow, over, strict=True)

@@ -29,12 +29,9 @@ if TYPE_CHECKING:
 class VLLM:
     """The engine of one process, on the base model until the first `refresh`; it starts when it is first used.
 
-    Attributes:
-        longest: Longest conversation in tokens that will be asked for; vLLM plans its memory by it.
-
     Args:
         spec: The policy's settings.
-        longest: As above; the model's window until something smaller is known.
+        window: The model's longest conversation in tokens.
         dtype: What forwards compute in: `bfloat16` or `float32`, as the trainer's.
         device: The trainer's device.
 
@@ -43,7 +40,7 @@ class VLLM:
             not use.
     """
 
-    def __init__(self, spec: HF, longest: int, dtype: str, device: torch.device) -> None:
+    def __init__(self, spec: HF, window: int, dtype: str, device: torch.device) -> None:
         if device.type == "cuda" and device.index and "RANK" not in os.environ:
             raise ValueError(
                 f"hf.sampler = 'vllm' runs on the first visible GPU, not on {device}: "
@@ -57,9 +54,23 @@ class VLLM:
         except ImportError as error:
             raise ValueError("hf.sampler = 'vllm' needs vLLM: pip install -e '.[vllm]'") from error
         self._vllm: Any = vllm
-        self.longest, self._spec, self._dtype, self._device = longest, spec, dtype, device
+        self._window, self._planned = window, 0
+        self._spec, self._dtype, self._device = spec, dtype, device
         self._adapters = 0
         self._adapter: Any = None
+
+    def plan_for(self, tokens: int) -> None:
+        """Makes room for a conversation of so many tokens; vLLM reserves memory for the longest, not for the window.
+
+        Plans that come after the engine has started change nothing: `longest` then stays what it was.
+        """
+        if "_llm" not in self.__dict__:
+            self._planned = max(self._planned, tokens)
+
+    @property
+    def longest(self) -> int:
+        """Longest conversation in tokens: what was planned for, at most the model's window; the window without plan."""
+        return min(self._planned or self._window, self._window)
 
     @functools.cached_property
     def _llm(self) -> Any:

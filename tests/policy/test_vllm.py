@@ -100,6 +100,20 @@ def test_a_cache_that_vllm_keeps_stops_the_run(vllm: None, micro_folder: Path) -
         policy.refresh()
 
 
+def test_memory_is_planned_for_the_conversations_asked_for(vllm: None, micro_folder: Path) -> None:
+    policy = HF(path=str(micro_folder), max_new_tokens=6, sampler="vllm").load("cpu")
+    assert policy.room == policy.window
+    policy.require_room(CHATS[2], ["b"])
+    opening, ask = len(policy.chat.opening(CHATS[2])), len(policy.chat.follow("b", ()))
+    assert opening + 6 + ask + 6 <= policy.room < policy.window
+    planned = policy.room
+    policy.require_room(CHATS[2], ["b"], further=1)
+    assert policy.room == planned + 6 + ask
+    assert policy.vllm._llm is not None  # type: ignore[union-attr]
+    policy.require_room(CHATS[2], ["b"] * 3)
+    assert policy.room == planned + 6 + ask, "the engine runs: its plan stands"
+
+
 def test_another_gpu_than_the_first_is_refused(micro_folder: Path) -> None:
     spec = HF(path=str(micro_folder), sampler="vllm")
     with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=1"):
