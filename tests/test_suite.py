@@ -183,7 +183,7 @@ def test_two_suites_on_one_grid_share_the_work(tmp_path: Path) -> None:
 def test_a_cell_over_its_time_is_ended_cleanly_and_has_failed(tmp_path: Path) -> None:
     bindings = [*TINY[1:], "run.steps = 100000", "run.evaluate_before = False"]
     (cell,) = cells(Suite(["score_full"], bindings=bindings, cell_minutes=0.2), tmp_path, ["--device", "cpu"])
-    with pytest.raises(RuntimeError, match="score_full seed 0: longer than suite.cell_minutes = 0.2"):
+    with pytest.raises(RuntimeError, match=r"score_full seed 0: longer than suite\.cell_minutes = 0\.2"):
         Launch(cell)()
     assert cell.status == "failed"
     assert cell.info["error"] == "longer than suite.cell_minutes = 0.2"
