@@ -1,0 +1,27 @@
+"""Text from run folders, plugins and models on a terminal: shown, never obeyed."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are misspelt
+
+
+def inert(text: object, newlines: bool = False) -> str:
+    r"""`text` with everything that a terminal might obey as a visible escape (`\x1b`, `\x9b`, `\u202e`, `\ud800`).
+
+    That is every character that Python calls not printable: controls (C0, DEL, C1), marks and overrides of the writing
+    direction, lone surrogates (which no encoding can write), line and paragraph separators. Spaces of all widths stay.
+
+    Args:
+        text: What is to be shown; anything else than text is shown as `str` has it.
+        newlines: Whether line feeds stay; without, the result is one line.
+    """
+    return "".join(
+        char if char.isprintable() or char in _JOINERS or (newlines and char == "\n") else _shown(char)
+        for char in str(text)
+    )
+
+
+def _shown(char: str) -> str:
+    return char if unicodedata.category(char) == "Zs" else char.encode("unicode_escape").decode("ascii")
