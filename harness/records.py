@@ -23,6 +23,7 @@ SPLITS = ("test", "validation", "train")
 AUTHORS = ("policy", "given", "reference")
 STATUSES = get_args(Status)
 MOST = 2**53  # the largest count that every JSON reader holds exactly
+LARGEST_LOGGED = 1e100  # beyond it a mean, a sum or an axis runs over
 LONGEST_NAME, LONGEST_TEXT = 10_000, 2**20  # characters; comparing two texts takes the product of their lengths
 
 
@@ -69,6 +70,7 @@ TRUTH = _few({bool}, lambda _: True, "true or false")
 COUNT = _few({int}, lambda count: 0 <= count <= MOST, "an integer from 0")
 NUMBER = _few({int, float}, math.isfinite, "a finite number")
 TEMPERATURE = _few({int, float}, lambda value: 0 <= value < math.inf, "a finite number from 0")
+LOGGED = _few({int, float}, lambda value: abs(value) <= LARGEST_LOGGED, "a finite number")
 ATTEMPTS = Kind(frozenset({list}), lambda held: _lists_of_objects([held]), _lists_of_objects, "a list of objects")
 
 RECORD: Mapping[str, Kind] = {
@@ -183,13 +185,13 @@ def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list
 
 
 def _fits_log(value: Any) -> bool:
-    return value is None or type(value) in (bool, str) or _fits(value, NUMBER)
+    return value is None or type(value) in (bool, str) or _fits(value, LOGGED)
 
 
 def curve_value(step: Mapping[str, Any], key: str) -> float | None:
     """The number that a line of metrics.jsonl logs under `key`; None where it logs none (truth values are none)."""
     value = step.get(key)
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    return float(value) if _fits(value, LOGGED) else None
 
 
 def parse_lines(data: bytes, first: int = 1) -> Iterator[tuple[int, Any, str]]:

@@ -61,6 +61,9 @@ class Trouble:
     message: str
     left_out: bool = True
 
+    def __str__(self) -> str:
+        return f"{'left out' if self.left_out else 'remark'}: {self.path}: {self.message}"
+
 
 @dataclass(frozen=True, eq=False)  # holds arrays: two evaluations are the same one or not
 class Evaluation:
@@ -146,6 +149,17 @@ class Run:
         verifiers = {k: v for k, v in self.bindings.items() if k.endswith(".verifier")}
         mine = {k: v for k, v in verifiers.items() if k.split(".")[-2] == task} or verifiers
         return ", ".join(sorted(set(mine.values())))
+
+    def table(self, task: str) -> tuple[str, ...]:
+        """What of a run decides in which table its evaluation on a task stands, whatever was evaluated there."""
+        return (
+            self.task,
+            str(self.info.get("task_version", "")),
+            self.model,
+            task,
+            self.version(task),
+            self.grader(task),
+        )
 
     @property
     def model(self) -> str:
@@ -239,11 +253,9 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Trouble]]:
     kept: list[Run] = []
     troubles = []
     seeds: dict[tuple[Any, ...], Run] = {}
-    files: dict[tuple[Any, ...], Run] = {}
+    prints: dict[tuple[str, ...], Run] = {}
     for run in runs:
-        row = (run.task, str(run.info.get("task_version", "")), run.model, run.name)
-        tasks = {key.task for key in run.evaluations}
-        mine = [(*row, run.seed, task, run.version(task), run.grader(task)) for task in tasks]
+        mine = [(run.name, run.seed, *run.table(task)) for task in {key.task for key in run.evaluations}]
         there = next((seeds[key] for key in mine if key in seeds), None)
         if there:
             what = "this is a copy" if _print(there) == _print(run) else "this is another run of it, which differs"
@@ -252,7 +264,7 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Trouble]]:
             )
             continue
         if run.trained:
-            twin = files.setdefault((*row, *_print(run)), run)
+            twin = prints.setdefault((run.name, run.task, run.model, _print(run)), run)
             if twin is not run and _bytes_of(twin, "metrics.jsonl") == _bytes_of(run, "metrics.jsonl"):
                 troubles.append(Trouble(run.label, f"its records and training log are those of {twin.label}: a copy"))
                 continue
@@ -264,10 +276,10 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Trouble]]:
     return kept, troubles
 
 
-def _print(run: Run) -> tuple[str, ...]:
+def _print(run: Run) -> str:
     """Names the bytes of a run's records: their SHA-256, which was compared where run.json has it."""
     recorded = run.info.get("sha256") or {}
-    return (recorded.get("eval.jsonl") or hashlib.sha256(_bytes_of(run, "eval.jsonl")).hexdigest(),)
+    return recorded.get("eval.jsonl") or hashlib.sha256(_bytes_of(run, "eval.jsonl")).hexdigest()
 
 
 def _bytes_of(run: Run, name: str) -> bytes:
