@@ -57,7 +57,7 @@ def _text(least: int, most: int, *more: type) -> Kind:
         sizes = set(map(len, filter(None, column) if more else column))
         return not sizes or (min(sizes) >= least and max(sizes) <= most)
 
-    name = f"a text of {'at least 1 and ' if least else ''}at most {most:,} characters{' or null' if more else ''}"
+    name = f"a text of {least} to {most:,} characters{' or null' if more else ''}"
     return Kind(frozenset({str, *more}), lambda text: text is None or least <= len(text) <= most, all_hold, name)
 
 
@@ -161,8 +161,8 @@ def _columns_fit(rows: Sequence[Mapping[str, Any]], required: Mapping[str, Kind]
 def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines of metrics.jsonl that can stand in a curve, and what is wrong with the others.
 
-    A line needs a `phase` and a `step` that is larger than that of the line before. A value that is neither a finite
-    number, nor a truth value, a text or null is left out of its line.
+    A line needs a `phase` and a `step` that is larger than that of the line before. Another value that is neither a
+    finite number, nor a truth value or null is left out of its line.
 
     Args:
         numbered: (line, object) of metrics.jsonl, in the order of the file.
@@ -178,14 +178,14 @@ def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list
         elif not _fits(row.get("phase", _ABSENT), NAME):
             faults.append(f"line {line}: phase is {shorten(row.get('phase', _ABSENT))}, not {NAME.name}")
         else:
-            odd = [key for key, value in row.items() if not _fits_log(value)]
+            odd = [key for key, value in row.items() if key != "phase" and not _fits_log(value)]
             faults += [f"line {line}: {shorten(key)} is {shorten(row[key])}, not a finite number" for key in odd]
             kept.append({key: value for key, value in row.items() if key not in odd} if odd else dict(row))
     return kept, faults
 
 
 def _fits_log(value: Any) -> bool:
-    return value is None or type(value) in (bool, str) or _fits(value, LOGGED)
+    return value is None or type(value) is bool or _fits(value, LOGGED)
 
 
 def curve_value(step: Mapping[str, Any], key: str) -> float | None:

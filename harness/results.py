@@ -343,7 +343,8 @@ def _read_run(path: Path, label: str, whens: Sequence[str]) -> tuple[Run | None,
         bad.append("eval.jsonl holds no records")
     if bad:
         return None, _joined(bad), ""
-    return dataclasses.replace(run, evaluations=evaluations), "", _joined(_steps(path)[1])
+    logged = run.trained or (path / "metrics.jsonl").exists()
+    return dataclasses.replace(run, evaluations=evaluations), "", _joined(_steps(path)[1]) if logged else ""
 
 
 def _miscounted(
@@ -400,8 +401,6 @@ def read_records(
 def _steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines of a run's metrics.jsonl that are fit for a curve, and what is wrong with the others."""
     faults: list[str] = []
-    if not (path / "metrics.jsonl").exists():
-        return [], faults
     data = _data(path / "metrics.jsonl", faults)
     rows = _strict(data, 0)
     numbered = enumerate(rows, 1) if rows is not None else _one_by_one("metrics.jsonl", data, 1, faults)
