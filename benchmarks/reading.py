@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness import integrity
+
 ROOT = Path(__file__).parents[1]
 SEEDS, LIMIT_S, LIMIT_GB = 5, 10.0, 1.0
 ADDITIONS = "n = 0\nfor i in range(20_000_000):\n    n += i"
@@ -47,9 +49,15 @@ def lines(rng: random.Random, when: str, problems: int) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def integrity_of(folder: Path, problems: int) -> dict[str, Any]:
+    """What run.json says of a finished run's files, as the writer has it: readers compare."""
+    records = {f"{when} bench test T=0 policy 2": problems for when in ("before", "after")}
+    return {"records": records, "sha256": integrity.hash_files(folder, integrity.READ)}
+
+
 def write(root: Path, runs: int, problems: int) -> int:
     """Writes the run folders; twenty different evaluations are dealt out among them. Returns bytes of eval.jsonl."""
-    rng, size = random.Random(0), 0
+    rng, size, dealt = random.Random(0), 0, []
     before, decks = lines(rng, "before", problems), [lines(rng, "after", problems) for _ in range(20)]
     for run in range(runs):
         name, seed = f"row{run // SEEDS:03}", run % SEEDS + 1
@@ -57,9 +65,11 @@ def write(root: Path, runs: int, problems: int) -> int:
         folder.mkdir(parents=True)
         info = {"format": 1, "name": name, "task": "bench", "task_version": "1", "policy": "tiny", "seed": seed,
                 "status": "done", "spent": {"responses": 1, "updates": 1}, "eval_tasks": {"bench": "1"}}  # fmt: skip
-        (folder / "run.json").write_text(json.dumps(info))
         (folder / "config.gin").write_text(f"run.name = '{name}'\nrun.seed = {seed}\n")
-        (folder / "eval.jsonl").write_text(text := before + decks[rng.randrange(20)])
+        if run % SEEDS == 0:
+            dealt = rng.sample(decks, SEEDS)  # two seeds of one row with the same records would be a copy
+        (folder / "eval.jsonl").write_text(text := before + dealt[run % SEEDS])
+        (folder / "run.json").write_text(json.dumps({**info, **integrity_of(folder, problems)}))
         size += len(text)
     return size
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from harness import results, stats
 from harness.results import Evaluation, Run, Trouble
 from harness.stats import Interval
+from harness.terminal import inert
 
 GIN = Path(__file__).parent.parent / "gin"
 PAPER = Path(__file__).parent / "paper.json"
@@ -498,20 +499,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = tables.FORMATS[options.format](build(options.results, gin=options.gin))
         if options.check:
             held = options.check.read_text(encoding="utf-8")
-    except OSError as error:
-        print(f"leaderboard: {error}", file=sys.stderr)
+        if not options.check:
+            tables.deliver(text, options.out)
+    except (OSError, UnicodeDecodeError) as error:  # the latter: --check of a file that is no text
+        print(f"leaderboard: {inert(error)}", file=sys.stderr)
         return 2
     if options.check:
         change = list(
             difflib.unified_diff(held.splitlines(), text.splitlines(), str(options.check), "now", lineterm="")
         )
-        print("\n".join(change) if change else f"{options.check} is what the runs give")
+        change = change or [f"{options.check} is what the runs give"]
+        tables.deliver(inert("\n".join(change), newlines=True) + "\n")
         return 1 if held != text else 0
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8", newline="\n")
-    else:
-        sys.stdout.write(text)
     return 0
 
 

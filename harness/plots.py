@@ -27,10 +27,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness import leaderboard, results, scaling
+from harness import leaderboard, results, scaling, tables
 from harness.leaderboard import Board, Row, Section
+from harness.records import LARGEST_LOGGED, curve_value
 from harness.results import Evaluation, Run
 from harness.scaling import Curve
+from harness.terminal import inert
 
 COLUMN = 3.4  # inches: one column of a two-column page
 FIRST, LAST, THIRD, FLAG = "#56B4E9", "#00496F", "#D55E00", "#CC3311"
@@ -54,7 +56,9 @@ STYLE: Any = {  # matplotlib types its keys as literals
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.03,
     "hatch.linewidth": 0.4,
+    "text.parse_math": False,  # a name may hold dollar signs
 }
+VISIBLE = "\u200b"  # before a name in a legend: matplotlib leaves out what begins with an underscore
 
 
 class Missing(Exception):
@@ -99,7 +103,8 @@ class Scope:
         """One (steps, values) per seed of a logged quantity; seeds that log it less than twice have no curve."""
         found = []
         for run in self.runs.get(row.name, []):
-            points = [(s["step"], s[key]) for s in self.log(run) if isinstance(s.get(key), int | float)]
+            logged = [(s["step"], curve_value(s, key)) for s in self.log(run)]
+            points = [(step, value) for step, value in logged if value is not None]
             if len(points) > 1:  # supervised rows that sample once measure their samples once
                 steps, values = zip(*points, strict=True)
                 found.append((np.asarray(steps), np.asarray(values, dtype=float)))
@@ -132,8 +137,8 @@ class Scope:
         """Where each phase of a row begins: (step, phase), from its first run's log."""
         edges: list[tuple[int, str]] = []
         for step in self.log(self.runs[row.name][0]):
-            if not edges or edges[-1][1] != step.get("phase"):
-                edges.append((step["step"], str(step.get("phase"))))
+            if not edges or edges[-1][1] != step["phase"]:
+                edges.append((step["step"], step["phase"]))
         return edges
 
 
@@ -155,8 +160,7 @@ def _scope(section: Section, runs: Sequence[Run], curves: Sequence[Curve]) -> Sc
     subject, mine = section.subject, {}
     names = {row.name for row in section.rows}
     for run in runs:
-        version = (run.task, str(run.info.get("task_version", "")), run.model)
-        if run.name in names and version == subject[:3] and run.version(subject.task) == subject.version:
+        if run.name in names and run.table(subject.task) == subject[:6]:
             mine.setdefault(run.name, []).append(run)
     folders = {(run.task, run.policy) for members in mine.values() for run in members}
     places = tuple(f"{task} / {policy} / " for task, policy in folders)
@@ -234,6 +238,7 @@ def _step_axis(ax: Axes, windows: set[int], figure: Figure | None = None) -> Non
 def _legend(figure: Figure, ax: Axes, columns: int = 3, where: str = "lower") -> None:
     """One legend for the figure; above it where the lower edge holds a label of all panels."""
     handles, labels = ax.get_legend_handles_labels()
+    labels = [label.removeprefix(VISIBLE) for label in labels]
     place: Any = f"outside {where} center"
     figure.legend(handles, labels, loc=place, ncols=columns, handlelength=2.4, columnspacing=1.2)
 
@@ -249,7 +254,7 @@ def _two_attempts(scope: Scope) -> Sequence[Row]:
 
 
 def _names(ax: Axes, rows: Sequence[Row]) -> None:
-    ax.set_yticks(range(len(rows)), [row.name for row in rows])
+    ax.set_yticks(range(len(rows)), [inert(row.name) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(True, axis="x", color="0.88")
     ax.grid(False, axis="y")
@@ -315,7 +320,7 @@ def edit_distance(scope: Scope) -> Figure:
         sns.histplot(
             x=ratios, bins=bins.tolist(), stat="percent", color="#0072B2", edgecolor="white", linewidth=0.3, ax=ax
         )
-        ax.set(title=row.name, xlabel="", ylabel="", xlim=(0, 1))
+        ax.set(title=inert(row.name), xlabel="", ylabel="", xlim=(0, 1))
         same = 100 * float((ratios == 0).mean())
         ax.text(0.97, 0.97, f"identical: {same:.0f} %", transform=ax.transAxes, ha="right", va="top", fontsize=6)
     axes[0].set_ylim(0, 1.25 * axes[0].get_ylim()[1])  # shared by all panels; the text stands above the bars
@@ -344,7 +349,7 @@ def edit_distance_splits(scope: Scope) -> Figure:
         ):
             ratios = np.concatenate([e.values["edit_ratio"] for e in evaluations])
             sns.histplot(x=ratios, bins=bins, stat="percent", element="step", linewidth=1, label=label, ax=ax, **style)
-        ax.set(title=row.name, xlabel="", ylabel="", xlim=(0, 1))
+        ax.set(title=inert(row.name), xlabel="", ylabel="", xlim=(0, 1))
     _legend(figure, axes[0], 2, "upper")
     figure.supxlabel("edit-distance ratio of attempts (0 = same text)", fontsize=7)
     figure.supylabel("percent of problems", fontsize=7)
@@ -364,7 +369,7 @@ def fixed_against_own(scope: Scope) -> Figure:
     for ax, row in zip(axes, rows, strict=True):
         for key, label, style in lines:
             windows.add(_trace(ax, scope.traces(row, key), label=label, markersize=2, **style))
-        ax.set(title=row.name)
+        ax.set(title=inert(row.name))
         _step_axis(ax, windows, figure)
     figure.supylabel("accuracy of attempt 2, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
@@ -380,7 +385,7 @@ def training(scope: Scope) -> Figure:
         _trace(ax, scope.traces(row, "acc_t1"), color=FIRST, linestyle="--", label="attempt 1")
         windows.add(_trace(ax, scope.traces(row, "acc_t2"), color=LAST, label="attempt 2"))
         _phases(ax, scope, row)
-        ax.set(title=row.name)
+        ax.set(title=inert(row.name))
         _step_axis(ax, windows, figure)
     figure.supylabel("training accuracy, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
@@ -392,7 +397,7 @@ def _phases(ax: Axes, scope: Scope, row: Row) -> None:
     for step, name in edges[1:]:
         ax.axvline(step - 0.5, color="0.35", linewidth=0.8, linestyle=":")
         ax.annotate(
-            name, (step, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=5.5, color="0.35",
+            inert(name), (step, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=5.5, color="0.35",
             xytext=(2.5, 0), textcoords="offset points", va="bottom",
             bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4},
         )  # fmt: skip
@@ -403,7 +408,7 @@ def _over_training(scope: Scope, key: str, label: str, scale: float) -> Figure:
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * math.ceil(len(rows) / 2))
     ax, windows = axes[0, 0], set[int]()
     for row in rows:
-        windows.add(_trace(ax, scope.traces(row, key), scale, label=row.name, **scope.style(row)))
+        windows.add(_trace(ax, scope.traces(row, key), scale, label=VISIBLE + inert(row.name), **scope.style(row)))
     ax.set_ylabel(label)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]) if ax.get_ylim()[0] < 0 else 0)
     _step_axis(ax, windows)
@@ -429,11 +434,13 @@ def farming(scope: Scope) -> Figure:
     for ax, row in zip(axes, rows, strict=True):
         _trace(ax, scope.traces(row, "acc_t1"), color=FIRST, linestyle="--", label="Acc@t1")
         windows.add(_trace(ax, scope.traces(row, "delta"), color=LAST, label="Δ(t1,t2)"))
-        flags = sorted({s["step"] for run in scope.runs[row.name] for s in scope.log(run) if s.get("bonus_farming")})
+        flags = sorted(
+            {s["step"] for run in scope.runs[row.name] for s in scope.log(run) if s.get("bonus_farming") is True}
+        )
         bottom = [0.03] * len(flags)
         ax.plot(flags, bottom, "^", color=FLAG, markersize=4, transform=ax.get_xaxis_transform(), label="flagged")
         ax.axhline(0, color="0.5", linewidth=0.5)
-        ax.set(title=row.name)
+        ax.set(title=inert(row.name))
         _step_axis(ax, windows, figure)
     figure.supylabel("training batch, percent", fontsize=7)
     _legend(figure, axes[0], 3, "upper")
@@ -453,7 +460,7 @@ def discount(scope: Scope) -> Figure:
     ax, windows = axes[0, 0], set[int]()
     for gamma, row in found:
         if gamma is not None:
-            label = f"{row.name} (γ = {gamma:g})"
+            label = f"{VISIBLE}{inert(row.name)} (γ = {gamma:g})"
             windows.add(_trace(ax, scope.traces(row, "delta"), label=label, **scope.style(row)))
     ax.axhline(0, color="0.5", linewidth=0.5)
     ax.set_ylabel("Δ(t1,t2) in training, points")
@@ -513,9 +520,10 @@ def _number(scope: Scope, row: Row, parameter: str) -> float | None:
         return 0.0
     values = {value for key, value in bindings.items() if key.rpartition(".")[2] == parameter}
     try:
-        return float(values.pop()) if len(values) == 1 else None
+        value = float(values.pop()) if len(values) == 1 else math.nan
     except ValueError:
         return None
+    return value if abs(value) <= LARGEST_LOGGED else None
 
 
 def seeds(scope: Scope) -> Figure:
@@ -549,7 +557,7 @@ def attempts(scope: Scope) -> Figure:
         shift = 0.03 * (i - (len(scope.rows) - 1) / 2)
         ax.errorbar(
             x + shift, [100 * c.mean for c in cells], _errors(cells), marker=MARKERS[i % len(MARKERS)], markersize=3,
-            elinewidth=0.6, label=row.name, **scope.style(row),
+            elinewidth=0.6, label=VISIBLE + inert(row.name), **scope.style(row),
         )  # fmt: skip
     ax.set(xlabel="attempt", ylabel="accuracy, % (95 % interval)")
     ax.set_xticks(x)
@@ -578,7 +586,7 @@ def parallel_scaling(scope: Scope) -> Figure:
         ax.axhline(100 * curve.single.mean, color="0.5", linewidth=0.7, label="one sample")
         ax.set_xscale("log", base=2)
         ax.set_xticks(budgets, [str(budget) for budget in budgets])
-        ax.set(title=curve.name)
+        ax.set(title=inert(curve.name))
     figure.supxlabel("answers per problem", fontsize=7)
     figure.supylabel("majority-vote accuracy, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
@@ -666,20 +674,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         found, board = scopes(options.results)
     except OSError as error:
-        print(f"plots: {error}", file=sys.stderr)
+        print(f"plots: {inert(error)}", file=sys.stderr)
         return 2
     for trouble in board.troubles:
-        print(f"left out: {trouble.path}: {trouble.message}", file=sys.stderr)
+        print(inert(trouble), file=sys.stderr)
     for scope in found:
         folder = options.out / folder_of(scope, found)
         for name, drawn in draw(scope, options.only):
             if isinstance(drawn, Missing):
-                print(f"not drawn: {(folder / name).relative_to(options.out)}: {drawn}")
+                tables.deliver(inert(f"not drawn: {(folder / name).relative_to(options.out)}: {drawn}") + "\n")
                 continue
-            print(*save(drawn, folder / name))
+            try:
+                tables.deliver(inert(" ".join(map(str, save(drawn, folder / name)))) + "\n")
+            except OSError as error:
+                print(f"plots: {inert(error)}", file=sys.stderr)
+                return 2
             plt.close(drawn)
     if not found:
-        print("no finished run was found: nothing to draw")
+        tables.deliver("no finished run was found: nothing to draw\n")
     return 0
 
 

@@ -15,6 +15,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from matplotlib.figure import Figure
 
 from harness import leaderboard, plots, results, tables
 from harness.plots import Missing, Scope
+from harness.records import curve_value
 from harness.results import Evaluation, Run
+from harness.terminal import inert
 
 TEMPLATES = Path(__file__).parent / "templates"
 CURVES = (
@@ -81,7 +84,7 @@ def _hash(text: str) -> str:
 
 def _script_safe(data: Any) -> str:
     """JSON that no HTML parser can see a tag, comment or entity in."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -95,11 +98,12 @@ def _browser(scopes: Sequence[Scope], most: int) -> tuple[list[dict[str, Any]], 
                     if evaluation not in run.finals or evaluation.digest != scope.section.subject.digest:
                         continue
                     chosen = _chosen(evaluation, most)
-                    records = [r for r in results.read_records(run.path) if results.key_of(r) == evaluation.key]
-                    total += len(records)
-                    items = [_item(record) for record in records if str(record["id"]) in chosen]
-                    items.sort(key=lambda item: (item[0], item[1]))
                     key = evaluation.key
+                    records = results.read_records(run.path, whens=(key.when,))
+                    records = [record for record in records if results.key_of(record) == key]
+                    total += len(records)
+                    items = [_item(record) for record in records if record["id"] in chosen]
+                    items.sort(key=lambda item: (item[0], item[1]))
                     name = f"{key.task}, {run.policy}" + FIRSTS.get(key.first, "")
                     name += f", {evaluation.summary['turns']} attempts" if evaluation.summary["turns"] != 2 else ""
                     found.append({"name": row.name, "seed": run.seed, "scope": name, "items": items})
@@ -113,14 +117,8 @@ def _chosen(evaluation: Evaluation, most: int) -> set[str]:
 
 
 def _item(record: dict[str, Any]) -> list[Any]:
-    attempts = [
-        [
-            str(a.get("text", "")), None if a.get("answer") is None else str(a["answer"]), bool(a["correct"]),
-            str(a.get("status", "ok")), a.get("tokens", 0), bool(a.get("truncated")), str(a.get("by", "policy")),
-        ]
-        for a in record["attempts"]
-    ]  # fmt: skip
-    return [str(record["id"]), int(record.get("sample", 0)), attempts, str(record.get("prompt") or "")]
+    shown = itemgetter("text", "answer", "correct", "status", "tokens", "truncated", "by")
+    return [record["id"], record["sample"], list(map(shown, record["attempts"])), record.get("prompt", "")]
 
 
 def _curves(run: Run) -> dict[str, Any] | None:
@@ -128,7 +126,7 @@ def _curves(run: Run) -> dict[str, Any] | None:
     steps = run.steps()
     series = {}
     for key in CURVES:
-        points = [(s["step"], float(s[key])) for s in steps if isinstance(s.get(key), int | float)]
+        points = [(s["step"], value) for s in steps if (value := curve_value(s, key)) is not None]
         if points:
             width = -(-len(points) // POINTS)
             bins = [points[i : i + width] for i in range(0, len(points), width)]
@@ -174,13 +172,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = build(
             options.results, gin=options.gin, trajectories=options.trajectories, figures=not options.no_figures
         )  # fmt: skip
+        out = options.out or Path(options.results) / "report.html"
+        tables.deliver(page, out)
     except OSError as error:
-        print(f"report: {error}", file=sys.stderr)
+        print(f"report: {inert(error)}", file=sys.stderr)
         return 2
-    out = options.out or Path(options.results) / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8", newline="\n")
-    print(f"{out} ({len(page.encode()) / 1e6:.1f} MB)")
+    tables.deliver(inert(f"{out} ({len(page.encode()) / 1e6:.1f} MB)") + "\n")
     return 0
 
 

@@ -25,6 +25,7 @@ from harness import metrics, results, stats
 from harness.leaderboard import PAPER
 from harness.results import Key, Run
 from harness.stats import Interval
+from harness.terminal import inert
 
 STRATEGIES = ("parallel", "corrected", "both")
 
@@ -82,15 +83,16 @@ def curves(runs: Sequence[Run], *, subsets: int = 200) -> list[Curve]:
         runs: As `results.read_runs` gives them.
         subsets: Random subsets per budget that majority@K is averaged over.
     """
-    pools: dict[tuple[str, str, str, Key], list[tuple[Run, metrics.Table]]] = {}
+    pools: dict[tuple[str, str, str, Key, tuple[str, ...]], list[tuple[Run, metrics.Table]]] = {}
     for run in runs:
         for evaluation in run.finals:
             if "majority_2" in evaluation.values and evaluation.key.temperature > 0 and evaluation.summary["turns"] > 1:
-                rows = [r for r in results.read_records(run.path) if results.key_of(r) == evaluation.key]
-                held = pools.setdefault((run.task, run.policy, run.name, evaluation.key), [])
+                key = evaluation.key
+                rows = [r for r in results.read_records(run.path, whens=(key.when,)) if results.key_of(r) == key]
+                held = pools.setdefault((run.task, run.policy, run.name, key, run.table(key.task)), [])
                 held.append((run, metrics.tabulate(rows)))
     found = []
-    for (task, policy, name, key), members in sorted(pools.items()):
+    for (task, policy, name, key, _), members in sorted(pools.items()):
         tables = [table for _, table in members]
         shapes = {(tuple(table.problems), int(table.counts[0])) for table in tables}
         if len(shapes) == 1:
@@ -171,7 +173,9 @@ def markdown(found: Sequence[Curve]) -> str:
 
 def as_json(found: Sequence[Curve]) -> str:
     """The curves as data; fractions, six decimals."""
-    return json.dumps([_plain(curve) for curve in found], indent=1, ensure_ascii=False) + "\n"
+    from harness.tables import plain_json
+
+    return plain_json([_plain(curve) for curve in found])
 
 
 def _plain(value: Any) -> Any:
@@ -183,7 +187,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
-    return round(value, 6) + 0.0 if isinstance(value, float) else value
+    return value
 
 
 def _show(interval: Interval, sign: str = "") -> str:
@@ -193,6 +197,8 @@ def _show(interval: Interval, sign: str = "") -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    from harness import tables
+
     parser = argparse.ArgumentParser(
         prog="python -m harness.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -204,17 +210,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         runs, troubles = results.read_runs(options.results, whens=("after",))
         wanted = [run for run in runs if not options.row or run.name in options.row]
-        text = {"md": markdown, "json": as_json}[options.format](curves(wanted))
+        tables.deliver({"md": markdown, "json": as_json}[options.format](curves(wanted)), options.out)
     except OSError as error:
-        print(f"scaling: {error}", file=sys.stderr)
+        print(f"scaling: {inert(error)}", file=sys.stderr)
         return 2
     for trouble in troubles:
-        print(f"left out: {trouble.path}: {trouble.message}", file=sys.stderr)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8", newline="\n")
-    else:
-        sys.stdout.write(text)
+        print(inert(trouble), file=sys.stderr)
     return 0
 
 

@@ -11,10 +11,13 @@ import csv
 import html
 import io
 import json
+import math
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import stats
@@ -85,7 +88,7 @@ def _section(section: Section) -> Iterator[Block]:
     body: list[tuple[Cell, ...]] = [
         (Cell(names[row.name]), *(_percent(row.cells.get(q), signed=q == "delta") for q in columns),
          *([_p(row.p)] if turns > 1 and own else []),
-         *([_plain(row.rates["acc_records"][-1])] if several else []), Cell(str(len(row.seeds)), sort=len(row.seeds)),
+         *([_plain(row.rates["acc_records"][-1])] if several else []), _seed_count(row.seeds),
          *([_percent(row.cells.get("majority_2"))] if own else []),
          _count(row.budget["responses"]), _count(row.budget["updates"]), Cell(_short(row.difference) or NONE))
         for row in section.rows
@@ -115,7 +118,7 @@ def _overall(overall: Overall) -> Block:
     header = ("Method", "Acc@t1", "Acc at the last attempt", "Δ", "seeds")
     rows = tuple(
         (Cell(name), *(_percent(cells.get(q), signed=q == "delta") for q in ("t1", "last", "delta")),
-         Cell(str(len(seeds)), sort=len(seeds)))
+         _seed_count(seeds))
         for name, seeds, cells in overall.rows
     )  # fmt: skip
     lead = (
@@ -154,7 +157,7 @@ def _comparison_block(family: str, comparisons: Sequence[Comparison], turns: int
     header = ("Comparison", "difference", "p", "p (Holm)", "smallest shown", "seeds")
     rows = tuple(
         (Cell(f"{c.row} − {c.other}"), _percent(c.difference, signed=True), _p(c.p), _p(c.p_holm),
-         Cell(_number(c.smallest), sort=c.smallest), Cell(str(len(c.seeds)), sort=len(c.seeds)))
+         Cell(_number(c.smallest), sort=c.smallest), _seed_count(c.seeds))
         for c in comparisons
     )  # fmt: skip
     other = "Acc@t1" if family.endswith("first attempt") else f"Acc@t{turns}"
@@ -231,6 +234,10 @@ def _tokens(count: float | None) -> Cell:
 
 def _count(text: str) -> Cell:
     return Cell(text, sort=float(text) if text.isdecimal() else None)
+
+
+def _seed_count(seeds: Sequence[int]) -> Cell:
+    return Cell(str(len(set(seeds))), sort=len(set(seeds)))
 
 
 def _p(p: float | None) -> Cell:
@@ -515,12 +522,17 @@ def as_json(board: Board) -> str:
         "paper": board.paper,
         "troubles": [t.__dict__ for t in board.troubles],
     }
-    return json.dumps(_rounded(whole), indent=1, ensure_ascii=False) + "\n"
+    return plain_json(whole)
+
+
+def plain_json(value: Any) -> str:
+    """JSON that is safe anywhere: ASCII alone (no control, nothing that turns the writing direction), no NaN."""
+    return json.dumps(_rounded(value), indent=1, allow_nan=False) + "\n"
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 6) + 0.0
+        return round(value, 6) + 0.0 if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _rounded(entry) for key, entry in value.items()}
     return [_rounded(entry) for entry in value] if isinstance(value, (list, tuple)) else value
@@ -529,6 +541,20 @@ def _rounded(value: Any) -> Any:
 def _one_line(text: str) -> str:
     """Control characters and line ends as spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def deliver(text: str, out: Path | None = None) -> None:
+    """Writes a text to a file, as UTF-8, or to the screen: what the screen's encoding lacks, as an escape.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8", newline="\n")
+    else:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 FORMATS: dict[str, Callable[[Board], str]] = {

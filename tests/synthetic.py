@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import integrity
+
 TASK, POLICY = "synthetic", "tiny"
 
 
@@ -107,6 +109,15 @@ def write_run(
     (folder / "config.gin").write_text("\n".join([f"run.name = '{name}'", f"run.seed = {seed}", *config]) + "\n")
     for file, lines in (("eval.jsonl", rows), ("metrics.jsonl", logged)):
         (folder / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def seal(folder: Path) -> Path:
+    """Writes into run.json what the writer does when a run ends: counts of records and digests of files."""
+    info = json.loads((folder / "run.json").read_text())
+    rows = [json.loads(line) for line in (folder / "eval.jsonl").read_text().splitlines()]
+    info |= {"records": integrity.count_records(rows), "sha256": integrity.hash_files(folder, integrity.READ)}
+    (folder / "run.json").write_text(json.dumps(info))
     return folder
 
 

@@ -85,7 +85,7 @@ def test_one_run_gets_wilson_mcnemar_and_a_warning_only_if_trained(board, tmp_pa
 
 def test_a_rate_that_is_zero_in_every_seed_keeps_an_interval(tmp_path):
     for seed in (1, 2, 3):
-        synthetic.write_run(tmp_path, "row", seed, synthetic.records((0.5, 0, 0, 1), 1))
+        synthetic.write_run(tmp_path, "row", seed, synthetic.records((0.5, 0, 0, 1), seed))
     row = row_of(leaderboard.build(tmp_path), "row")
     assert row.cells["c_to_i"].mean == 0
     assert row.cells["c_to_i"].hi > 0.03
@@ -100,9 +100,9 @@ def test_lineage_is_read_from_the_gin_text(board):
 
 
 def test_a_run_that_contradicts_its_gin_file_is_told(tmp_path, gin):
-    rows = synthetic.records((0.5, 0.2, 0.1, 0), 1)
-    synthetic.write_run(tmp_path, "score_no_shaping", 1, rows, config=["score.bonus = 3"])
-    synthetic.write_run(tmp_path, "score_no_shaping", 2, rows, config=["score.bonus = 4"])
+    for seed, bonus in ((1, 3), (2, 4)):
+        rows = synthetic.records((0.5, 0.2, 0.1, 0), seed)
+        synthetic.write_run(tmp_path, "score_no_shaping", seed, rows, config=[f"score.bonus = {bonus}"])
     notes = row_of(leaderboard.build(tmp_path, gin=gin), "score_no_shaping").notes
     assert any("score.bonus = 3, unlike its gin file" in note for note in notes)
     assert any("different bindings" in note for note in notes)

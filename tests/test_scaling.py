@@ -10,7 +10,11 @@ from harness import metrics, results, scaling
 
 
 def record(p, sample, first, second, gold="g"):
-    attempts = [{"text": a or "", "answer": a, "correct": a == gold, "tokens": t} for a, t in ((first, 3), (second, 5))]
+    attempts = [
+        {"text": a or "", "answer": a, "reward": float(a == gold), "correct": a == gold, "tokens": t,
+         "status": "ok" if a else "no_answer", "truncated": False, "by": "policy"}
+        for a, t in ((first, 3), (second, 5))
+    ]  # fmt: skip
     return {"when": "after", "task": "t", "id": f"p{p}", "sample": sample, "temperature": 0.7, "attempts": attempts}
 
 
@@ -42,7 +46,7 @@ def test_corrections_that_help_win_at_equal_budget(tmp_path):
             wrong = [f"w{rng.integers(3)}" for _ in range(2)]
             rows.append(record(p, s, "g" if first else wrong[0], "g" if second else wrong[1]))
     for seed in (1, 2):
-        synthetic.write_run(tmp_path, "row", seed, rows)
+        synthetic.write_run(tmp_path, "row", seed, rows, logged=synthetic.steps(3, seed))  # logs of their own: no copy
     (curve,) = scaling.curves(results.read_runs(tmp_path)[0])
     assert [point.budget for point in curve.points] == [2, 4, 8]
     assert curve.seeds == (1, 2)

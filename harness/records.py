@@ -1,0 +1,221 @@
+"""What a line of eval.jsonl (a record, its attempts) and of metrics.jsonl may be; a fault is told with file and line.
+
+A value of the wrong type is never believed (`"false"` is no truth value) and never repaired: the caller leaves the run
+out and tells the fault. The usual case, no fault, is found by looking at whole columns; only where something is wrong
+is each line looked at alone. docs/results_format.md says the same for people.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any, NamedTuple, get_args
+
+import orjson
+
+from harness.core import Status
+
+WHENS = ("before", "after")
+SPLITS = ("test", "validation", "train")
+AUTHORS = ("policy", "given", "reference")
+STATUSES = get_args(Status)
+MOST = 2**53  # the largest count that every JSON reader holds exactly
+LARGEST_LOGGED = 1e100  # beyond it a mean, a sum or an axis runs over
+LONGEST_NAME, LONGEST_TEXT = 10_000, 2**20  # characters; comparing two texts takes the product of their lengths
+
+
+class Kind(NamedTuple):
+    """One kind of value.
+
+    Attributes:
+        types: The types JSON may give it.
+        holds: Whether a value of these types is one.
+        all_hold: The same of a whole column, at once.
+        name: Its name in a message.
+    """
+
+    types: frozenset[type]
+    holds: Callable[[Any], bool]
+    all_hold: Callable[[list[Any]], bool]
+    name: str
+
+
+def _few(types: set[type], holds: Callable[[Any], bool], name: str) -> Kind:
+    """A kind whose columns hold few different values."""
+    return Kind(frozenset(types), holds, lambda column: all(map(holds, set(column))), name)
+
+
+def _one_of(values: Sequence[str]) -> Kind:
+    return _few({str}, frozenset(values).__contains__, f"one of {', '.join(values)}")
+
+
+def _text(least: int, most: int, *more: type) -> Kind:
+    def all_hold(column: list[Any]) -> bool:
+        sizes = set(map(len, filter(None, column) if more else column))
+        return not sizes or (min(sizes) >= least and max(sizes) <= most)
+
+    name = f"a text of {least} to {most:,} characters{' or null' if more else ''}"
+    return Kind(frozenset({str, *more}), lambda text: text is None or least <= len(text) <= most, all_hold, name)
+
+
+def _lists_of_objects(column: list[Any]) -> bool:
+    return all(column) and set(map(type, chain.from_iterable(column))) <= {dict}
+
+
+NAME, TEXT, ANSWER = _text(1, LONGEST_NAME), _text(0, LONGEST_TEXT), _text(0, LONGEST_TEXT, type(None))
+TRUTH = _few({bool}, lambda _: True, "true or false")
+COUNT = _few({int}, lambda count: 0 <= count <= MOST, "an integer from 0")
+NUMBER = _few({int, float}, math.isfinite, "a finite number")
+TEMPERATURE = _few({int, float}, lambda value: 0 <= value < math.inf, "a finite number from 0")
+LOGGED = _few({int, float}, lambda value: abs(value) <= LARGEST_LOGGED, "a finite number")
+ATTEMPTS = Kind(frozenset({list}), lambda held: _lists_of_objects([held]), _lists_of_objects, "a list of objects")
+
+RECORD: Mapping[str, Kind] = {
+    "when": _one_of(WHENS),
+    "task": NAME,
+    "id": NAME,
+    "sample": COUNT,
+    "temperature": TEMPERATURE,
+    "attempts": ATTEMPTS,
+}
+RECORD_OPTIONAL: Mapping[str, Kind] = {"split": _one_of(SPLITS), "prompt": TEXT, "extra_tokens": COUNT}
+ATTEMPT: Mapping[str, Kind] = {
+    "text": TEXT,
+    "answer": ANSWER,
+    "reward": NUMBER,
+    "correct": TRUTH,
+    "status": _one_of(STATUSES),
+    "tokens": COUNT,
+    "truncated": TRUTH,
+    "by": _one_of(AUTHORS),
+}
+ATTEMPT_OPTIONAL: Mapping[str, Kind] = {"flag": NAME}
+_ABSENT = object()
+
+
+def find_faults(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """{place in `records`: its first fault}; {} where all are what a record may be.
+
+    Args:
+        records: Objects of eval.jsonl as a strict reader gives them: without NaN, infinity and lone surrogates.
+    """
+    if _all_right(records):
+        return {}
+    return {place: fault for place, record in enumerate(records) if (fault := record_fault(record))}
+
+
+def record_fault(record: Mapping[str, Any]) -> str:
+    """What is wrong with one record, '' where nothing is."""
+    fault = _fault(record, RECORD, RECORD_OPTIONAL)
+    if fault:
+        return fault
+    for turn, attempt in enumerate(record["attempts"], 1):
+        fault = _fault(attempt, ATTEMPT, ATTEMPT_OPTIONAL)
+        if fault:
+            return f"attempt {turn}: {fault}"
+    return ""
+
+
+def _fault(held: Mapping[str, Any], required: Mapping[str, Kind], optional: Mapping[str, Kind]) -> str:
+    missing = [key for key in required if key not in held]
+    if missing:
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    for key, kind in chain(required.items(), optional.items()):
+        if key in held and not _fits(held[key], kind):
+            return f"{key} is {shorten(held[key])}, not {kind.name}"
+    return ""
+
+
+def _fits(value: Any, kind: Kind) -> bool:
+    if type(value) not in kind.types:
+        return False
+    try:
+        if type(value) is str:
+            value.encode()  # a lone surrogate is no text: no file, page or digest can hold it
+        return kind.holds(value)
+    except (ValueError, OverflowError):
+        return False
+
+
+def _all_right(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every record is fine, column by column; False also where it takes a closer look to tell."""
+    try:
+        if not _columns_fit(records, RECORD, RECORD_OPTIONAL):
+            return False
+        attempts = list(chain.from_iterable(map(itemgetter("attempts"), records)))
+        return _columns_fit(attempts, ATTEMPT, ATTEMPT_OPTIONAL)
+    except (KeyError, TypeError):  # a missing key, a value that cannot be in a set
+        return False
+
+
+def _columns_fit(rows: Sequence[Mapping[str, Any]], required: Mapping[str, Kind], optional: Mapping[str, Kind]) -> bool:
+    columns = [(kind, list(map(itemgetter(key), rows))) for key, kind in required.items()]
+    if sum(map(len, rows)) > len(required) * len(rows):  # some rows hold more than they must
+        columns += [(kind, [row[key] for row in rows if key in row]) for key, kind in optional.items()]
+    return all(set(map(type, column)) <= kind.types and kind.all_hold(column) for kind, column in columns)
+
+
+def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of metrics.jsonl that can stand in a curve, and what is wrong with the others.
+
+    A line needs a `phase` and a `step` that is larger than that of the line before. Another value that is neither a
+    finite number, nor a truth value or null is left out of its line.
+
+    Args:
+        numbered: (line, object) of metrics.jsonl, in the order of the file.
+    """
+    kept: list[dict[str, Any]] = []
+    faults = []
+    for line, row in numbered:
+        step = row.get("step", _ABSENT)
+        if type(step) is not int or not 1 <= step <= MOST:
+            faults.append(f"line {line}: step is {shorten(step)}, not an integer from 1")
+        elif kept and step <= kept[-1]["step"]:
+            faults.append(f"line {line}: step {step} stands behind step {kept[-1]['step']}")
+        elif not _fits(row.get("phase", _ABSENT), NAME):
+            faults.append(f"line {line}: phase is {shorten(row.get('phase', _ABSENT))}, not {NAME.name}")
+        else:
+            odd = [key for key, value in row.items() if key != "phase" and not _fits_log(value)]
+            faults += [f"line {line}: {shorten(key)} is {shorten(row[key])}, not a finite number" for key in odd]
+            kept.append({key: value for key, value in row.items() if key not in odd} if odd else dict(row))
+    return kept, faults
+
+
+def _fits_log(value: Any) -> bool:
+    return value is None or type(value) is bool or _fits(value, LOGGED)
+
+
+def curve_value(step: Mapping[str, Any], key: str) -> float | None:
+    """The number that a line of metrics.jsonl logs under `key`; None where it logs none (truth values are none)."""
+    value = step.get(key)
+    return float(value) if _fits(value, LOGGED) else None
+
+
+def parse_lines(data: bytes, first: int = 1) -> Iterator[tuple[int, Any, str]]:
+    """(line, value, why it is no JSON) of each line that is not blank; values that only Python's reader takes pass.
+
+    The second reader, for lines that the strict one refuses, lets the caller name the NaN or the lone surrogate in it.
+    """
+    for number, line in enumerate(data.split(b"\n"), first):
+        if not line.strip():
+            continue
+        try:
+            yield number, orjson.loads(line), ""
+        except ValueError as error:
+            try:
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                value = None
+            yield number, value, str(error)
+
+
+def shorten(value: Any, most: int = 40) -> str:
+    """A value of a damaged line as a message shows it."""
+    try:
+        text = "nothing" if value is _ABSENT else json.dumps(value, ensure_ascii=True)
+    except (ValueError, TypeError, RecursionError):
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else text[: most - 3] + "..."
