@@ -186,7 +186,13 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
             store.update(**_identity(experiment, args), status="running", error=None)
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
                 policy = ranks.each(lambda: experiment.policy.load(args.device))
-                store.update(engine=policy.describe(), isolation=_isolation(experiment), **_graders(experiment))
+                engine = policy.describe()
+                store.update(
+                    engine=engine,
+                    isolation=_isolation(experiment),
+                    **_graders(experiment),
+                    **_model(experiment, engine),
+                )
                 if changed := _changed(old, store.info):
                     store.update(resumed=[*old.get("resumed", []), changed])
                 names = args.tracker if ranks.is_first else []
@@ -432,6 +438,13 @@ def _graders(experiment: Experiment) -> dict[str, dict[str, str]]:
 
 
 # What samples, trains, grades or computes intervals.
+def _model(experiment: Experiment, engine: dict[str, Any]) -> dict[str, str]:
+    """`model`, where the bound path alone does not say what it is: dequantised weights are not the original's."""
+    if "gguf" not in engine:
+        return {}
+    return {"model": f"{experiment.policy.path} (dequantised from {engine['gguf']['quantisation']})"}
+
+
 VERSIONS = (
     "torch", "transformers", "accelerate", "tokenizers", "safetensors", "huggingface-hub", "jinja2", "gin-config",
     "math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "sympy", "mpmath", "rapidfuzz", "orjson",
