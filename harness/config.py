@@ -24,6 +24,8 @@ from gin import config_parser
 from harness import registry
 
 ROOT = Path(__file__).resolve().parent.parent
+# Where `gin/` lies: beside the package in a clone, inside it in a wheel.
+GIN_HOME = next((home for home in (ROOT, ROOT / "harness" / "packaged") if (home / "gin" / "base.gin").is_file()), ROOT)
 _roots: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # {name: (the object, gin's wrapper of it)}
 
 
@@ -44,14 +46,16 @@ def prepare(root: Callable[..., Any], name: str) -> dict[str, str]:
     if spec is None or not spec.origin or Path(spec.origin).resolve().parent.parent != ROOT:
         raise ConfigError(
             f"`import verifiers` finds {spec.origin if spec else 'nothing'}, not this project's {ROOT / 'verifiers'}: "
-            "another package of that name is installed; uninstall it, or install this one with `pip install -e .`"
+            "another package of that name (PyPI has one) stands in the way, or has overwritten it. Give each an "
+            "environment of its own; here: pip uninstall verifiers, then install this project again as before, with "
+            "--force-reinstall --no-deps"
         )
     broken = registry.load_plugins()
     with gin.unlock_config():  # an earlier parse of this process has locked it
         _expose()
         if name not in _roots:
             _roots[name] = root, gin.external_configurable(root, name=name)
-    gin.add_config_file_search_path(str(ROOT))
+    gin.add_config_file_search_path(str(GIN_HOME))
     return broken
 
 
@@ -154,6 +158,7 @@ def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: 
         for statement in recorded or ():
             gin.parse_config(f"{_key(statement)} = {statement.value!r}")
         for path in paths:
+            gin.add_config_file_search_path(str(path.resolve().parent))  # a file includes what lies beside it
             gin.parse_config_file(str(path))
         for binding in bindings:
             gin.parse_config(_quoted(binding))
@@ -170,14 +175,14 @@ def _find(file: str) -> Path:
     Raises:
         ConfigError: there is none; the nearest is named.
     """
-    named = [ROOT / folder / f"{file}.gin" for folder in FOLDERS] if re.fullmatch(r"[\w.+-]+", file) else []
-    for path in (Path(file), ROOT / file, *named):
+    named = [GIN_HOME / folder / f"{file}.gin" for folder in FOLDERS] if re.fullmatch(r"[\w.+-]+", file) else []
+    for path in (Path(file), GIN_HOME / file, *named):
         if path.is_file():
             return path
-    folder = (ROOT / file).parent
-    known = [str(path.relative_to(ROOT)) for path in folder.glob("*.gin")] if folder.is_dir() else []
+    folder = (GIN_HOME / file).parent
+    known = [str(path.relative_to(GIN_HOME)) for path in folder.glob("*.gin")] if folder.is_dir() else []
     if named and not file.endswith(".gin"):
-        known = [path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.gin")]
+        known = [path.stem for folder in FOLDERS for path in (GIN_HOME / folder).glob("*.gin")]
     raise ConfigError(f"no gin file {file!r}{registry.nearest(file, known)}")
 
 
@@ -310,7 +315,10 @@ def _import_plugins(path: Path) -> None:
             except Exception as error:  # a stranger's module may raise anything
                 raise ConfigError(f"{path}: import {module} failed: {type(error).__name__}: {error}") from error
         elif isinstance(statement, config_parser.IncludeStatement):
-            inner = Path(statement.filename) if Path(statement.filename).is_file() else ROOT / statement.filename
+            beside = path.parent / statement.filename
+            inner = next(
+                (p for p in (Path(statement.filename), GIN_HOME / statement.filename, beside) if p.is_file()), beside
+            )
             if inner.is_file() and inner.resolve() != path.resolve():
                 _import_plugins(inner)
     _expose()

@@ -58,7 +58,7 @@ class Suite:
         Raises:
             ValueError: a row or pattern that fits no file, with the nearest that exists.
         """
-        known = sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
+        known = sorted(path.stem for path in (config.GIN_HOME / "gin").glob("*.gin"))
         files: list[str] = []
         for row in self.rows:
             if row.endswith(".gin"):

@@ -27,8 +27,11 @@ from harness.results import Evaluation, Run, Trouble
 from harness.stats import Interval
 from harness.terminal import inert
 
-GIN = Path(__file__).parent.parent / "gin"
-PAPER = Path(__file__).parent / "paper.json"
+HERE = Path(__file__).resolve().parent
+GIN = next(
+    (f for f in (HERE.parent / "gin", HERE / "packaged" / "gin") if (f / "base.gin").is_file()), HERE.parent / "gin"
+)
+PAPER = HERE / "paper.json"
 BASE, SINGLE = "base", "single_turn_rl"
 PAPER_ORDER = (
     BASE,

@@ -153,7 +153,7 @@ def _list() -> None:
         files = Table(box=None, pad_edge=False)
         for column in (f"{kind} ({folder}/NAME.gin)", "what it is"):
             files.add_column(column, overflow="fold")
-        for path in sorted((config.ROOT / folder).glob("*.gin")):
+        for path in sorted((config.GIN_HOME / folder).glob("*.gin")):
             files.add_row(path.stem, escape(path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")))
         Console().print()
         Console().print(files)

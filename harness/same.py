@@ -391,7 +391,7 @@ def build(row: str, bindings: Sequence[str] = (), records: Sequence[Mapping[str,
 
 def names() -> list[str]:
     """The rows of gin/."""
-    return sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
+    return sorted(path.stem for path in (config.GIN_HOME / "gin").glob("*.gin"))
 
 
 def sign(first: Row, second: Row, relations: Sequence[Relation]) -> str:
