@@ -495,8 +495,8 @@ def _info(path: Path) -> tuple[dict[str, Any], str]:
         return info, f"run.json has format {info.get('format')!r}; this reader knows {FORMAT}"
     status = info.get("status")
     if status != "done":
-        error = str(info.get("error") or "").strip().splitlines()
-        return info, f"{status or 'no status'}" + (f": {error[-1]}" if error else "")
+        error = str(info.get("error") or "").strip().split("\n")
+        return info, f"{status or 'no status'}" + (f": {error[-1]}" if error[-1] else "")
     return info, ""
 
 
