@@ -124,12 +124,13 @@ def _fault(held: Mapping[str, Any], required: Mapping[str, Kind], optional: Mapp
     if missing:
         return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     for key, kind in chain(required.items(), optional.items()):
-        if key in held and not _fits(held[key], kind):
+        if key in held and not fits(held[key], kind):
             return f"{key} is {shorten(held[key])}, not {kind.name}"
     return ""
 
 
-def _fits(value: Any, kind: Kind) -> bool:
+def fits(value: Any, kind: Kind) -> bool:
+    """Whether a value is of a kind."""
     if type(value) not in kind.types:
         return False
     try:
@@ -175,7 +176,7 @@ def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list
             faults.append(f"line {line}: step is {shorten(step)}, not an integer from 1")
         elif kept and step <= kept[-1]["step"]:
             faults.append(f"line {line}: step {step} stands behind step {kept[-1]['step']}")
-        elif not _fits(row.get("phase", _ABSENT), NAME):
+        elif not fits(row.get("phase", _ABSENT), NAME):
             faults.append(f"line {line}: phase is {shorten(row.get('phase', _ABSENT))}, not {NAME.name}")
         else:
             odd = [key for key, value in row.items() if key != "phase" and not _fits_log(value)]
@@ -185,13 +186,13 @@ def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list
 
 
 def _fits_log(value: Any) -> bool:
-    return value is None or type(value) is bool or _fits(value, LOGGED)
+    return value is None or type(value) is bool or fits(value, LOGGED)
 
 
 def curve_value(step: Mapping[str, Any], key: str) -> float | None:
     """The number that a line of metrics.jsonl logs under `key`; None where it logs none (truth values are none)."""
-    value = step.get(key)
-    return float(value) if _fits(value, LOGGED) else None
+    value: Any = step.get(key)
+    return float(value) if fits(value, LOGGED) else None
 
 
 def parse_lines(data: bytes, first: int = 1) -> Iterator[tuple[int, Any, str]]:

@@ -510,13 +510,13 @@ def _misfit(info: Mapping[str, Any], place: Mapping[str, Any]) -> str:
         return f"spent is {forms.shorten(spent)}, not what the run used (updates at least)"
     counts = {"spent": spent, "records": info.get("records", {})}
     texts = {key: info[key] for key in ("eval_tasks", "graders", "sha256") if key in info}
-    for kind, name, held in ((int, "an integer from 0", counts), (str, "a text", texts)):
+    for kind, held in ((forms.COUNT, counts), (forms.TEXT, texts)):
         for key, entries in held.items():
             if not isinstance(entries, dict):
                 return f"{key} is {forms.shorten(entries)}, not an object"
             for entry, value in entries.items():
-                if type(value) is not kind or (kind is int and value < 0):
-                    return f"{key}: {entry} is {forms.shorten(value)}, not {name}"
+                if not forms.fits(value, kind):
+                    return f"{key}: {entry} is {forms.shorten(value)}, not {kind.name}"
     if type(info.get("task_version")) is not str:
         return f"task_version is {forms.shorten(info.get('task_version'))}, not a text"
     if type(info.get("model", "")) is not str:

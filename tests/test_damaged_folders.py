@@ -42,7 +42,7 @@ def pristine(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def truth(pristine: Path) -> dict[str, Any]:
+def truth(pristine: Path) -> dict[Any, Any]:
     numbers, told = read_everything(pristine)
     assert told == []
     return numbers
@@ -52,7 +52,7 @@ def _refuse_constant(name: str) -> None:
     raise AssertionError(f"{name} is no JSON: the page's script would stop")
 
 
-def read_everything(root: Path) -> tuple[dict[str, Any], list[str]]:
+def read_everything(root: Path) -> tuple[dict[Any, Any], list[str]]:
     """All numbers that four readers show, by row; and the paths of the runs that they tell something of."""
 
     def hang(*_: object) -> None:
@@ -65,7 +65,7 @@ def read_everything(root: Path) -> tuple[dict[str, Any], list[str]]:
         data = json.loads(tables.as_json(board), parse_constant=_refuse_constant)
         for text in (tables.markdown(board), tables.as_csv(board), tables.latex(board)):
             text.encode()
-        numbers = {
+        numbers: dict[Any, Any] = {
             (table["problems"], row["name"]): [row["cells"], row["rates"], row["budget"], row["p"], row["seeds"]]
             for table in data["tables"]
             for row in table["rows"]
@@ -312,11 +312,11 @@ def mutate(rng: random.Random, file: Path) -> str:
     return way
 
 
-def _without_budget(numbers: dict[str, Any]) -> dict[str, Any]:
+def _without_budget(numbers: dict[Any, Any]) -> dict[Any, Any]:
     return {key: [*value[:2], *value[3:]] if isinstance(value, list) else value for key, value in numbers.items()}
 
 
-def campaign(seed: int, count: int, pristine: Path, truth: dict[str, Any], tmp_path: Path) -> None:
+def campaign(seed: int, count: int, pristine: Path, truth: dict[Any, Any], tmp_path: Path) -> None:
     rng, root = random.Random(seed), tmp_path / "damaged"
     for number in range(count):
         shutil.rmtree(root, ignore_errors=True)
@@ -333,10 +333,10 @@ def campaign(seed: int, count: int, pristine: Path, truth: dict[str, Any], tmp_p
         assert same or any(f"/{row}/" in path for path in told), f"number {number} of seed {seed}: {row} {file} {way}"
 
 
-def test_a_short_campaign_of_random_damage(pristine: Path, truth: dict[str, Any], tmp_path: Path) -> None:
+def test_a_short_campaign_of_random_damage(pristine: Path, truth: dict[Any, Any], tmp_path: Path) -> None:
     campaign(11, 12, pristine, truth, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_long_campaign_of_random_damage(pristine: Path, truth: dict[str, Any], tmp_path: Path) -> None:
+def test_a_long_campaign_of_random_damage(pristine: Path, truth: dict[Any, Any], tmp_path: Path) -> None:
     campaign(12, 300, pristine, truth, tmp_path)
