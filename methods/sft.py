@@ -21,6 +21,12 @@ def fit_once(name: str, steps: int, credit: object, *, restart: bool = False) ->
     return Phase(name, steps, credit, refresh_every=max(1, steps), mean_over="example", restart=restart)  # type: ignore[arg-type]
 
 
+def repeated(kept: Sequence[Example], least: int, updates: int) -> list[Example]:
+    """The examples in as many whole rounds as give each update at least `least` of them: several passes of a fit."""
+    rounds = math.ceil(least * updates / len(kept)) if kept else 0
+    return list(kept) * max(1, rounds)
+
+
 @dataclass(frozen=True)
 class Supervised:
     """What the supervised rows share: by default attempt 2 alone is fitted, once, and nothing holds attempt 1.
@@ -53,9 +59,8 @@ class Supervised:
             # x2 = [x1, y1, p1]: an example's context says which first attempt stands in it.
             firsts = {t.attempts[1].context: t.attempts[0] for group in groups for t in group}
             kept += [Example(firsts[example.turn.context], self.first_weight) for example in kept]
-        rounds = max(1, math.ceil(self.least_examples * steps / len(kept))) if kept else 1
         held = [Example(t.attempts[0], 0.0, self.kl_first) for group in groups for t in group if self.kl_first]
-        return kept * rounds + held
+        return repeated(kept, self.least_examples, steps) + held
 
 
 def corrections(groups: Sequence[Group]) -> list[Example]:

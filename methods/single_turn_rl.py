@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from harness.core import Budget, Example, Group, Phase
 from harness.credit import Advantage, Conditioned, reinforce
 from harness.registry import register
 from methods.score import Part
-from methods.sft import fit_once
+from methods.sft import fit_once, repeated
 
 
 @register("phase", "second_as_first")
@@ -28,20 +29,23 @@ class SecondAsFirst:
 
     Attributes:
         share: Part of the method's steps, relative to the other parts.
+        least_examples: Fewest targets of an update, by several passes; the base model writes few of them.
     """
 
-    share: float = 1.0
+    share: float = 0.25
+    least_examples: int = 64
 
     def phase(self, name: str, steps: int) -> Phase:
-        return fit_once(name, steps, self.credit)
+        return fit_once(name, steps, partial(self.credit, updates=steps))
 
-    def credit(self, groups: Sequence[Group]) -> list[Example]:
+    def credit(self, groups: Sequence[Group], updates: int) -> list[Example]:
         pairs = [t.attempts[:2] for group in groups for t in group]
-        return [
+        kept = [
             Example(dataclasses.replace(second, context=first.context, index=first.index, logprobs=()))
             for first, second in pairs
             if second.verdict.correct and second.text != first.text
         ]
+        return repeated(kept, self.least_examples, updates)
 
 
 @register("method", "single_turn_rl")

@@ -216,7 +216,8 @@ def test_a_supervised_row_may_hold_attempt_one_or_fit_it_or_pass_several_times()
 
 def test_second_attempts_become_first_ones_where_they_are_right_and_no_copy() -> None:
     copied = trajectory(PROBLEM, ("k", True), ("k", True))
-    examples = SecondAsFirst().credit([[*GROUP, copied]])
+    examples = SecondAsFirst(least_examples=2).credit([[*GROUP, copied]], updates=1)
+    assert SecondAsFirst(least_examples=3).credit([[*GROUP, copied]], updates=1) == examples * 2
     assert [(e.turn.text, e.turn.tokens, e.turn.context, e.turn.index, e.weight, e.kl) for e in examples] == [
         ("a", MENDED.turns[1].tokens, MENDED.turns[0].context, 0, 1.0, 0.0),
         ("d", KEPT.turns[1].tokens, KEPT.turns[0].context, 0, 1.0, 0.0),
