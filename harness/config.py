@@ -69,8 +69,8 @@ FOLDERS = ("gin", "gin/on", "gin/suites")  # where a bare name is looked for: ro
 VALUES = "A value is a number, True, False, None, 'text' in quotes, a list, @name() or %NAME."
 _EMPTY = inspect.Parameter.empty
 _Binding = config_parser.BindingStatement
-# What changes no number of a run: how its programs may be run, how often it is saved.
-NO_SCIENCE = frozenset({"code.unsafe_exec", "run.checkpoint_every"})
+# What changes no number of a run: how programs may be run, how often it is saved, when a hanging verifier is given up.
+NO_SCIENCE = frozenset({"code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds"})
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -397,12 +397,12 @@ def lines(text: str) -> dict[str, str]:
     return found
 
 
-def differences(old: str, new: str, ignore: Collection[str] = NO_SCIENCE) -> list[str]:
-    """'name: old -> new' for every binding that two config texts do not share, but for those in `ignore`."""
+def differences(old: str, new: str, ignore: Collection[str] = ()) -> list[str]:
+    """'name: old -> new' for every binding that two config texts do not share, but for NO_SCIENCE and `ignore`."""
     return [
         f"{name}: {then or 'not set'} -> {now or 'not set'}"
         for name, then, now in changes(old, new)
-        if name not in ignore
+        if name not in NO_SCIENCE and name not in ignore
     ]
 
 
