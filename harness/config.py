@@ -112,7 +112,7 @@ def parse_recorded(
     for file in files:
         _import_plugins(_find(file))
     kept, left_out = [], []
-    for statement in _recorded(recorded, (recorded.resolve(),)):
+    for statement in _recorded(recorded):
         key = _key(statement)
         if key.rpartition(".")[2] == "unsafe_exec":
             if statement.value:
@@ -125,23 +125,33 @@ def parse_recorded(
     return left_out
 
 
-def _recorded(path: Path, seen: tuple[Path, ...]) -> Iterator[_Binding]:
+def _recorded(path: Path) -> Iterator[_Binding]:
     """The bindings of a file and of what it includes; raises ConfigError where code would be executed."""
-    for statement in _statements(_read(path), str(path)):
-        if isinstance(statement, config_parser.ImportStatement):
-            if statement.module not in sys.modules:
-                raise ConfigError(
-                    f"{path} asks to import {statement.module}: that would execute code that a run folder names. "
-                    "Where you trust the folder and that module, say so with --trust; where the module is a plugin of "
-                    "yours, name a gin file that imports it with --gin"
-                )
-        elif isinstance(statement, config_parser.IncludeStatement):
-            inner = _find(statement.filename)
-            if inner.resolve() in seen:
-                raise ConfigError(f"{path} includes itself, through {statement.filename!r}")
-            yield from _recorded(inner, (*seen, inner.resolve()))
-        elif isinstance(statement, _Binding):
+    for file, statement in _walk(path):
+        if isinstance(statement, config_parser.ImportStatement) and statement.module not in sys.modules:
+            raise ConfigError(
+                f"{file} asks to import {statement.module}: that would execute code that a run folder names. "
+                "Where you trust the folder and that module, say so with --trust; where the module is a plugin of "
+                "yours, name a gin file that imports it with --gin"
+            )
+        if isinstance(statement, _Binding):
             yield statement
+
+
+def _walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Any]]:
+    """(file, statement) of a gin file and of what it includes, in order; nothing is looked up or imported.
+
+    Raises:
+        ConfigError: a syntax error, an include of a file that is not there or that includes this one.
+    """
+    here = path.resolve()
+    if here in above:
+        raise ConfigError(f"{path} includes itself")
+    for statement in _statements(_read(path), str(path)):
+        if isinstance(statement, config_parser.IncludeStatement):
+            yield from _walk(_find(statement.filename), (*above, here))
+        else:
+            yield path, statement
 
 
 def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -232,9 +242,8 @@ def bound(text: str) -> list[str]:
 
 
 def bound_by(file: str) -> list[str]:
-    """The names that a gin file binds itself, not through its includes; raises ConfigError as `parse` does."""
-    path = _find(file)
-    return [_key(statement) for statement in _statements(_read(path), str(path)) if isinstance(statement, _Binding)]
+    """The names that a gin file binds, itself or through its includes; raises ConfigError as `parse` does."""
+    return [_key(statement) for _, statement in _walk(_find(file)) if isinstance(statement, _Binding)]
 
 
 def _quoted(binding: str) -> str:
@@ -289,30 +298,24 @@ def _builds(name: str) -> list[Callable[..., Any]]:
 
 
 def _import_plugins(path: Path) -> None:
-    """Imports what a gin file's `import` lines name before gin reads it, so that the names they register exist.
+    """Imports what the `import` and `from` lines name before gin reads them, so that the names they register exist.
 
     A module is looked for as Python does, then in the working directory, then beside the gin file.
     """
-    for statement in _statements(_read(path), str(path)):
-        if isinstance(statement, config_parser.ImportStatement) and not statement.module.startswith("__gin__"):
-            if os.getcwd() not in sys.path:
-                sys.path.insert(0, os.getcwd())
-            if (beside := str(path.resolve().parent)) not in sys.path:
-                sys.path.append(beside)
-            module = statement.module
-            try:
-                if statement.is_from:
-                    exec_name, _, attribute = module.rpartition(".")
-                    if not hasattr(importlib.import_module(exec_name), attribute):
-                        importlib.import_module(module)
-                else:
-                    importlib.import_module(module)
-            except Exception as error:  # a stranger's module may raise anything
-                raise ConfigError(f"{path}: import {module} failed: {type(error).__name__}: {error}") from error
-        elif isinstance(statement, config_parser.IncludeStatement):
-            inner = Path(statement.filename) if Path(statement.filename).is_file() else ROOT / statement.filename
-            if inner.is_file() and inner.resolve() != path.resolve():
-                _import_plugins(inner)
+    for file, statement in _walk(path):
+        if not isinstance(statement, config_parser.ImportStatement) or statement.module.startswith("__gin__"):
+            continue
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        if (beside := str(file.resolve().parent)) not in sys.path:
+            sys.path.append(beside)
+        package, _, name = statement.module.rpartition(".")
+        try:
+            if not statement.is_from or not hasattr(importlib.import_module(package), name):
+                importlib.import_module(statement.module)
+        except Exception as error:  # a stranger's module may raise anything
+            told = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{file}: import {statement.module} failed: {told}") from error
     _expose()
 
 

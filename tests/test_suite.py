@@ -234,6 +234,10 @@ def test_bindings_of_the_rows_reach_every_cell_and_what_no_row_would_see_is_refu
     code, said = main("--status", files=(str(file), str(tmp_path / "lost.gin")))
     assert code == 2
     assert "binds run.steps, which no row would see" in said
+    code, said = main("--status", files=(str(file), "gin/on/math_qwen2.5_0.5b.gin"))  # includes alone
+    assert code == 2
+    assert "hf.path" in said
+    assert "in suite.on" in said
     code, said = main("--status", files=("gin/score_full.gin",))
     assert code == 2
     assert "gin/score_full.gin is a row's file, a suite file binds suite.rows" in said
