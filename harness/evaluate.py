@@ -204,7 +204,7 @@ def _supplement(
         print(f"evaluate: {inert(left_out)}", file=sys.stderr)
     experiment: Experiment = config.build("run")
     new = config.operative()
-    free = {"run.evaluations", "run.probe_every", "run.probe_problems"}
+    free = {"run.evaluations", "run.probe_every", "run.probe_problems", *config.NO_SCIENCE}
     kinds = {entry.name for entry in registry.entries("evaluation")}
     changed = [
         f"{name}: {then} -> {now}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config, evaluate
 from harness.experiment import Experiment
 from harness.tasks.arithmetic import Arithmetic
 from verifiers.exact import Exact
@@ -97,6 +97,19 @@ def test_unsafe_exec_of_a_recorded_config_is_left_out(tmp_path: Path) -> None:
     assert config.build("run").task.verifier.unsafe_exec is True
     config.parse_recorded(path, bindings=["code.unsafe_exec = True"])
     assert config.build("run").task.verifier.unsafe_exec is True
+
+
+def test_evaluate_leaves_unsafe_exec_of_the_folder_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.parse(["gin/base.gin", "gin/on/embedded_code.gin"], ["code.unsafe_exec = True"])
+    config.build("run")
+    text = config.operative()
+    (tmp_path / "config.gin").write_text(text)
+    (tmp_path / "run.json").write_text(json.dumps({"status": "done"}))
+    assert evaluate.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "unsafe_exec = True is left out" in said
+    assert "only evaluations can be added" not in said
+    assert "nothing to add" in said
 
 
 def test_a_recorded_config_that_includes_itself_ends(tmp_path: Path) -> None:

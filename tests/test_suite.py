@@ -293,6 +293,11 @@ def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
     RunStore(found[3].folder).save_config(config.operative())
     with pytest.raises(config.ConfigError, match=r"another config.*\n.*arithmetic.test_size: 1000 -> 4"):
         cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
+    RunStore(found[3].folder).update(status="failed", error="no such model")  # nothing computed: it may be begun anew
+    assert len(cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)) == 1
+    (found[3].folder / "eval.jsonl").write_text("{}\n")
+    with pytest.raises(config.ConfigError, match="another config"):
+        cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
 
 
 def test_the_shipped_suites_build_and_smoke_has_every_row(tmp_path: Path) -> None:
