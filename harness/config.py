@@ -67,7 +67,6 @@ def _expose() -> None:
 
 FOLDERS = ("gin", "gin/on", "gin/suites")  # where a bare name is looked for: rows first
 VALUES = "A value is a number, True, False, None, 'text' in quotes, a list, @name() or %NAME."
-_EMPTY = inspect.Parameter.empty
 _Binding = config_parser.BindingStatement
 # What changes no number of a run: how programs may be run, how often it is saved, when a hanging verifier is given up.
 NO_SCIENCE = frozenset({"code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds"})
@@ -269,7 +268,7 @@ def _quoted(binding: str) -> str:
             raise ConfigError(
                 f"{binding}: no parameter {parameter!r}{near}; it has: {', '.join(parameters)}"
             ) from error
-        takes = f"; {name} takes {known[0].annotation}" if known and known[0].annotation is not _EMPTY else ""
+        takes = f"; {name} takes {_told(known[0])}" if known and _told(known[0]) else ""
         raise ConfigError(f"Unable to parse the value {value!r} of {name}{takes}. {VALUES}") from error
     if not texts or read is None or isinstance(read, str) or "#" in value:
         return binding
@@ -284,9 +283,16 @@ def _takes_text(parameter: inspect.Parameter) -> bool:
 
 def _annotation(parameter: inspect.Parameter) -> set[str]:
     """The members of a parameter's annotation: {'str', 'None'} of `str | None`."""
-    told = parameter.annotation
-    text = told if isinstance(told, str) else getattr(told, "__name__", str(told)) if told is str else str(told)
+    text = re.sub(r"^(?:typing\.)?Optional\[(.+)\]$", r"\1 | None", _told(parameter))
     return {part.strip() for part in text.split("|")}
+
+
+def _told(parameter: inspect.Parameter) -> str:
+    """A parameter's annotation as text, '' where it has none."""
+    told = parameter.annotation
+    if told is parameter.empty:
+        return ""
+    return told if isinstance(told, str) else told.__name__ if isinstance(told, type) else str(told)
 
 
 def _builds(name: str) -> list[Callable[..., Any]]:
@@ -441,5 +447,6 @@ def _default(name: str) -> str | None:
         parameter = inspect.signature(build).parameters.get(name.rpartition(".")[2])
         if parameter is not None and parameter.default is not parameter.empty:
             with contextlib.suppress(ValueError, SyntaxError):  # an object: gin does not write it either
-                return repr(parameter.default) if ast.literal_eval(repr(parameter.default)) is not ... else None
+                ast.literal_eval(repr(parameter.default))
+                return repr(parameter.default)
     return None
