@@ -71,9 +71,8 @@ def _expose() -> None:
 
 FOLDERS = ("gin", "gin/on", "gin/suites")  # where a bare name is looked for: rows first
 VALUES = "A value is a number, True, False, None, 'text' in quotes, a list, @name() or %NAME."
-_EMPTY = inspect.Parameter.empty
 _Binding = config_parser.BindingStatement
-# What changes no number of a run: how its programs may be run, how often it is saved.
+# What changes no number of a run: how programs may be run, how often it is saved, when a hanging verifier is given up.
 NO_SCIENCE = frozenset({"code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds"})
 
 
@@ -116,7 +115,7 @@ def parse_recorded(
     for file in files:
         _import_plugins(_find(file))
     kept, left_out = [], []
-    for statement in _recorded(recorded, (recorded.resolve(),)):
+    for statement in _recorded(recorded):
         key = _key(statement)
         if key.rpartition(".")[2] == "unsafe_exec":
             if statement.value:
@@ -129,23 +128,33 @@ def parse_recorded(
     return left_out
 
 
-def _recorded(path: Path, seen: tuple[Path, ...]) -> Iterator[_Binding]:
+def _recorded(path: Path) -> Iterator[_Binding]:
     """The bindings of a file and of what it includes; raises ConfigError where code would be executed."""
-    for statement in _statements(_read(path), str(path)):
-        if isinstance(statement, config_parser.ImportStatement):
-            if statement.module not in sys.modules:
-                raise ConfigError(
-                    f"{path} asks to import {statement.module}: that would execute code that a run folder names. "
-                    "Where you trust the folder and that module, say so with --trust; where the module is a plugin of "
-                    "yours, name a gin file that imports it with --gin"
-                )
-        elif isinstance(statement, config_parser.IncludeStatement):
-            inner = _find(statement.filename)
-            if inner.resolve() in seen:
-                raise ConfigError(f"{path} includes itself, through {statement.filename!r}")
-            yield from _recorded(inner, (*seen, inner.resolve()))
-        elif isinstance(statement, _Binding):
+    for file, statement in _walk(path):
+        if isinstance(statement, config_parser.ImportStatement) and statement.module not in sys.modules:
+            raise ConfigError(
+                f"{file} asks to import {statement.module}: that would execute code that a run folder names. "
+                "Where you trust the folder and that module, say so with --trust; where the module is a plugin of "
+                "yours, name a gin file that imports it with --gin"
+            )
+        if isinstance(statement, _Binding):
             yield statement
+
+
+def _walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Any]]:
+    """(file, statement) of a gin file and of what it includes, in order; nothing is looked up or imported.
+
+    Raises:
+        ConfigError: a syntax error, an include of a file that is not there or that includes this one.
+    """
+    here = path.resolve()
+    if here in above:
+        raise ConfigError(f"{path} includes itself")
+    for statement in _statements(_read(path), str(path)):
+        if isinstance(statement, config_parser.IncludeStatement):
+            yield from _walk(_find(statement.filename, path.parent), (*above, here))
+        else:
+            yield path, statement
 
 
 def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -169,14 +178,14 @@ def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: 
         raise ConfigError(_explain(error)) from error
 
 
-def _find(file: str) -> Path:
-    """The file of a path (as it is, or below this project) or of a bare name.
+def _find(file: str, beside: Path | None = None) -> Path:
+    """The file of a path (as it is, below this project, or in the folder `beside`) or of a bare name.
 
     Raises:
         ConfigError: there is none; the nearest is named.
     """
     named = [GIN_HOME / folder / f"{file}.gin" for folder in FOLDERS] if re.fullmatch(r"[\w.+-]+", file) else []
-    for path in (Path(file), GIN_HOME / file, *named):
+    for path in (Path(file), GIN_HOME / file, *([beside / file] if beside else []), *named):
         if path.is_file():
             return path
     folder = (GIN_HOME / file).parent
@@ -237,9 +246,8 @@ def bound(text: str) -> list[str]:
 
 
 def bound_by(file: str) -> list[str]:
-    """The names that a gin file binds itself, not through its includes; raises ConfigError as `parse` does."""
-    path = _find(file)
-    return [_key(statement) for statement in _statements(_read(path), str(path)) if isinstance(statement, _Binding)]
+    """The names that a gin file binds, itself or through its includes; raises ConfigError as `parse` does."""
+    return [_key(statement) for _, statement in _walk(_find(file)) if isinstance(statement, _Binding)]
 
 
 def _quoted(binding: str) -> str:
@@ -265,7 +273,7 @@ def _quoted(binding: str) -> str:
             raise ConfigError(
                 f"{binding}: no parameter {parameter!r}{near}; it has: {', '.join(parameters)}"
             ) from error
-        takes = f"; {name} takes {known[0].annotation}" if known and known[0].annotation is not _EMPTY else ""
+        takes = f"; {name} takes {_told(known[0])}" if known and _told(known[0]) else ""
         raise ConfigError(f"Unable to parse the value {value!r} of {name}{takes}. {VALUES}") from error
     if not texts or read is None or isinstance(read, str) or "#" in value:
         return binding
@@ -280,9 +288,16 @@ def _takes_text(parameter: inspect.Parameter) -> bool:
 
 def _annotation(parameter: inspect.Parameter) -> set[str]:
     """The members of a parameter's annotation: {'str', 'None'} of `str | None`."""
-    told = parameter.annotation
-    text = told if isinstance(told, str) else getattr(told, "__name__", str(told)) if told is str else str(told)
+    text = re.sub(r"^(?:typing\.)?Optional\[(.+)\]$", r"\1 | None", _told(parameter))
     return {part.strip() for part in text.split("|")}
+
+
+def _told(parameter: inspect.Parameter) -> str:
+    """A parameter's annotation as text, '' where it has none."""
+    told = parameter.annotation
+    if told is parameter.empty:
+        return ""
+    return told if isinstance(told, str) else told.__name__ if isinstance(told, type) else str(told)
 
 
 def _builds(name: str) -> list[Callable[..., Any]]:
@@ -294,33 +309,24 @@ def _builds(name: str) -> list[Callable[..., Any]]:
 
 
 def _import_plugins(path: Path) -> None:
-    """Imports what a gin file's `import` lines name before gin reads it, so that the names they register exist.
+    """Imports what the `import` and `from` lines name before gin reads them, so that the names they register exist.
 
     A module is looked for as Python does, then in the working directory, then beside the gin file.
     """
-    for statement in _statements(_read(path), str(path)):
-        if isinstance(statement, config_parser.ImportStatement) and not statement.module.startswith("__gin__"):
-            if os.getcwd() not in sys.path:
-                sys.path.insert(0, os.getcwd())
-            if (beside := str(path.resolve().parent)) not in sys.path:
-                sys.path.append(beside)
-            module = statement.module
-            try:
-                if statement.is_from:
-                    exec_name, _, attribute = module.rpartition(".")
-                    if not hasattr(importlib.import_module(exec_name), attribute):
-                        importlib.import_module(module)
-                else:
-                    importlib.import_module(module)
-            except Exception as error:  # a stranger's module may raise anything
-                raise ConfigError(f"{path}: import {module} failed: {type(error).__name__}: {error}") from error
-        elif isinstance(statement, config_parser.IncludeStatement):
-            beside = path.parent / statement.filename
-            inner = next(
-                (p for p in (Path(statement.filename), GIN_HOME / statement.filename, beside) if p.is_file()), beside
-            )
-            if inner.is_file() and inner.resolve() != path.resolve():
-                _import_plugins(inner)
+    for file, statement in _walk(path):
+        if not isinstance(statement, config_parser.ImportStatement) or statement.module.startswith("__gin__"):
+            continue
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        if (beside := str(file.resolve().parent)) not in sys.path:
+            sys.path.append(beside)
+        package, _, name = statement.module.rpartition(".")
+        try:
+            if not statement.is_from or not hasattr(importlib.import_module(package), name):
+                importlib.import_module(statement.module)
+        except Exception as error:  # a stranger's module may raise anything
+            told = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{file}: import {statement.module} failed: {told}") from error
     _expose()
 
 
@@ -405,12 +411,12 @@ def lines(text: str) -> dict[str, str]:
     return found
 
 
-def differences(old: str, new: str, ignore: Collection[str] = NO_SCIENCE) -> list[str]:
-    """'name: old -> new' for every binding that two config texts do not share, but for those in `ignore`."""
+def differences(old: str, new: str, ignore: Collection[str] = ()) -> list[str]:
+    """'name: old -> new' for every binding that two config texts do not share, but for NO_SCIENCE and `ignore`."""
     return [
         f"{name}: {then or 'not set'} -> {now or 'not set'}"
         for name, then, now in changes(old, new)
-        if name not in ignore
+        if name not in NO_SCIENCE and name not in ignore
     ]
 
 
@@ -446,5 +452,6 @@ def _default(name: str) -> str | None:
         parameter = inspect.signature(build).parameters.get(name.rpartition(".")[2])
         if parameter is not None and parameter.default is not parameter.empty:
             with contextlib.suppress(ValueError, SyntaxError):  # an object: gin does not write it either
-                return repr(parameter.default) if ast.literal_eval(repr(parameter.default)) is not ... else None
+                ast.literal_eval(repr(parameter.default))
+                return repr(parameter.default)
     return None

@@ -248,7 +248,7 @@ def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str], tr
         print(f"evaluate: {inert(left_out)}", file=sys.stderr)
     experiment: Experiment = config.build("run")
     new = config.operative()
-    free = {"run.evaluations", "run.probe_every", "run.probe_problems", "run.verifier_seconds"}
+    free = {"run.evaluations", "run.probe_every", "run.probe_problems", *config.NO_SCIENCE}
     kinds = {entry.name for entry in registry.entries("evaluation")}
     changed = [
         f"{name}: {then} -> {now}"

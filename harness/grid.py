@@ -157,7 +157,7 @@ def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
         for seed in suite.seeds:
             folder = dataclasses.replace(experiment, seed=seed).folder(out)
             old = RunStore(folder).config if not is_blank(folder) else None
-            changed = config.differences(old, text, ignore={"run.seed", *config.NO_SCIENCE}) if old else []
+            changed = config.differences(old, text, ignore=("run.seed",)) if old else []
             if changed:
                 raise config.ConfigError(
                     f"{folder} holds a run with another config; these bindings differ (old -> new):\n  "

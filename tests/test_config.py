@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_the_value_of_a_text_parameter_needs_no_quotes(binding: str, value: str 
     more = ["hf.name = 'm'"] if parameter == "path" else []
     experiment = build(*more, binding)
     assert getattr(experiment if owner == "run" else experiment.policy, parameter) == value
+
+
+def test_text_parameters_are_known_however_they_are_annotated() -> None:
+    def build(a, b, c, d, e, f="x", g=None): ...
+
+    build.__annotations__ = {"a": str, "b": "str | None", "c": "Optional[str]", "d": str | None, "e": int}
+    parameters = inspect.signature(build).parameters
+    assert [name for name, p in parameters.items() if config._takes_text(p)] == ["a", "b", "c", "d", "f"]
 
 
 def test_a_bare_name_is_a_row_or_another_shipped_file() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config, evaluate
 from harness.experiment import Experiment
 from harness.tasks.arithmetic import Arithmetic
 from verifiers.exact import Exact
@@ -98,6 +99,19 @@ def test_unsafe_exec_of_a_recorded_config_is_left_out(tmp_path: Path) -> None:
     assert config.build("run").task.verifier.unsafe_exec is True
 
 
+def test_evaluate_leaves_unsafe_exec_of_the_folder_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.parse(["gin/base.gin", "gin/on/embedded_code.gin"], ["code.unsafe_exec = True"])
+    config.build("run")
+    text = config.operative()
+    (tmp_path / "config.gin").write_text(text)
+    (tmp_path / "run.json").write_text(json.dumps({"status": "done"}))
+    assert evaluate.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "unsafe_exec = True is left out" in said
+    assert "only evaluations can be added" not in said
+    assert "nothing to add" in said
+
+
 def test_a_recorded_config_that_includes_itself_ends(tmp_path: Path) -> None:
     path = tmp_path / "config.gin"
     path.write_text(f"include {str(path)!r}\n")
@@ -145,12 +159,9 @@ def test_a_plugin_tasks_name_is_checked_too() -> None:
         name = "../elsewhere"  # pyright: ignore[reportAssignmentType]
 
     task = Elsewhere(Exact(), name="../elsewhere")
-    for more in ({"task": task}, {"task": good.task, "eval_tasks": (task,)}):
-        with pytest.raises(ValueError, match=r"name of task Elsewhere, '../elsewhere' is no folder name"):
-            Experiment(
-                name="x", method=good.method, policy=good.policy, dialogue=good.dialogue, steps=2, problems=2,
-                samples=2, **more,
-            )  # fmt: skip
+    for more in ({"task": task}, {"eval_tasks": (task,)}):
+        with pytest.raises(ValueError, match=r"task.* '\.\./elsewhere' is no folder name"):
+            dataclasses.replace(good, **more)
 
 
 def test_the_names_of_all_tracked_rows_pass() -> None:

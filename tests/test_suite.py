@@ -234,6 +234,10 @@ def test_bindings_of_the_rows_reach_every_cell_and_what_no_row_would_see_is_refu
     code, said = main("--status", files=(str(file), str(tmp_path / "lost.gin")))
     assert code == 2
     assert "binds run.steps, which no row would see" in said
+    code, said = main("--status", files=(str(file), "gin/on/math_qwen2.5_0.5b.gin"))  # includes alone
+    assert code == 2
+    assert "hf.path" in said
+    assert "in suite.on" in said
     code, said = main("--status", files=("gin/score_full.gin",))
     assert code == 2
     assert "gin/score_full.gin is a row's file, a suite file binds suite.rows" in said
@@ -288,6 +292,11 @@ def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
     found[3].folder.mkdir(parents=True)
     RunStore(found[3].folder).save_config(config.operative())
     with pytest.raises(config.ConfigError, match=r"another config.*\n.*arithmetic.test_size: 1000 -> 4"):
+        cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
+    RunStore(found[3].folder).update(status="failed", error="no such model")  # nothing computed: it may be begun anew
+    assert len(cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)) == 1
+    (found[3].folder / "eval.jsonl").write_text("{}\n")
+    with pytest.raises(config.ConfigError, match="another config"):
         cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
 
 
