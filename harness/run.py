@@ -170,7 +170,11 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
     found, began, before = _sizes(folder), time.monotonic(), 0.0
     try:
         ranks.first(lambda: _clear_failed_start(folder))
-        if ranks.first(lambda: _is_done(store, experiment, text, args.resume)):
+        try:
+            done = ranks.first(lambda: _is_done(store, experiment, text, args.resume))
+        except OSError as error:
+            raise StoreError(_told(error, folder)) from error
+        if done:
             out.print(f"{folder} is done already: nothing to run.", markup=False, soft_wrap=True)
             out.print(final_table(experiment.name, store.sound_records()))
             return 0
@@ -200,7 +204,8 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
                 execute(experiment, policy, store, shown)
             store.update(status="done", seconds=round(before + time.monotonic() - began, 3))
         except (Stopped, KeyboardInterrupt):
-            store.update(status="interrupted", seconds=round(before + time.monotonic() - began, 3))
+            with contextlib.suppress(OSError):  # a full disk: the status stays, and --resume goes on all the same
+                store.update(status="interrupted", seconds=round(before + time.monotonic() - began, 3))
             console.print("interrupted; nothing is lost. Go on with:", markup=False)
             console.print(f"  {_command(args, resume=True)}", markup=False, soft_wrap=True)
             return 130
@@ -241,9 +246,8 @@ class _Screen(Console):
 def _told(error: Exception, folder: Path) -> str:
     """What run.json and the screen say of an error, in one sentence where the disk is full."""
     if is_disk_full(error):
-        return (
-            f"the disk is full, or cannot be written: {folder} ({type(error).__name__}: {str(error).splitlines()[0]})"
-        )
+        reason = str(error).partition("\n")[0]
+        return f"the disk is full, or cannot be written: {folder} ({type(error).__name__}: {reason})"
     return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 

@@ -551,7 +551,9 @@ def run_folders(root: Path) -> Iterator[Path]:
     yield from sorted(path.parent for path in root.rglob("run.json"))
 
 
-COMPUTED = ("eval.jsonl", "metrics.jsonl", "checkpoint", "checkpoint.new", "checkpoint.old", "evaluating", "model")
+COMPUTED = (
+    "eval.jsonl", "metrics.jsonl", "failed_batch.json", "checkpoint", "checkpoint.new", "checkpoint.old", "evaluating", "model",
+)  # fmt: skip
 
 
 def is_blank(folder: Path) -> bool:
