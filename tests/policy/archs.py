@@ -35,6 +35,7 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "biogpt": ("BioGpt", BIOGPT),
     "falcon_alibi": ("Falcon", {"alibi": True, "new_decoder_architecture": False, "multi_query": False, "bias": True}),
     "gpt_neox": ("GPTNeoX", {}),
+    "phi": ("Phi", {"partial_rotary_factor": 0.5}),
     "mistral": ("Mistral", {"sliding_window": 12, "head_dim": 8}),
     "phi3_longrope": ("Phi3", {"sliding_window": None, "original_max_position_embeddings": 160,
                                "rope_parameters": LONGROPE}),
