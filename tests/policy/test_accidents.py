@@ -224,9 +224,9 @@ def test_a_conversation_without_room_is_found_beforehand(micro: Policy) -> None:
     micro.require_room(chat, [ask] * 2)  # 59
     micro.require_room(chat, [ask] * 2, given=["ab"])  # 60
     with pytest.raises(
-        ValueError, match=r"66 tokens, more than the model's window of 64: .* 4 x 2 .*'a+'\. Even empty"
+        ValueError, match=r"80 tokens, more than the model's window of 64: .* 6 x 2 .*'a+'\. Even empty"
     ):
-        micro.require_room(chat, [ask] * 3)
+        micro.require_room(chat, [ask] * 5)
     micro.spec = dataclasses.replace(micro.spec, max_new_tokens=9)
     with pytest.raises(ValueError, match=r"66 tokens.* 2 x 9 .*At most hf\.max_new_tokens = 8 fits"):
         micro.require_room(chat, [ask])
