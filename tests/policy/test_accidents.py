@@ -384,3 +384,30 @@ def test_packed_weights_are_not_rounded() -> None:
     halve(layer)
     assert layer.weight.dtype == torch.uint8
     assert layer.bias.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("bindings", "found"),
+    [
+        (["hf.max_new_tokens = 200"], r"replies of up to 2 x 200"),
+        (["hf.max_new_tokens = 90", "run.attempts = 3"], r"replies of up to 3 x 90"),
+        (["hf.max_new_tokens = 32", "run.evaluations = [@evaluation.attempts()]"], None),
+    ],
+)
+def test_a_run_measures_its_conversations_before_anything_else(
+    bindings: list[str], found: str | None, embedded: Policy
+) -> None:
+    """The embedded model's window is 256. Ten attempts of 32 tokens would pass it, and are seldom so long."""
+    from harness import config
+    from harness.experiment import Experiment, _measure_prompts
+
+    config.prepare(Experiment, "run")
+    config.parse([str(config.ROOT / "gin" / "score_full.gin")], bindings)
+    experiment = config.build("run")
+    policy = copy.copy(embedded)
+    policy.spec = experiment.policy
+    if found is None:
+        _measure_prompts(experiment, policy)
+        return
+    with pytest.raises(ValueError, match=f"window of 256: .*{found}"):
+        _measure_prompts(experiment, policy)
