@@ -552,7 +552,8 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 
 COMPUTED = (
-    "eval.jsonl", "metrics.jsonl", "failed_batch.json", "checkpoint", "checkpoint.new", "checkpoint.old", "evaluating", "model",
+    "eval.jsonl", "metrics.jsonl", "failed_batch.json", "checkpoint", "checkpoint.new", "checkpoint.old", "evaluating",
+    "model",
 )  # fmt: skip
 
 

@@ -206,9 +206,9 @@ class Policy:
             room = (self.window - prompt - first - follow) // replies if replies else 0
             raise ValueError(
                 f"a conversation can come to {total} tokens, more than the model's window of {self.window}: a prompt "
-                f"of {prompt}, {replies} replies of up to {limit} (hf.max_new_tokens) and {first + follow} that are "
-                f"given: {begin!r}. "
-                + (f"At most hf.max_new_tokens = {room} fits" if room > 0 else "Lower hf.max_prompt_tokens")
+                f"of {prompt}, replies of up to {replies} x {limit} (hf.max_new_tokens), {first + follow} of what is "
+                f"said and given: {begin!r}. "
+                + (f"At most hf.max_new_tokens = {room} fits" if room > 0 else "Even empty replies find no room")
             )
 
     @property

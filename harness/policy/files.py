@@ -79,7 +79,7 @@ def causal_model(spec: HF) -> Any:
     for part in _parts(config):
         for name, value in vars(part).items():
             if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool):
-                setattr(part, name, 0.0)
+                setattr(part, name, type(value)(0))  # MPT's are whole numbers
     quantised = [q for part in _parts(config) if (q := getattr(part, "quantization_config", None))]
     if quantised and not spec.lora_rank:
         of = quantised[0] if isinstance(quantised[0], dict) else vars(quantised[0])

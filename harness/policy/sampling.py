@@ -243,8 +243,10 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
         mass_BV = logprobs_BV.exp().cumsum(-1, dtype=uniform_B.dtype)
         target_B = uniform_B * mass_BV[:, -1]
         token_B = torch.searchsorted(mass_BV, target_B[:, None], right=True)[:, 0]
-        # A uniform next to 1 can round up to the whole mass: the last token that has any is meant then.
-        token_B = torch.minimum(token_B, torch.searchsorted(mass_BV, mass_BV[:, -1:].contiguous())[:, 0])
+        # A uniform next to 1 can round up to the whole mass: the last token that has any is meant then. Of NaN the last
+        # token is taken, whose log-probability says so.
+        last_B = torch.searchsorted(mass_BV, mass_BV[:, -1:].contiguous())[:, 0]
+        token_B = torch.minimum(token_B, last_B).clamp(max=mass_BV.shape[1] - 1)
     return token_B, logprobs_BV.gather(1, token_B[:, None])[:, 0]
 
 

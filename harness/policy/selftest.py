@@ -37,15 +37,13 @@ def check(scorer: Scorer, opening: Sequence[int], follow: Sequence[int], pad_id:
     try:
         scorer.check(model, torch.tensor([list(opening)], device=next(model.parameters()).device))
         gaps = _gaps(model, list(opening)[-PIECE:], list(follow)[-PIECE:] or list(opening)[-1:], pad_id)
-    except ValueError:
-        raise
     except Exception as error:  # a model of another kind fails in its own way
         if is_full(error):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:500]
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(
-            f"{name} cannot be read as this engine reads models, with a cache of keys and values: "
-            f"{type(error).__name__}: {reason}"
+            f"{name} cannot be read as this engine reads models, with a cache of keys and values: {kind}{reason}"
         ) from error
     mean = sum(gaps) / len(gaps)
     if not mean <= tolerance:  # NaN is no agreement

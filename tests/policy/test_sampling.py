@@ -10,7 +10,7 @@ from tiny import build
 
 from harness.policy import HF
 from harness.policy.engine import Policy
-from harness.policy.sampling import Sampler, draw
+from harness.policy.sampling import Sampler, draw, fine_uniforms
 
 TEXTS = ["a", "ab", "b", "aab", "ba", "bbbb"]
 
@@ -71,6 +71,28 @@ def test_draw_inverts_the_distribution() -> None:
     token, logprob = draw(logits, torch.tensor([0.0, 0.4999, 0.5, 0.9999]), 1.0)
     assert token.tolist() == [0, 0, 1, 2]
     assert logprob.exp().tolist() == pytest.approx([0.5, 0.5, 0.25, 0.25])
+
+
+def test_draw_reaches_every_part_of_a_large_vocabulary_and_no_masked_token() -> None:
+    """A flat tail of 1e-8 each behind one likely token: a sum in float32 would stand still there."""
+    size, masked, rows = 152_000, 1_000, 32
+    logits = torch.zeros(1, size)
+    logits[0, 0], logits[0, -masked:] = 18.4, float("-inf")
+    likely = float(logits.double().softmax(-1)[0, 0])
+    place = (torch.arange(rows).double() + 0.5) / rows  # evenly over the tail
+    token, _ = draw(logits.expand(rows, size), likely + (1 - likely) * place, 1.0)
+    assert token.tolist() == pytest.approx((place * (size - masked)).tolist(), abs=100)
+    last, logprob = draw(logits, torch.tensor([1 - 2.0**-24]), 1.0)
+    assert int(last) < size - masked
+    assert bool(torch.isfinite(logprob).all())
+
+
+def test_uniforms_of_small_vocabularies_stay_as_they_are() -> None:
+    uniform = torch.rand(4, 3)
+    assert fine_uniforms(uniform, 4_096, torch.Generator()) is uniform
+    fine = fine_uniforms(uniform, 4_097, torch.Generator())
+    assert fine.dtype == torch.float64
+    assert bool(((fine >= uniform) & (fine < uniform + 2.0**-24)).all())
 
 
 def test_samples_follow_the_models_distribution(policy: Policy) -> None:

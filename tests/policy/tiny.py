@@ -37,26 +37,32 @@ FAMILIES: dict[str, tuple[str, list[str], str, str | None, list[str], str, dict[
 }  # fmt: skip
 
 
-def build(family: str, folder: Path, **shape: Any) -> Path:
-    """Writes the tiny model of a family into `folder / family`; `shape` overrides its sizes."""
+def tokenizer(special: list[str], pad: str, eos: str, bos: str | None = None) -> Any:
+    """A byte-level BPE tokenizer of 320 tokens, without a chat template."""
     import transformers
 
-    architecture, special, pad, bos, ends, template, differs = FAMILIES[family]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=320,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([TEXT] * 4, trainer)
+    bpe.train_from_iterator([TEXT] * 4, trainer)
+    names = {"pad_token": pad, "eos_token": eos, **({"bos_token": bos} if bos else {})}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, **names)
+
+
+def build(family: str, folder: Path, **shape: Any) -> Path:
+    """Writes the tiny model of a family into `folder / family`; `shape` overrides its sizes."""
+    import transformers
+
+    architecture, special, pad, bos, ends, template, differs = FAMILIES[family]
+    fast = tokenizer(special, pad, ends[0], bos)
     if family == "qwen3":  # marks of thought are tokens, but plain ones: they belong to a reply's text
-        tokenizer.add_tokens([AddedToken(mark, special=False) for mark in ("<think>", "</think>")])
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, eos_token=ends[0], **({"bos_token": bos} if bos else {})
-    )
+        fast.add_tokens([AddedToken(mark, special=False) for mark in ("<think>", "</think>")])
     fast.chat_template = (TEMPLATES / f"{template}.jinja").read_text()
     ids = fast.convert_tokens_to_ids(ends)
     torch.manual_seed(0)
