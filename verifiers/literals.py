@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import builtins
-import contextlib
 import datetime
 import importlib
 import json
@@ -85,8 +84,7 @@ def write(
         NoLiteral: another class, and no `refer`.
         TooLarge: more than `limit`.
     """
-    with _room():
-        text = json.dumps(_tag(value, refer, always), separators=(",", ":"))
+    text = _deeply(lambda: json.dumps(_tag(value, refer, always), separators=(",", ":")))
     if len(text) > limit:
         raise TooLarge(f"a value of {len(text)} characters")
     return text
@@ -108,8 +106,7 @@ def parse(text: str) -> Any:
         ValueError: malformed text.
     """
     try:
-        with _room():
-            return json.loads(text)
+        return _deeply(lambda: json.loads(text))
     except RecursionError as error:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
 
@@ -117,19 +114,17 @@ def parse(text: str) -> Any:
 def rebuild(data: Any, resolve: Callable[[Any], Any] | None = None) -> Any:
     """The value of a text that was parsed as JSON already; as `read`."""
     try:
-        with _room():
-            return _untag(data, resolve)
+        return _deeply(lambda: _untag(data, resolve))
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
 
 
-@contextlib.contextmanager
-def _room() -> Iterator[None]:
-    """Lets values be deeper than what programs may stack up."""
+def _deeply(work: Callable[[], Any]) -> Any:
+    """What `work` gives, which may stack up more than programs may."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, MAX_DEPTH))
     try:
-        yield
+        return work()
     finally:
         sys.setrecursionlimit(before)
 

@@ -86,12 +86,16 @@ def load(job: dict[str, Any], program: str) -> types.ModuleType:
 def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
     """Runs a prompt that is code by itself (imports, helpers, the head of a function with its docstring).
 
-    What does not run is left out: a whole program may bring the import that its prompt forgot.
+    A statement that fails is left out: a whole program may bring the import that its prompt forgot.
     """
     tree = programs.parses(prompt)
-    for statement in tree.body if tree else []:
-        with contextlib.suppress(Exception):
-            exec(programs.compile_plainly(ast.Module([statement], []), "<prompt>"), names)
+    try:
+        if tree is not None:
+            exec(programs.compile_plainly(tree, "<prompt>"), names)
+    except Exception:
+        for statement in tree.body if tree else []:
+            with contextlib.suppress(Exception):
+                exec(programs.compile_plainly(ast.Module([statement], []), "<prompt>"), names)
 
 
 def serve(job: dict[str, Any], pipe: Pipe) -> None:
