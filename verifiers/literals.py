@@ -140,6 +140,12 @@ class _Own:
             raise AttributeError(name)
         return getattr(self._remote, name)
 
+    def __str__(self) -> str:
+        return self._remote._say("str")
+
+    def __repr__(self) -> str:
+        return self._remote._say("repr")
+
 
 class _OwnDict(_Own, dict):
     def __missing__(self, key: Any) -> Any:
@@ -211,9 +217,9 @@ def _tag_standard(value: Any, refer: Callable[[Any], Any] | None, always: type |
         return {"cm" if kind is ChainMap else "mp": [_tag(part, refer, always) for part in maps]}
     if kind in (UserDict, UserList, UserString):
         return _tag(value.data, refer, always)
-    if kind.__module__ in ("builtins", "collections") and isinstance(value, (KeysView, ValuesView)):
+    if isinstance(value, (KeysView, ValuesView)):
         return {"dk" if isinstance(value, KeysView) else "dv": [_tag(item, refer, always) for item in value]}
-    if kind.__module__ in ("builtins", "collections") and isinstance(value, ItemsView):
+    if isinstance(value, ItemsView):
         return {"di": [[_tag(k, refer, always), _tag(v, refer, always)] for k, v in value]}
     if kind is array.array:
         return {"ar": [value.typecode, [_tag(item, refer, always) for item in value]]}

@@ -190,7 +190,7 @@ class Zygote:
             pipe.receive()
             frame = json.loads(self.read_last())
             os.write(state_out, READ)
-            random.seed(frame["seed"])
+            split_tests.seed_draws(frame)
             self.send(split_tests.check(frame, split_tests.Link(pipe)), state_out)
 
         def both() -> None:

@@ -269,6 +269,43 @@ RIGHT: dict[str, Case] = {
         {"test_list": ["assert f('<think>a</think>b')=='b'"]},
         "```python\ndef f(s): return s.split('</think>')[-1]\n```",
     ),
+    "table of dicts": (
+        {"test_list": ["cases = [{'x': 1, 'ok': lambda r: r > 0}]\nfor c in cases:\n    assert c['ok'](f(c['x']))"]},
+        "def f(x): return x",
+    ),
+    "table of tuples": (
+        {"test_list": ["cases = [(1, lambda r: r > 0)]\nfor x, ok in cases:\n    assert ok(f(x))"]},
+        "def f(x): return x",
+    ),
+    "variable with the name of a built-in": (
+        {"test_list": ["input = [1, 2]\nmax = 5\nassert f(input, max) == 8"]},
+        "def f(x, y): return sum(x) + y",
+    ),
+    "coroutine": (
+        {
+            "test_list": [
+                "import asyncio\nassert asyncio.run(f(2)) == 4",
+                "async def go():\n    return [await f(1), await f(2)]\nassert asyncio.run(go()) == [2, 4]",
+            ]
+        },
+        "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return 2 * x",
+    ),
+    "text of an object": (
+        {"test_list": ["assert str(f(2)) == 'R(2)' and f'{f(3)!s}' == 'R(3)'"]},
+        "class R:\n    def __init__(s,v): s.v=v\n    def __str__(s): return f'R({s.v})'\ndef f(x): return R(x)",
+    ),
+    "text of a named tuple": (
+        {"test_list": ["assert repr(f(2)) == 'P(a=2)' and str(f(2)) == 'P(a=2)'"]},
+        "from collections import namedtuple\nP = namedtuple('P', 'a')\ndef f(x): return P(x)",
+    ),
+    "chain keys": (
+        {"test_list": ["assert set(f(1)) == {1, 2} and len(f(1)) == 2"]},
+        "from collections import ChainMap\ndef f(x): return ChainMap({1: 2}, {2: 3}).keys()",
+    ),
+    "numpy random": (
+        {"test_list": ["import numpy as np\nx = np.random.randint(10**6)\nassert f(int(x)) == 2 * x"]},
+        "def f(x): return 2 * x",
+    ),
 }
 """Right programs; the tests need no shared process."""
 
@@ -331,6 +368,14 @@ RIGHT_COMPAT: dict[str, Case] = {
         {"test_list": ["assert f(1)==1", "assert f(io.StringIO('a'))=='a'"], "test_imports": ["import io"]},
         "def f(s): return s.read() if hasattr(s,'read') else s",
     ),
+    "table hands over": (
+        {
+            "test_list": [
+                "cases = [(lambda r: r + 1, 3, 4)]\nassert f(abs_, 1) == 1 if 0 else True\nfor g, x, want in cases:\n    assert f(g, x) == want"
+            ]
+        },
+        "def f(g, x): return g(x)",
+    ),
 }
 """Right programs whose tests hand them something of the tests' own, often not in the first call."""
 
@@ -353,6 +398,7 @@ WRONG: dict[str, Case] = {
     ),
     "np annotation": ({"test_list": ["assert f(2)==4"]}, "def f(x: np.ndarray): return 2*x"),
     "think open": ({"test_list": ["assert f(2)==4"]}, "<think>maybe\n```python\ndef f(x): return 2*x\n```"),
+    "wrong coroutine": ({"test_list": ["import asyncio\nassert asyncio.run(f(2)) == 4"]}, "async def f(x): return x"),
     '{"T":"__loader__"}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
         "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"T\":\"__loader__\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
