@@ -294,7 +294,7 @@ def _untag(data: Any, resolve: Callable[[Any], Any] | None) -> Any:
 
 def _builtin_type(name: str) -> type:
     kind = getattr(builtins, name, None)
-    if not _is_builtin(name, kind):
+    if not isinstance(kind, type) or not _is_builtin(name, kind):
         raise ValueError(f"no built-in type {name!r}")
     return kind
 

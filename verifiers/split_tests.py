@@ -123,7 +123,7 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
     while True:
         request = literals.parse(pipe.receive())
         try:
-            target = module if request["target"] is None else objects[request["target"]]
+            target: Any = module if request["target"] is None else objects[request["target"]]
             if request["do"] == "get":
                 value = getattr(target, request["name"])
             elif request["do"] == "item":
