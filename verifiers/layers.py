@@ -114,16 +114,15 @@ def drop_uid() -> int | None:
     if os.geteuid() != 0:
         return None
     os.setgroups([])
-    for uid in (2**30 + int.from_bytes(os.urandom(3)), NOBODY):
-        try:
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-        except OSError:  # a container that maps fewer ids
-            if uid == NOBODY:
-                raise
-            continue
-        break
-    return uid
+    own = 2**30 + int.from_bytes(os.urandom(3))
+    try:
+        os.setresgid(own, own, own)
+        os.setresuid(own, own, own)
+        return own
+    except OSError:  # a container that maps fewer ids
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        return NOBODY
 
 
 def drop_capabilities() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import builtins
-import contextlib
 import datetime
 import importlib
 import json
@@ -85,8 +84,7 @@ def write(
         NoLiteral: another class, and no `refer`.
         TooLarge: more than `limit`.
     """
-    with _room():
-        text = json.dumps(_tag(value, refer, always), separators=(",", ":"))
+    text = _deeply(lambda: json.dumps(_tag(value, refer, always), separators=(",", ":")))
     if len(text) > limit:
         raise TooLarge(f"a value of {len(text)} characters")
     return text
@@ -108,8 +106,7 @@ def parse(text: str) -> Any:
         ValueError: malformed text.
     """
     try:
-        with _room():
-            return json.loads(text)
+        return _deeply(lambda: json.loads(text))
     except RecursionError as error:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
 
@@ -117,19 +114,17 @@ def parse(text: str) -> Any:
 def rebuild(data: Any, resolve: Callable[[Any], Any] | None = None) -> Any:
     """The value of a text that was parsed as JSON already; as `read`."""
     try:
-        with _room():
-            return _untag(data, resolve)
+        return _deeply(lambda: _untag(data, resolve))
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
 
 
-@contextlib.contextmanager
-def _room() -> Iterator[None]:
-    """Lets values be deeper than what programs may stack up."""
+def _deeply(work: Callable[[], Any]) -> Any:
+    """What `work` gives, which may stack up more than programs may."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, MAX_DEPTH))
     try:
-        yield
+        return work()
     finally:
         sys.setrecursionlimit(before)
 
@@ -144,6 +139,12 @@ class _Own:
         if name.startswith("__") or name in ("_remote", "_sent"):
             raise AttributeError(name)
         return getattr(self._remote, name)
+
+    def __str__(self) -> str:
+        return self._remote._say("str")
+
+    def __repr__(self) -> str:
+        return self._remote._say("repr")
 
 
 class _OwnDict(_Own, dict):
@@ -216,9 +217,9 @@ def _tag_standard(value: Any, refer: Callable[[Any], Any] | None, always: type |
         return {"cm" if kind is ChainMap else "mp": [_tag(part, refer, always) for part in maps]}
     if kind in (UserDict, UserList, UserString):
         return _tag(value.data, refer, always)
-    if kind.__module__ in ("builtins", "collections") and isinstance(value, (KeysView, ValuesView)):
+    if isinstance(value, (KeysView, ValuesView)):
         return {"dk" if isinstance(value, KeysView) else "dv": [_tag(item, refer, always) for item in value]}
-    if kind.__module__ in ("builtins", "collections") and isinstance(value, ItemsView):
+    if isinstance(value, ItemsView):
         return {"di": [[_tag(k, refer, always), _tag(v, refer, always)] for k, v in value]}
     if kind is array.array:
         return {"ar": [value.typecode, [_tag(item, refer, always) for item in value]]}
@@ -293,7 +294,7 @@ def _untag(data: Any, resolve: Callable[[Any], Any] | None) -> Any:
 
 def _builtin_type(name: str) -> type:
     kind = getattr(builtins, name, None)
-    if not _is_builtin(name, kind):
+    if not isinstance(kind, type) or not _is_builtin(name, kind):
         raise ValueError(f"no built-in type {name!r}")
     return kind
 

@@ -67,6 +67,12 @@ class Isolation:
         """One line for tables: `bwrap+uid+rlimits+landlock7+seccomp`, or `none`."""
         return "+".join(self.layers) or "none"
 
+    @property
+    def warning(self) -> str:
+        """One line for people when programs run below the floor, '' above it."""
+        why = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return "" if self.safe else f"warning: untrusted programs run without a sound sandbox: {self.level}{why}"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -152,7 +158,7 @@ def readable() -> list[str]:
     return sorted({path for path in [*libraries, *system] if path and os.path.exists(path)})
 
 
-def _configuration(bwrap: bool, filter_: bytes | None) -> str:
+def _configuration(bwrap: bool, filter_: bytes | None, unsafe: bool) -> str:
     stdlib = [path for path in sys.path if path and ("python3" in path or path.endswith(".zip"))]
     library = sysconfig.get_paths()
     paths = [library["stdlib"], library["platstdlib"], sysconfig.get_config_var("DESTSHARED") or ""]
@@ -160,6 +166,7 @@ def _configuration(bwrap: bool, filter_: bytes | None) -> str:
     return json.dumps(
         {
             "bwrap": bwrap,
+            "unsafe": unsafe,
             "filter": base64.b64encode(filter_).decode() if filter_ else "",
             "read": readable(),
             "paths": [path for path in dict.fromkeys(paths) if path],
@@ -197,7 +204,7 @@ class Sandbox:
     """
 
     def __init__(self, workers: int | None = None, unsafe: bool = False, bubblewrap: bool = True, seccomp: bool = True):
-        self.unsafe, self._isolation = unsafe, None
+        self.unsafe, self._isolation, self._warned = unsafe, None, False
         self._bubblewrap = bubblewrap and shutil.which("bwrap") is not None
         self._notes: list[str] = [] if self._bubblewrap else ["bubblewrap is not used"]
         self._filter: bytes | None = None
@@ -209,7 +216,7 @@ class Sandbox:
         self.pool = WorkerPool(self._argv, ENVIRONMENT, workers or cores())
 
     def _argv(self) -> list[str]:
-        config = _configuration(self._bubblewrap, self._filter)
+        config = _configuration(self._bubblewrap, self._filter, self.unsafe)
         return [*(_bubblewrap() if self._bubblewrap else []), *command("zygote", config)]
 
     @property
@@ -230,7 +237,7 @@ class Sandbox:
                 hello = self._first_hello()
             names = tuple(hello["layers"])
             safe = "bwrap" in names or ("seccomp" in names and any(name.startswith("landlock") for name in names))
-            self._isolation = Isolation(names, safe, tuple(self._notes))
+            self._isolation = Isolation(names, safe, (*self._notes, *hello["notes"]))
         return self._isolation
 
     def _first_hello(self) -> dict[str, Any]:
@@ -238,7 +245,7 @@ class Sandbox:
             return json.loads(worker.hello)
 
     def demand(self) -> Isolation:
-        """The isolation, when it is good enough to run anything.
+        """The isolation, when it is good enough to run anything; below the floor with `unsafe`, said once on stderr.
 
         Raises:
             UnsafeMachine: below the floor without `unsafe`; the text lists the choices.
@@ -249,6 +256,9 @@ class Sandbox:
         if not isolation.safe and not self.unsafe:
             why = "".join(f"\nNote: {note}" for note in isolation.notes)
             raise UnsafeMachine(CHOICES.format(level=isolation.level, why=why))
+        if isolation.warning and not self._warned:
+            self._warned = True
+            print(isolation.warning, file=sys.stderr)
         return isolation
 
     def run(self, job: Job) -> Outcome:

@@ -86,12 +86,16 @@ def load(job: dict[str, Any], program: str) -> types.ModuleType:
 def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
     """Runs a prompt that is code by itself (imports, helpers, the head of a function with its docstring).
 
-    What does not run is left out: a whole program may bring the import that its prompt forgot.
+    A statement that fails is left out: a whole program may bring the import that its prompt forgot.
     """
     tree = programs.parses(prompt)
-    for statement in tree.body if tree else []:
-        with contextlib.suppress(Exception):
-            exec(programs.compile_plainly(ast.Module([statement], []), "<prompt>"), names)
+    try:
+        if tree is not None:
+            exec(programs.compile_plainly(tree, "<prompt>"), names)
+    except Exception:
+        for statement in tree.body if tree else []:
+            with contextlib.suppress(Exception):
+                exec(programs.compile_plainly(ast.Module([statement], []), "<prompt>"), names)
 
 
 def serve(job: dict[str, Any], pipe: Pipe) -> None:
@@ -119,7 +123,7 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
     while True:
         request = literals.parse(pipe.receive())
         try:
-            target = module if request["target"] is None else objects[request["target"]]
+            target: Any = module if request["target"] is None else objects[request["target"]]
             if request["do"] == "get":
                 value = getattr(target, request["name"])
             elif request["do"] == "item":
@@ -128,6 +132,10 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
                 value = len(target)
             elif request["do"] == "iter":
                 value = iter(target)
+            elif request["do"] in ("str", "repr"):
+                value = str(target) if request["do"] == "str" else repr(target)
+            elif request["do"] == "await":
+                value = importlib.import_module("asyncio").run(target)
             elif request["do"] == "set":
                 value = setattr(target, request["name"], literals.rebuild(request["value"], resolve))
             else:
@@ -228,8 +236,13 @@ class Link:
         except TypeError:  # UnicodeDecodeError and its kin want five arguments
             return ValueError(text)
 
-    def _resolve(self, content: Any, by_get: bool) -> Remote:
-        return Remote(self, int(content[0]), None, str(content[1])[:80], self._by_class, by_get)
+    def _resolve(self, content: Any, by_get: bool) -> Any:
+        remote = Remote(self, int(content[0]), None, str(content[1])[:80], self._by_class, by_get)
+        return self._awaited(remote) if content[1] == "coroutine" else remote
+
+    async def _awaited(self, remote: Remote) -> Any:
+        """What the tests await when the program returned a coroutine, which runs to its end on its own side."""
+        return self.ask(remote, "await", None)
 
     def _refuse(self, value: Any) -> Any:
         if isinstance(value, Remote):
@@ -300,6 +313,14 @@ class Remote:
         items = link.ask(self, "iter", None) if target is not None else _refuse(self)
         return items if isinstance(items, type(iter([]))) else _refuse(self)
 
+    def __str__(self) -> str:
+        return self._say("str")
+
+    def _say(self, do: str) -> str:
+        link, target, _ = object.__getattribute__(self, "_at")
+        text = link.ask(self, do, None) if target is not None else _refuse(self)
+        return text if type(text) is str else _refuse(self)
+
     def __repr__(self) -> str:
         return f"<the program's {object.__getattribute__(self, '_kind')}>"
 
@@ -319,7 +340,7 @@ def _refusing(name: str) -> Callable[..., Any]:
 
 
 for _operator in (
-    "eq ne lt le gt ge bool next contains setitem delitem hash index int float complex str bytes format "
+    "eq ne lt le gt ge bool next contains setitem delitem hash index int float complex bytes format "
     "add radd sub rsub mul rmul truediv rtruediv floordiv mod divmod pow and or xor neg pos abs invert round trunc "
     "floor ceil enter exit reversed length_hint iadd isub imul dir"
 ).split():
@@ -403,6 +424,14 @@ def check(tests: dict[str, Any], link: Link) -> dict[str, Any]:
     return result
 
 
+def seed_draws(tests: dict[str, Any]) -> None:
+    """Makes the random inputs of the tests the same each time, for numpy too where they use it."""
+    random.seed(tests["seed"])
+    if "numpy" in "".join([tests["setup"], *tests["tests"]]):
+        with contextlib.suppress(Exception):  # the tests say so themselves when it is missing
+            importlib.import_module("numpy").random.seed(tests["seed"] % 2**32)
+
+
 NO_THREADS = "the program could not start a thread here"
 BELIEVED = "the tests take the word of a method of the program's own object: they need mode compat"
 
@@ -433,7 +462,7 @@ def check_together(job: dict[str, Any], tests: dict[str, Any]) -> dict[str, Any]
     try:
         _thread.stack_size(THREAD_STACK)
         names = load(job, program).__dict__
-        random.seed(tests["seed"])
+        seed_draws(tests)
         if tests["setup"]:
             exec(programs.compile_plainly(tests["setup"], "<setup>"), names)
         if tests["entry_point"]:

@@ -104,11 +104,14 @@ class HandedOver:
     def __init__(self, trees: Sequence[ast.Module], program: Sequence[str]) -> None:
         self.program, self.foreign, self.made_by_class = set(program), set(), set()
         self.classes: set[str] = set()
+        self._open: set[ast.expr] = set()  # being looked at
         self.returns: dict[str, list[ast.expr]] = {}
         self.nodes = [node for tree in trees for node in ast.walk(tree)]
+        self.bound = {node.id for node in self.nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        self.values: dict[str, list[ast.expr]] = {}  # what is assigned to a name
         for node in self.nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                self.foreign.add(node.name)
+                self.foreign |= {node.name} - self.program
                 inside = list(ast.walk(node))
                 self.returns[node.name] = [part.value for part in inside if isinstance(part, ast.Return) and part.value]
                 if node.name == "check" and node.args.args:
@@ -116,6 +119,11 @@ class HandedOver:
             elif isinstance(node, ast.ClassDef) and not self._builtin_base(node):
                 self.classes.add(node.name)
                 self.foreign.add(node.name)
+        for _ in range(3):  # a table, its rows, their fields
+            pairs, self.values = list(self._bindings()), {}
+            for target, value in pairs:
+                if isinstance(target, ast.Name):
+                    self.values.setdefault(target.id, []).append(value)
         size = -1
         while size != len(self.foreign) + len(self.program):  # until nothing new is found
             size = len(self.foreign) + len(self.program)
@@ -134,10 +142,29 @@ class HandedOver:
             elif isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and node.value is not None:
                 yield node.target, node.value
             elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)):
-                items = node.iter.elts if isinstance(node.iter, (ast.List, ast.Tuple, ast.Set)) else [node.iter]
-                yield from ((node.target, item) for item in items)
+                for iterated in self._resolved(node.iter):
+                    items = iterated.elts if isinstance(iterated, (ast.List, ast.Tuple, ast.Set)) else [iterated]
+                    yield from ((node.target, item) for item in items)
             elif isinstance(node, ast.withitem) and node.optional_vars is not None:
                 yield node.optional_vars, node.context_expr
+
+    def _resolved(self, node: ast.expr) -> list[ast.expr]:
+        """The expressions that a name stands for where all that is assigned to it is known, else the name itself."""
+        known = self.values.get(node.id, []) if isinstance(node, ast.Name) else []
+        return known if known and all(isinstance(value, _DISPLAYS) for value in known) else [node]
+
+    def _picked(self, node: ast.Subscript) -> list[ast.expr]:
+        """What `a[k]` may be; of a display that is known, the items under that key."""
+        found: list[ast.expr] = []
+        for value in self._resolved(node.value):
+            if isinstance(node.slice, ast.Constant) and isinstance(value, ast.Dict):
+                pairs = zip(value.keys, value.values, strict=True)
+                found += [v for k, v in pairs if not isinstance(k, ast.Constant) or k.value == node.slice.value]
+            elif isinstance(value, (ast.List, ast.Tuple)) and isinstance(getattr(node.slice, "value", None), int):
+                found += [item for i, item in enumerate(value.elts) if i == ast.literal_eval(node.slice)]
+            else:
+                found.append(value)
+        return found
 
     def _bind(self, target: ast.expr, value: ast.expr) -> None:
         if isinstance(target, (ast.Tuple, ast.List)):
@@ -174,7 +201,7 @@ class HandedOver:
         if isinstance(node, ast.Name):
             kind = getattr(builtins, node.id, None)
             function = callable(kind) and not isinstance(kind, type)
-            return node.id in self.foreign or (function and node.id not in self.program)
+            return node.id in self.foreign or (function and node.id not in self.program | self.bound)
         if isinstance(node, ast.Attribute):
             return self._is_function(node)
         if isinstance(node, ast.Call):
@@ -193,7 +220,14 @@ class HandedOver:
             return any(self.is_foreign(value) for value in node.values)
         if isinstance(node, ast.BinOp):  # [len] * 2
             return self.is_foreign(node.left) or self.is_foreign(node.right)
-        if isinstance(node, (ast.Starred, ast.NamedExpr, ast.Subscript, ast.Await)):
+        if isinstance(node, ast.Subscript):
+            if node in self._open:  # a = [a[0]]
+                return False
+            self._open.add(node)
+            found = any(self.is_foreign(value) for value in self._picked(node))
+            self._open.discard(node)
+            return found
+        if isinstance(node, (ast.Starred, ast.NamedExpr, ast.Await)):
             return self.is_foreign(node.value)
         return False
 
@@ -297,6 +331,7 @@ def _truths(node: ast.expr) -> Iterator[ast.expr]:
         yield node
 
 
+_DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 _MODULES = frozenset(["math", "cmath", "operator", "statistics", "itertools", "functools", "string", "random"])
 _MAKERS = frozenset(["partial", "attrgetter", "itemgetter", "methodcaller", "open", "StringIO", "BytesIO", "object"])
 _CONTAINERS = frozenset(

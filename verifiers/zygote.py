@@ -48,6 +48,7 @@ class Walls:
         self.filter: bytes | None = base64.b64decode(config["filter"]) if config["filter"] else None
         self.own_pids = config["bwrap"]
         self.processes = 4096
+        self.notes: list[str] = []  # for the user: why a wall is missing
         self.config = config
 
     def prepare(self) -> None:
@@ -60,7 +61,12 @@ class Walls:
             if "mount" in got:
                 self.hide_folders()
             self.layers += [f"{name}ns" for name in got]
-        uid = layers.drop_uid()
+        if os.geteuid() == 0 and (unreadable := self.unreadable()):
+            self.notes.append(
+                f"once root is left, Python's own {unreadable} cannot be read (a folder above it is closed to other "
+                "users); use a Python that every user can read, or an ordinary user"
+            )
+        uid = None if self.notes and self.config["unsafe"] else layers.drop_uid()
         if uid is not None:
             self.layers.append("uid")
         if uid not in (None, layers.NOBODY):
@@ -74,6 +80,28 @@ class Walls:
         with contextlib.suppress(OSError):
             self.ruleset = layers.landlock_ruleset(self.config["read"])
             self.layers.append(f"landlock{layers.landlock_abi()}")
+
+    def unreadable(self) -> str:
+        """The first of Python's folders that the lower uid could not read, '' for none; tried in a forked process."""
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            try:
+                layers.drop_uid()
+                for path in self.config["paths"]:
+                    try:
+                        os.listdir(path)
+                    except (FileNotFoundError, NotADirectoryError):  # python311.zip
+                        continue
+                    except OSError:
+                        os.write(writer, path.encode())
+                        break
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            found = stream.read().decode("utf-8", "replace")
+        os.wait()
+        return found
 
     def hide_folders(self) -> None:
         """In an own mount namespace: what is not Python's is not even a name in these folders."""
@@ -123,7 +151,7 @@ class Zygote:
         self.walls, self.sink = walls, sink
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
-    def fork(self, keep: list[int], job: dict[str, Any], run: Callable[[], None]) -> int:
+    def fork(self, keep: list[int], job: dict[str, Any], run: Callable[[], None], walled: bool = True) -> int:
         """Starts `run` in a process of its own; returns its id."""
         pid = os.fork()
         if pid:
@@ -135,7 +163,10 @@ class Zygote:
             os.dup2(self.null, 2)
             extra = [self.walls.ruleset] if self.walls.ruleset is not None else []
             layers.close_all_but([*keep, self.null, *extra])
-            self.walls.enter(job["memory"], job["limit"] + 1)
+            if walled:
+                self.walls.enter(job["memory"], job["limit"] + 1)
+            else:
+                layers.die_with_parent()
             run()
         finally:
             os._exit(0)
@@ -159,7 +190,7 @@ class Zygote:
             pipe.receive()
             frame = json.loads(self.read_last())
             os.write(state_out, READ)
-            random.seed(frame["seed"])
+            split_tests.seed_draws(frame)
             self.send(split_tests.check(frame, split_tests.Link(pipe)), state_out)
 
         def both() -> None:
@@ -180,7 +211,8 @@ class Zygote:
         pids = [self.fork([from_tests, to_tests], job, candidate if split else both)]
         for fd in (from_tests, to_tests):
             os.close(fd)
-        pids.append(self.fork([from_candidate, to_candidate, state_out, self.sink], job, tests if split else relay))
+        kept = [from_candidate, to_candidate, state_out, self.sink]
+        pids.append(self.fork(kept, job, tests if split else relay, walled=split))
         for fd in (from_candidate, to_candidate, state_out):
             os.close(fd)
         return self.wait(pids, state_in, deadline)
@@ -320,7 +352,7 @@ def main(args: list[str]) -> NoReturn:
         walls.layers = [layer for layer in walls.layers if not layer.startswith("landlock")]
     zygote = Zygote(walls, os.dup(1))
     os.dup2(zygote.null, 1)
-    zygote.reply({"layers": walls.layers, "stopped": stopped})
+    zygote.reply({"layers": walls.layers, "stopped": stopped, "notes": walls.notes})
     sys.path[:] = config["paths"]
     warm_up()
     gc.collect()

@@ -72,6 +72,7 @@ BREAKERS: dict[str, str] = {
     "read passwd": "def double(x):\n    open('/etc/passwd').read()\n    return 2 * x",
     "read shadow": "def double(x):\n    open('/etc/shadow').read()\n    return 2 * x",
     "read the harness's file": "def double(x):\n    open({marker!r}).read()\n    return 2 * x",
+    "see a file's name": "import os\ndef double(x):\n    os.stat({marker!r})\n    return 2 * x",
     "list the root": "import os\ndef double(x):\n    os.listdir('/')\n    return 2 * x",
     "list processes": "import os\ndef double(x):\n    assert [d for d in os.listdir('/proc') if d.isdigit()]\n    return 2 * x",
     "environment": "import os\ndef double(x):\n    return 2 * x if any('s3cret' in v for v in os.environ.values()) else 0",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 # ruff: noqa: E501  (programs and answers are quoted as they are)
+import contextlib
 import json
+import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from harness import registry, run
 from harness.core import Problem, Trajectory, Turn, Verdict
 from harness.evaluate import line
-from verifiers import literals
+from verifiers import literals, sandbox
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.check import main
 from verifiers.code_tests import BadTests, CodeTests, answer_of
@@ -107,14 +110,51 @@ def test_a_missing_file_is_said_so(tmp_path, capsys):
     assert "cannot read" in capsys.readouterr().err
 
 
-def test_below_the_floor_nothing_runs_without_consent():
+def test_below_the_floor_nothing_runs_without_consent(capsys):
     weak = Sandbox(workers=1, bubblewrap=False, seccomp=False)
     with pytest.raises(UnsafeMachine, match="--unsafe-exec"):
         weak.demand()
     weak.close()
     willing = Sandbox(workers=1, bubblewrap=False, seccomp=False, unsafe=True)
     assert not willing.demand().safe
+    assert not willing.demand().safe
+    said = capsys.readouterr().err.splitlines()
+    assert said == [willing.isolation.warning]
+    assert "without a sound sandbox: " in said[0]
     willing.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes its user id")
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_a_python_that_the_lower_user_cannot_read_is_named(unsafe, monkeypatch, capsys):
+    folder = tempfile.TemporaryDirectory(dir="/var/tmp")  # mode 700; /tmp itself is hidden where namespaces work
+    closed = Path(folder.name)
+    (closed / "lib").mkdir()
+    whole = sandbox._configuration
+
+    def configuration(*args) -> str:
+        config = json.loads(whole(*args))
+        return json.dumps(config | {"paths": [str(closed / "lib"), *config["paths"]]})
+
+    monkeypatch.setattr(sandbox, "_configuration", configuration)
+    box = Sandbox(workers=1, bubblewrap=False, seccomp=False, unsafe=unsafe)
+    with pytest.raises(UnsafeMachine) if not unsafe else contextlib.nullcontext() as caught:
+        assert "uid" not in box.demand().layers
+    told = str(caught.value) if caught else capsys.readouterr().err
+    assert f"{closed}/lib cannot be read" in told
+    box.close()
+    folder.cleanup()
+
+
+def test_closing_all_pools_ends_their_processes():
+    """Also those of a pool that only the shared table still holds."""
+    code = (
+        "from verifiers import worker_pool as w; from verifiers.sandbox import shared_sandbox\n"
+        "box = shared_sandbox(1); box.demand(); pids = box.pool.pids(); del box; w.close_all()\n"
+        "import os, pathlib; print(len(pids), [p for p in pids if pathlib.Path(f'/proc/{p}').exists()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1 []"
 
 
 def test_the_level_is_recorded_and_probed():
