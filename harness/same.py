@@ -5,7 +5,7 @@ for the same trajectories: the weight and the KL coefficient of every target, up
 clipping and Adam take such a factor out again, but for Adam's epsilon.
 
 Exactness is looked at on batches of the training size and on *every* small batch: two problems with four responses
-each, one problem with eight.
+each, and one problem with eight; with more than two attempts, two trajectories on one problem.
 In expectation means: the expected gradient is proportional for every policy. A weight that does not depend on what is
 written at an attempt adds nothing to it, so what counts is W(r1..ri) = E[weight | rewards up to attempt i] less its
 mean over ri given the rewards before. These expectations are sums over all reward patterns of all trajectories of the
@@ -50,7 +50,7 @@ TOLERANCE = 1e-9  # relative to the largest entry: float sums in another order d
 UNTRAINED = ("name", "seed", "method", "evaluations", "evaluate_before", "eval_tasks", "checkpoint_every", "attempts")
 UNTRAINED += ("probe_every", "probe_problems")  # fields of an experiment that no update depends on
 STEPS = 12  # of the runs whose credit is asked: a credit that repeats its targets does so by the update
-SMALL = ((2, 4), (1, 8))  # problems, and responses for each, of the batches that are enumerated
+MOST_ATTEMPTS = 6  # two trajectories of so many attempts have 4,096 patterns of rewards
 LOG = ({"kl_t1": 2.0, "reward_t2": 0.5},)  # a made-up past, for coefficients that follow training
 
 
@@ -115,10 +115,10 @@ class Measured:
     Attributes:
         phase: The phase.
         large: On batches of the training size.
-        small: On every small batch, for each of `SMALL`.
-        expected: For each of `SMALL`, W(r1..ri), centred, and the mean KL coefficient, by (chances, problem, who wrote
-            attempt 1, rewards up to i). None where targets are not the trajectory's own fresh attempts, or where the
-            credit looks at texts: then no expectation is taken.
+        small: On every small batch, one vector for each of `_shapes`.
+        expected: For each of `_shapes`, W(r1..ri), centred, and the mean KL coefficient, by (chances, problem, who
+            wrote attempt 1, rewards up to i). None where targets are not the trajectory's own fresh attempts, or where
+            the credit looks at texts: then no expectation is taken.
     """
 
     phase: Phase
@@ -180,10 +180,16 @@ def _recorded(phase: Phase, records: Sequence[Mapping[str, Any]]) -> list[Group]
     return list(problems.values())
 
 
+def _shapes(turns: int) -> list[tuple[int, int]]:
+    """(problems, trajectories of each) of the batches that are enumerated: two, for baselines that need as many."""
+    if turns > MOST_ATTEMPTS:
+        raise ValueError(f"phases of {turns} attempts have too many patterns of rewards: at most {MOST_ATTEMPTS}")
+    return [(2, 4 // turns), (1, 8 // turns)] if turns <= 2 else [(1, 2)]
+
+
 @functools.lru_cache(maxsize=16)
-def _enumerated(turns: int, given_share: float, problems: int, responses: int) -> list[Batch]:
-    """Every batch of so many problems and responses for each, and how likely it is under each of `CHANCES`."""
-    samples = max(1, responses // turns)
+def _enumerated(turns: int, given_share: float, problems: int, samples: int) -> list[Batch]:
+    """Every batch of so many problems and trajectories of each, and how likely it is under each of `CHANCES`."""
     offline = round(samples * given_share)
     patterns = tuple(itertools.product((0.0, 1.0), repeat=turns))
     odds = {
@@ -238,7 +244,7 @@ def measure(phase: Phase, budget: Budget, records: Sequence[Mapping[str, Any]] |
     """
     sampling = phase.turns, phase.given_share
     drawn = [_sampled(*sampling, budget, seed) for seed in range(2)] if records is None else [_recorded(phase, records)]
-    shapes = [_enumerated(*sampling, *shape) for shape in SMALL]
+    shapes = [_enumerated(*sampling, *shape) for shape in _shapes(phase.turns)]
     large = _vectors(phase, drawn)
     small = tuple(_vectors(phase, [groups for groups, _ in batches]) for batches in shapes)
     plain, copied = (_vectors(phase, [_sampled(*sampling, budget, 0, copies)]) for copies in (0.0, 0.8))

@@ -1,7 +1,7 @@
 """Single-turn RL: attempt 1 alone is sampled and trained.
 
 The paper's "w/o multi-turn training" (arXiv 2409.12917v2, section 6.3); evaluated with both prompts.
-`phase.second_as_first` before it gives attempt 1 what attempt 2 has: the form of the model's own right second attempts.
+`phase.second_as_first` before `phase.single_turn` gives attempt 1 the form of right second attempts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import partial
 from harness.core import Budget, Example, Group, Phase
 from harness.credit import Advantage, Conditioned, reinforce
 from harness.registry import register
-from methods.score import Part
 from methods.sft import fit_once, repeated
 
 
@@ -29,10 +28,10 @@ class SecondAsFirst:
 
     Attributes:
         share: Part of the method's steps, relative to the other parts.
-        least_examples: Fewest targets of an update, by several passes; the base model writes few of them.
+        least_examples: Fewest targets of an update, by several passes where the model writes few of them.
     """
 
-    share: float = 0.25
+    share: float = 1.0
     least_examples: int = 64
 
     def phase(self, name: str, steps: int) -> Phase:
@@ -56,17 +55,33 @@ class SingleTurnRL:
     Attributes:
         kl: beta1.
         advantage: The baseline.
-        before: Phases that come first; RL's own share of the steps is 1.
     """
 
     kl: float = 0.01
     advantage: Advantage = Conditioned()
-    before: Sequence[Part] = ()
 
     def phases(self, budget: Budget) -> Sequence[Phase]:
-        *earlier, own = budget.split([*(part.share for part in self.before), 1.0])
-        first = [part.phase(f"before{i + 1}", n) for i, (part, n) in enumerate(zip(self.before, earlier, strict=True))]
-        return [*first, Phase("rl", own, self.credit, turns=1)]
+        return [Phase("rl", budget.steps, self.credit, turns=1)]
 
     def credit(self, groups: Sequence[Group]) -> list[Example]:
         return reinforce(groups, advantage=self.advantage, kl=(self.kl,))
+
+
+@register("phase", "single_turn")
+@dataclass(frozen=True)
+class SingleTurn:
+    """Single-turn RL as one part of a method of several.
+
+    Attributes:
+        share: Part of the method's steps, relative to the other parts.
+        kl: beta1. 0 by default: after `phase.second_as_first` the policy writes what the base model never does, and a
+            KL to the base takes that back.
+        advantage: The baseline.
+    """
+
+    share: float = 2.0
+    kl: float = 0.0
+    advantage: Advantage = Conditioned()
+
+    def phase(self, name: str, steps: int) -> Phase:
+        return Phase(name, steps, SingleTurnRL(self.kl, self.advantage).credit, turns=1)

@@ -18,8 +18,9 @@ from harness.experiment import Experiment, Stopped, execute
 from harness.run import main
 from harness.store import RunStore, read_jsonl
 from methods.pair_sft import PairSFT
+from methods.score import Phase1, SCoRe
 from methods.sft import SFTOracle, SFTSelf, corrections
-from methods.single_turn_rl import SecondAsFirst, SingleTurnRL
+from methods.single_turn_rl import SecondAsFirst, SingleTurn
 from methods.star import STaR
 
 ROWS = sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
@@ -222,6 +223,9 @@ def test_second_attempts_become_first_ones_where_they_are_right_and_no_copy() ->
         ("a", MENDED.turns[1].tokens, MENDED.turns[0].context, 0, 1.0, 0.0),
         ("d", KEPT.turns[1].tokens, KEPT.turns[0].context, 0, 1.0, 0.0),
     ]
-    phases = SingleTurnRL(before=(SecondAsFirst(share=0.25),)).phases(Budget(200, 4, 2))
-    assert [(p.name, p.steps, p.turns) for p in phases] == [("before1", 40, 2), ("rl", 160, 1)]
-    assert [(p.name, p.steps) for p in SingleTurnRL().phases(Budget(200, 4, 2))] == [("rl", 200)]
+    phases = SCoRe((Phase1(share=2.0), SecondAsFirst(), SingleTurn())).phases(Budget(200, 4, 2))
+    assert [(p.name, p.steps, p.turns) for p in phases] == [
+        ("1_phase1", 80, 2), ("2_secondasfirst", 40, 2), ("3_singleturn", 80, 1),
+    ]  # fmt: skip
+    single = [[trajectory(PROBLEM, ("x", False)), trajectory(PROBLEM, ("a", True))]]
+    assert [(e.weight, e.kl) for e in phases[2].credit(single)] == [(-1.0, 0.0), (1.0, 0.0)]

@@ -64,8 +64,11 @@ def test_two_baselines_are_the_same_in_expectation_and_a_biased_one_is_not() -> 
 
 
 def test_with_four_attempts_the_mark_of_progress_does_not_matter_in_expectation() -> None:
-    previous, best = (shaped(Conditioned(), Progress(10.0, mark)) for mark in ("previous", "best"))
-    assert relate(previous, best, turns=4).kind == "expected"
+    for advantage in (Conditioned(), LeaveOneOut()):
+        previous, best = (shaped(advantage, Progress(10.0, mark)) for mark in ("previous", "best"))
+        assert relate(previous, best, turns=4)[:2] == ("expected", pytest.approx(1.0))
+    with pytest.raises(ValueError, match="at most 6"):
+        same.measure(Phase("rl", 1, previous, turns=8), BUDGET)
 
 
 def test_a_credit_that_reads_texts_is_not_the_same_in_expectation_unseen() -> None:
