@@ -177,7 +177,7 @@ class RunStore:
         path = self.folder / "metrics.jsonl"
         lines, torn = read_jsonl(path)
         self._check_steps(lines[:steps], steps)
-        if torn or len(lines) > steps:
+        if torn or len(lines) > steps or not path.exists():  # a run that logs nothing has an empty log
             write_atomic(path, dump_all(lines[:steps]))
 
     def _check_steps(self, lines: Sequence[Mapping[str, Any]], steps: int) -> None:
