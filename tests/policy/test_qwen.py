@@ -33,5 +33,7 @@ def test_every_row_takes_two_steps_on_a_real_architecture(name: str, qwen: Path,
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == info["spent"]["updates"]
     assert info["spent"]["updates"] in (0, 2)
-    assert all(step.get("sampler_gap", 0.0) < 1e-4 for step in steps)
+    fresh = [step for step in steps if "reward_t1" in step]  # fitted samples may be of older weights: those do differ
+    assert bool(fresh) == bool(steps)
+    assert all(step.get("sampler_gap", 0.0) < 1e-4 for step in fresh)
     assert len((folder / "eval.jsonl").read_text().splitlines()) == (4 if steps else 2)
