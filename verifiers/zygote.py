@@ -151,8 +151,8 @@ class Zygote:
         self.walls, self.sink = walls, sink
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
-    def fork(self, keep: list[int], job: dict[str, Any], run: Callable[[], None], walled: bool = True) -> int:
-        """Starts `run` in a process of its own; returns its id."""
+    def fork(self, keep: list[int], run: Callable[[], None]) -> int:
+        """Starts `run`, which puts up its own walls, in a process of its own; returns its id."""
         pid = os.fork()
         if pid:
             return pid
@@ -163,10 +163,7 @@ class Zygote:
             os.dup2(self.null, 2)
             extra = [self.walls.ruleset] if self.walls.ruleset is not None else []
             layers.close_all_but([*keep, self.null, *extra])
-            if walled:
-                self.walls.enter(job["memory"], job["limit"] + 1)
-            else:
-                layers.die_with_parent()
+            layers.die_with_parent()
             run()
         finally:
             os._exit(0)
@@ -178,14 +175,19 @@ class Zygote:
         from_candidate, to_tests = os.pipe()
         state_in, state_out = os.pipe()
 
+        def enter() -> None:
+            self.walls.enter(job["memory"], job["limit"] + 1)
+
         def candidate() -> None:
             pipe = split_tests.Pipe(from_tests, to_tests, 4 * literals.MAX_TEXT)
-            known = json.loads(self.read_last())
+            known = self.read_last()
             pipe.send("")  # the next frame is the tests'
+            enter()
             random.seed(0)
-            split_tests.serve(known, pipe)
+            split_tests.serve(json.loads(known), pipe)
 
         def tests() -> None:
+            enter()
             pipe = split_tests.Pipe(from_candidate, to_candidate)
             pipe.receive()
             frame = json.loads(self.read_last())
@@ -197,10 +199,11 @@ class Zygote:
             known, frame = json.loads(read_frame(0)), json.loads(self.read_last())
             pipe = split_tests.Pipe(-1, to_tests)
             pipe.send("")
+            enter()
             random.seed(0)
             pipe.send(json.dumps(split_tests.check_together(known, frame)))
 
-        def relay() -> None:
+        def relay() -> None:  # runs nothing of the job's: no walls
             pipe = split_tests.Pipe(from_candidate, -1)
             os.dup2(self.null, 0)
             pipe.receive()
@@ -208,11 +211,11 @@ class Zygote:
             self.send(split_tests.plain_result(pipe), state_out)
 
         deadline = time.monotonic() + job["limit"]
-        pids = [self.fork([from_tests, to_tests], job, candidate if split else both)]
+        pids = [self.fork([from_tests, to_tests], candidate if split else both)]
         for fd in (from_tests, to_tests):
             os.close(fd)
         kept = [from_candidate, to_candidate, state_out, self.sink]
-        pids.append(self.fork(kept, job, tests if split else relay, walled=split))
+        pids.append(self.fork(kept, tests if split else relay))
         for fd in (from_candidate, to_candidate, state_out):
             os.close(fd)
         return self.wait(pids, state_in, deadline)
@@ -267,7 +270,7 @@ class Zygote:
 
     def sweep(self, pids: list[int]) -> None:
         """Kills what was forked, and in an own pid namespace everything else in it, and buries all."""
-        for pid in pids:
+        for pid in reversed(pids):  # the tests' process first: it must not report the end of the program as its own
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError, PermissionError):
