@@ -261,7 +261,7 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
         def measure(part: Sequence[Problem], _: int, task: Task = task, attempts: int = attempts) -> list[None]:
             for p in part:
                 asks = [dialogue.ask(task, p, [""] * n) for n in range(1, len(dialogue.plan(attempts)))]
-                policy.require_room(task.chat(p, []), asks, p.given)
+                policy.require_room(task.chat(p, []), asks, p.given, attempts)
             return []
 
         policy.ranks.map(measure, problems)

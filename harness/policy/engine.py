@@ -171,17 +171,21 @@ class Policy:
         self._require_rows(ids, "a prompt")
         return ids
 
-    def require_room(self, chat: Sequence[Message], asks: Sequence[str], given: Sequence[str] = ()) -> None:
+    def require_room(
+        self, chat: Sequence[Message], asks: Sequence[str], given: Sequence[str] = (), attempts: int | None = None
+    ) -> None:
         """Checks that the longest conversation that can come of an opening fits the model's window.
 
         Args:
             asks: What the user says after each reply but the last.
             given: Fixed first replies, of which one takes the first reply's place.
+            attempts: How many replies count at their longest; all of them unless given. The others are no attempts
+                (Self-Refine's feedback) and are seldom long: where one is, the last attempt is cut short.
 
         Raises:
             ValueError: it does not, or the prompt alone is too long (see `prompt`).
         """
-        limit, replies = self.spec.max_new_tokens, len(asks) + 1 - bool(given)
+        limit, replies = self.spec.max_new_tokens, (attempts or len(asks) + 1) - bool(given)
         follow = sum(len(self.chat.follow(ask, ())) for ask in asks)
         # Texts have at most as many tokens as bytes, so most conversations need no tokenising here.
         most = self._frame + sum(len(message["content"].encode()) for message in chat)
