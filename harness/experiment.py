@@ -260,8 +260,10 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
 
         def measure(part: Sequence[Problem], _: int, task: Task = task, attempts: int = attempts) -> list[None]:
             for p in part:
-                asks = [dialogue.ask(task, p, [""] * n) for n in range(1, len(dialogue.plan(attempts)))]
-                policy.require_room(task.chat(p, []), asks, p.given, attempts)
+                plan = dialogue.plan(attempts)
+                asks = [dialogue.ask(task, p, [""] * n) for n in range(1, len(plan))]
+                # With turns that are no attempt between them, attempts before the last one count at their longest.
+                policy.require_room(task.chat(p, []), asks, p.given, attempts if all(plan) else attempts - 1)
             return []
 
         policy.ranks.map(measure, problems)

@@ -179,8 +179,8 @@ class Policy:
         Args:
             asks: What the user says after each reply but the last.
             given: Fixed first replies, of which one takes the first reply's place.
-            attempts: How many replies count at their longest; all of them unless given. The others are no attempts
-                (Self-Refine's feedback) and are seldom long: where one is, the last attempt is cut short.
+            attempts: How many replies count at their longest; all of them unless given. Others (Self-Refine's feedback
+                and what follows it) are seldom so long: where they are, the last attempt is cut short.
 
         Raises:
             ValueError: it does not, or the prompt alone is too long (see `prompt`).
