@@ -405,8 +405,11 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
             part: Sequence[Problem], _: int, task: Task = task, attempts: int = attempts, further: int = further
         ) -> list[None]:
             for p in part:
-                asks = [dialogue.ask(task, p, [""] * n) for n in range(1, len(dialogue.plan(attempts)))]
-                policy.require_room(task.chat(p, []), asks, p.given, further)
+                plan = dialogue.plan(attempts)
+                asks = [dialogue.ask(task, p, [""] * n) for n in range(1, len(plan))]
+                # With turns that are no attempt between them, attempts before the last one count at their longest.
+                counted = attempts if all(plan) else attempts - 1
+                policy.require_room(task.chat(p, []), asks, p.given, counted, further)
             return []
 
         policy.ranks.map(measure, problems)

@@ -177,26 +177,35 @@ class Policy:
         return ids
 
     def require_room(
-        self, chat: Sequence[Message], asks: Sequence[str], given: Sequence[str] = (), further: int = 0
+        self,
+        chat: Sequence[Message],
+        asks: Sequence[str],
+        given: Sequence[str] = (),
+        attempts: int | None = None,
+        further: int = 0,
     ) -> None:
         """Checks that the longest conversation that can come of an opening fits the model's window.
 
         Args:
             asks: What the user says after each reply but the last.
             given: Fixed first replies, of which one takes the first reply's place.
-            further: Replies that may follow these where there is room; vLLM plans its memory for them, nothing else.
+            attempts: How many replies count at their longest; all of them unless given. Others (Self-Refine's feedback
+                and what follows it) are seldom so long: where they are, the last attempt is cut short.
+            further: Replies that may follow where there is room; vLLM plans its memory for them, nothing else.
 
         Raises:
             ValueError: it does not, or the prompt alone is too long (see `prompt`).
         """
-        limit, replies = self.spec.max_new_tokens, len(asks) + 1 - bool(given)
+        limit, counted = self.spec.max_new_tokens, attempts or len(asks) + 1
+        replies = counted - bool(given)
         follows = [len(self.chat.follow(ask, ())) for ask in asks]
         follow = sum(follows)
         # Texts have at most as many tokens as bytes, so most conversations need no tokenising here.
         most = self._frame + sum(len(message["content"].encode()) for message in chat)
         rest = max((len(text.encode()) + 2 for text in given), default=0) + follow + replies * limit
         if self.vllm:
-            self.vllm.plan_for(most + rest + further * (limit + max(follows, default=0)))
+            more = further + len(asks) + 1 - counted
+            self.vllm.plan_for(most + rest + more * (limit + max(follows, default=0)))
         if most <= (self.spec.max_prompt_tokens or self.window) and most + rest <= self.window:
             return
         prompt = len(self.prompt(chat))

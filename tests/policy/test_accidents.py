@@ -389,6 +389,7 @@ def test_packed_weights_are_not_rounded() -> None:
 @pytest.mark.parametrize(
     ("bindings", "found"),
     [
+        (["hf.max_new_tokens = 32", "run.dialogue = @self_refine()"], None),  # a row that is shipped for this model
         (["hf.max_new_tokens = 200"], r"replies of up to 2 x 200"),
         (["hf.max_new_tokens = 90", "run.attempts = 3"], r"replies of up to 3 x 90"),
         (["hf.max_new_tokens = 32", "run.evaluations = [@evaluation.attempts()]"], None),
