@@ -97,8 +97,11 @@ class Experiment:
     verifier_seconds: float = VERIFIER_SECONDS
 
     def __post_init__(self) -> None:
-        for what, name in (("run.name", self.name), ("task", self.task.name), ("hf.name", self.policy.key)):
-            if not re.fullmatch(r"[^\W_][\w.+-]*", name):
+        plain, spaced = r"[\w.+-]*", r"[^/\\\x00-\x1f]*"  # a task may say in its name what it was made from
+        for what, name, rest in (
+            ("run.name", self.name, plain), ("hf.name", self.policy.key, plain), ("task", self.task.name, spaced),
+        ):  # fmt: skip
+            if not re.fullmatch(rf"[^\W_]{rest}", name):
                 raise ValueError(
                     f"{what} {name!r} is no folder name: a letter or digit, then letters, digits, and . _ + - only"
                 )
