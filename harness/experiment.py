@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 COMMIT = "commit.json"
 FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
+TASK_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]*")  # a task may say in its name what it was made from
 
 
 class Stopped(Exception):
@@ -99,7 +100,8 @@ class Experiment:
     def __post_init__(self) -> None:
         tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
         for what, name in (("run.name", self.name), ("hf.name, or else the end of hf.path,", self.policy.key), *tasks):
-            if not (isinstance(name, str) and FOLDER_NAME.fullmatch(name)):
+            allowed = TASK_NAME if what.startswith("the name of task") else FOLDER_NAME
+            if not (isinstance(name, str) and allowed.fullmatch(name)):
                 raise ValueError(
                     f"{what} {name!r} is no folder name: letters, digits, and . _ + - only, a letter or digit first"
                 )

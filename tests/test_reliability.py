@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,7 +153,7 @@ def test_lone_surrogates_and_halves_of_pairs_are_json(tmp_path: Path) -> None:
     ("harm", "message"),
     [
         (lambda d: d.replace(b"e", b"\xff", 1), "line 1"),
-        (lambda d: d[:200] + b"#" + d[200:], "eval.jsonl"),
+        (lambda d: d[:1] + b"#" + d[1:], "line 1"),
         (lambda d: d.replace(b"\n", b"\n\n", 1), "line 2"),
         (lambda d: b"\xef\xbb\xbf" + d, "line 1"),
         (lambda d: d[:-9], "line 12 is cut off"),
@@ -286,7 +287,7 @@ def test_what_would_be_found_too_late_is_refused_at_the_start(bindings: list[str
     [
         ("checkpoint/weights.pt", lambda d: d[:-1] + bytes([d[-1] ^ 1])),
         ("checkpoint/optimizer.pt", lambda d: b""),
-        ("checkpoint/position.json", lambda d: d.replace(b'"responses":12', b'"responses":13')),
+        ("checkpoint/position.json", lambda d: re.sub(rb'"drawn":\d+', b'"drawn":99', d)),
         ("checkpoint/position.json", lambda d: b"[]"),
         ("metrics.jsonl", lambda d: d.split(b"\n", 1)[1]),
         ("metrics.jsonl", lambda d: d.split(b"\n", 1)[0] + b"\n" + d),
@@ -340,7 +341,7 @@ def test_nobody_reading_the_screen_does_not_end_the_run() -> None:
     with os.fdopen(writer, "w") as file:
         screen = run._Screen(file=file, force_terminal=False)
         for _ in range(2):
-            screen.print("x" * 100_000)
+            screen.print("some text")
         assert screen.quiet
 
 

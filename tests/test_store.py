@@ -21,6 +21,30 @@ def test_a_half_written_line_is_cut_off(tmp_path: Path) -> None:
     assert (tmp_path / "eval.jsonl.damaged").read_text() == '{"id": "c"\n'
 
 
+def test_damage_that_is_no_half_line_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "eval.jsonl"
+    for text, line in (('{"id": "a"}\nnot json\n{"id": "b"}\n', 2), ('{"id": "a"}\n\n', 2), ("[1]\n", 1)):
+        path.write_text(text)
+        with pytest.raises(StoreError, match=f"eval.jsonl, line {line} is damaged"):
+            RunStore(tmp_path).recorded()
+        assert path.read_text() == text
+
+
+def test_a_checkpoint_with_a_changed_file_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.checkpoint({"step": 1}, lambda folder: _write(folder / "weights"))
+    (tmp_path / "checkpoint").rename(tmp_path / "kept")
+    store.checkpoint({"step": 2}, lambda folder: _write(folder / "weights"))
+    (tmp_path / "kept").rename(tmp_path / "checkpoint.old")
+    (tmp_path / "checkpoint" / "weights").write_text("2")
+    found = store.last_checkpoint()
+    assert found is not None
+    assert found[0] == {"step": 1}
+    (tmp_path / "checkpoint.old" / "weights").unlink()
+    with pytest.raises(StoreError, match=r"weights is not what it was[^$]*weights cannot be read"):
+        store.last_checkpoint()
+
+
 def test_rewinding_drops_later_steps(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     for step in (1, 2, 3):
