@@ -249,8 +249,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
     trained = any(run.trained for run in runs)
     parent, difference, notes = lineage(name, gin, runs[0].bindings)
-    if len({tuple(sorted(settings(run).items())) for run in runs}) > 1:
-        notes = (*notes, "its seeds were run with different bindings")
+    notes = (*notes, *_unlike_settings(runs))
     if trained and len(runs) == 1:
         notes = (*notes, "1 seed: its intervals speak of the choice of problems and cannot speak of training noise")
     if trained and len(runs) == 2:
@@ -446,12 +445,38 @@ def _clash(ours: str, theirs: str) -> bool:
         return False
 
 
+def _unlike_settings(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What to say of seeds whose bindings are not the same.
+
+    A parameter that a config lacks, although it has others of the same part, is newer than that config: the run had its
+    default, which by rule changes nothing. That is told, and is no other setting.
+    """
+    all_settings = [settings(run) for run in runs]
+    names = set().union(*all_settings)
+    newer = set()
+    for name in names:
+        if len({bound[name] for bound in all_settings if name in bound}) > 1:
+            return ("its seeds were run with different bindings",)
+        for bound in all_settings:
+            if name not in bound:
+                owner = name.rpartition(".")[0]
+                if not owner or not any(other.rpartition(".")[0] == owner for other in bound):
+                    return ("its seeds were run with different bindings",)
+                newer.add(name)
+    return (f"some of its seeds are older than {', '.join(sorted(newer))}",) if newer else ()
+
+
 ASKING = ("run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.")
+NO_SCIENCE = ("code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds")  # they change no number
 
 
 def settings(run: Run) -> dict[str, str]:
     """Bindings that must agree between the seeds of a row: all but the seed and what further evaluations were asked."""
-    return {k: v for k, v in run.bindings.items() if k.rpartition(".")[2] != "seed" and not k.startswith(ASKING)}
+    return {
+        k: v
+        for k, v in run.bindings.items()
+        if k.rpartition(".")[2] != "seed" and not k.startswith((*ASKING, *NO_SCIENCE))
+    }
 
 
 def _budget(runs: Sequence[Run]) -> dict[str, str]:

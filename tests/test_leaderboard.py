@@ -108,6 +108,18 @@ def test_a_run_that_contradicts_its_gin_file_is_told(tmp_path, gin):
     assert any("different bindings" in note for note in notes)
 
 
+def test_a_seed_whose_config_lacks_a_newer_parameter_is_no_other_setting(tmp_path, gin):
+    lines = (["score.bonus = 0"], ["score.bonus = 0", "score.newer = 1", "run.verifier_seconds = 9"], ["other.x = 1"])
+    for seed, config in enumerate(lines, 1):
+        rows = synthetic.records((0.5, 0.2, 0.1, 0), seed)
+        synthetic.write_run(tmp_path / ("b" if seed == 3 else "a"), "score_no_shaping", seed, rows, config=config)
+    notes = row_of(leaderboard.build(tmp_path / "a", gin=gin), "score_no_shaping").notes
+    assert any("some of its seeds are older than score.newer" in note for note in notes)
+    assert not any("different bindings" in note for note in notes)
+    notes = row_of(leaderboard.build(tmp_path, gin=gin), "score_no_shaping").notes
+    assert any("different bindings" in note for note in notes)
+
+
 def test_comparisons_are_paired_and_holm_corrected_within_a_family(board):
     families = board.sections[0].families
     assert list(families) == [
