@@ -189,7 +189,8 @@ def _find(file: str, beside: Path | None = None) -> Path:
         if path.is_file():
             return path
     folder = (GIN_HOME / file).parent
-    known = [str(path.relative_to(GIN_HOME)) for path in folder.glob("*.gin")] if folder.is_dir() else []
+    inside = folder.resolve().is_relative_to(GIN_HOME)
+    known = [str(path.relative_to(GIN_HOME) if inside else path) for path in folder.glob("*.gin")]
     if named and not file.endswith(".gin"):
         known = [path.stem for folder in FOLDERS for path in (GIN_HOME / folder).glob("*.gin")]
     raise ConfigError(f"no gin file {file!r}{registry.nearest(file, known)}")
