@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 from verifiers import latex_math, quantities
-from verifiers.answer_text import clean, normalise, plain
+from verifiers.answer_text import canonical, clean, plain
+from verifiers.latex_math import CannotTell
 
 Leaf = Callable[[str, str], bool]
 """Whether two scalar LaTeX expressions are equal; may raise to say that it cannot tell."""
@@ -30,7 +33,7 @@ _JOIN = re.compile(r"\\text\s*\{\s*,?\s*(?:or|and)\s*,?\s*\}|\b(?:or|and)\b|\\(?
 _AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*,?\s*\}|\band\b|\\(?:wedge|land)(?![A-Za-z])")
 _WEDGE, _VEE = re.compile(r"\\(?:wedge|land)(?![A-Za-z])"), re.compile(r"\\(?:vee|lor)(?![A-Za-z])")
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*,?\s*\}|\bor\b|\\(?:vee|lor)(?![A-Za-z])")
-_MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?(?:small)?matrix|array)\}(?:\s*\{[clr|\s]*\})?(.*)\\end\s*\{\1\}", re.S)
+_MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?(?:small)?matrix|array)\}(?:\s*\{[clr|\s@]*\})?(.*)\\end\s*\{\1\}", re.S)
 _NAME = re.compile(
     r"(?:\\(?:angle|overline|vec|hat|bar|mathbf|mathrm|measuredangle|triangle|text|operatorname)\s*)?"
     r"(?:[A-Za-z](?:_\{?\w+\}?)?'*|\\[A-Za-z]+(?:_\{?\w+\}?)?|\{[A-Za-z ]+\}|[A-Z]{2,4})"
@@ -45,7 +48,7 @@ _CONDITION = re.compile(
     r"\s*(?:,|\\text\s*\{\s*,?\s*(?:for|where)\s*\})\s*[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|\\Z)$"
 )
 _VALUE = re.compile(r"[a-zA-Z]\(x\)")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{3,}")
 _MATHY = re.compile(r"\\(?!text|mbox|mathrm|textbf|textit|textrm|%|\$)[A-Za-z]+|[0-9=<>+*/^_|]")
 
 
@@ -59,7 +62,21 @@ def equal(gold: str, given: str, leaf: Leaf, question: str = "") -> bool:
         question: The problem's text. It decides two things only: whether a percent sign or a number base that one
             side leaves out was asked for.
     """
-    return _Comparison(leaf, question).equal(clean(gold), clean(given))
+    gold, given = clean(gold), clean(given)
+    if canonical(gold) == canonical(given):
+        return bool(canonical(gold))
+    for text in (gold, given):
+        if found := _OPAQUE.search(text):
+            raise CannotTell(f"{found[0]} inside an answer")
+    if "\\bold" in gold + given and not all(re.search(r"\\(?:bold|vec)(?![A-Za-z])", text) for text in (gold, given)):
+        gold, given = (re.sub(r"\\bold\{(\w)\}", r"\1 ", text) for text in (gold, given))  # x in bold is x
+    return _Comparison(leaf, question).equal(gold, given)
+
+
+_OPAQUE = re.compile(
+    r"\\(?:boxed|fbox|framebox|cancel|bcancel|xcancel|sout|st|phantom|hphantom|vphantom|href|url|ref|cite|footnote"
+    r"|overset|underset|stackrel|sideset|underbrace|overbrace|substack|not)(?![A-Za-z])"
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +94,8 @@ class _Comparison:
         self.leaf, self.question, self.depth = leaf, question.lower(), 0
 
     def equal(self, gold: str, given: str) -> bool:
-        if normalise(gold) == normalise(given):
-            return bool(normalise(gold))
+        if canonical(gold) == canonical(given):
+            return bool(canonical(gold))
         if not gold or not given or self.depth > 6:
             return False
         self.depth += 1
@@ -99,13 +116,16 @@ class _Comparison:
         if _choice(gold) or _choice(given):
             choice = _choice(gold, lenient=True)
             return choice is not None and choice == _choice(given, lenient=True)
+        if "\\pmod" in gold or "\\pmod" in given:
+            return self._congruences(_CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(given))
+        gold, given = _membership(gold), _membership(given)
         gold_set, given_set = real_set(gold), real_set(given)
         if gold_set and given_set and (gold_set.certain or given_set.certain):
             return self._same_sets(gold_set, given_set)
         if is_text(gold) or is_text(given):
             if is_empty(gold) or is_empty(given):
                 return is_empty(gold) and is_empty(given)
-            return is_text(gold) and is_text(given) and words(gold) == words(given)
+            return is_text(gold) and is_text(given) and same_words(gold, given)
         if (pairs := assignments(gold)) is not None or assignments(given) is not None:
             decided = self._assignments(pairs, assignments(given), gold, given)
             if decided is not None:
@@ -116,6 +136,10 @@ class _Comparison:
         if one[0] == "scalar" and other[0] == "scalar":
             return self._scalars(gold, given)
         if one[0] in ("list", "set") and other[0] in ("list", "set"):
+            if any(_DOTS.search(item) for item in (*one[1], *other[1])):  # 1, 2, ..., n is no set of three
+                return len(one[1]) == len(other[1]) and all(
+                    self.equal(a, b) for a, b in zip(one[1], other[1], strict=True)
+                )
             distinct = "set" in (one[0], other[0])
             return self._matched(self._items(one[1], distinct), self._items(other[1], distinct))
         if one[0] != other[0]:
@@ -125,6 +149,21 @@ class _Comparison:
         if one[2] != other[2] or len(one[1]) != len(other[1]):
             return False
         return all(self.equal(a, b) for a, b in zip(one[1], other[1], strict=True))
+
+    def _congruences(self, one: re.Match[str] | None, other: re.Match[str] | None) -> bool:
+        r"""`x \equiv 2 \pmod 5`: the name, the modulus, and the residue (any number of its class)."""
+        if one is None or other is None:
+            return False
+        if canonical(one["modulus"]) != canonical(other["modulus"]):
+            return False
+        if one["name"] and other["name"] and canonical(one["name"]) != canonical(other["name"]):
+            return False
+        residues = [re.split(r"\s*,\s*", match["residue"].strip()) for match in (one, other)]
+        modulus = one["modulus"]
+        if modulus.isdigit() and int(modulus) and all(re.fullmatch(r"-?\d+", r) for side in residues for r in side):
+            classes = [sorted(int(r) % int(modulus) for r in side) for side in residues]
+            return classes[0] == classes[1]
+        return self._matched(*residues)
 
     def _labelled(self, gold: str, given: str, one: re.Match[str] | None, other: re.Match[str] | None) -> bool:
         r"""`\textbf{(B)}\ 12` is B and is 12; two such must agree in both."""
@@ -193,7 +232,7 @@ class _Comparison:
             return self._assigned(parts, given if one is not None else gold, from_gold=one is not None)
         if set(one[1]) == {"="} and set(other[1]) == {"="} and len(one[0]) == len(other[0]) == 2:
             (left_a, right_a), (left_b, right_b) = one[0], other[0]
-            if normalise(left_a) == normalise(left_b):
+            if canonical(left_a) == canonical(left_b):
                 return self.equal(right_a, right_b)
             if {"y"} < {left_a, left_b} and any(_VALUE.fullmatch(left) for left in (left_a, left_b)):
                 return self.equal(right_a, right_b)  # f(x) = ... as y = ...
@@ -208,7 +247,7 @@ class _Comparison:
                 return False
             if a[1] in ("<", "\\le"):
                 return self._proportional(*a[0], *b[0], signed=True)
-            return normalise(a[0][0]) == normalise(b[0][0]) and self.equal(a[0][1], b[0][1])
+            return canonical(a[0][0]) == canonical(b[0][0]) and self.equal(a[0][1], b[0][1])
         a, b = _rising(one), _rising(other)
         if a[1] != b[1] or len(a[0]) != len(b[0]):
             return False
@@ -244,7 +283,7 @@ class _Comparison:
     # sets of reals -----------------------------------------------------------------------------------------------
 
     def _same_sets(self, gold: RealSet, given: RealSet) -> bool:
-        if gold.name and given.name and normalise(gold.name) != normalise(given.name):
+        if gold.name and given.name and canonical(gold.name) != canonical(given.name):
             return False
         if len(gold.pieces) != len(given.pieces):
             return False
@@ -272,7 +311,7 @@ class _Comparison:
             asked = re.search(rf"\bbase[ -]*\$?{base}\b|base_?\{{?{base}\b", self.question) or any(
                 f"base {word}" in self.question for word, value in quantities._WORD_BASES.items() if value == base
             )
-            return bool(asked) and normalise(a.number) == normalise(b.number)
+            return bool(asked) and canonical(a.number) == canonical(b.number)
         if a.percent or b.percent:
             return self._percents(a, b)
         a = quantities.Quantity(gold) if a.weak and not b.unit else a
@@ -288,10 +327,10 @@ class _Comparison:
         number = b.number if factor == 1 else f"({b.number})\\cdot({factor.numerator}/{factor.denominator})"
         if not a.number or not number:
             return False
-        if normalise(a.number) == normalise(number):
+        if canonical(a.number) == canonical(number):
             return True
         if _loose(a.number) or _loose(number):
-            return False
+            raise CannotTell("a scalar with more in it than a number")
         return self.leaf(a.number, number)
 
     def _percents(self, gold: quantities.Quantity, given: quantities.Quantity) -> bool:
@@ -317,6 +356,24 @@ class _Comparison:
         return self.leaf(f"({percent})/100", number)
 
 
+_CONGRUENCE = re.compile(
+    r"(?:(?P<name>[^=<>]+?)\s*(?:\\equiv(?![A-Za-z])|=))?\s*(?P<residue>[^=<>]+?)\s*,?\s*\\pmod\{(?P<modulus>\w+)\}"
+)
+_DOTS = re.compile(r"\\ldots")
+_MEMBER = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(\\\{.*\\\})", re.S)
+
+
+def _membership(text: str) -> str:
+    r"""`x \in \{1, 2\}` as the set, when it is one that is listed."""
+    match = _MEMBER.fullmatch(text)
+    if match and (inside := _wrapped(match[2], "\\{", "\\}")) and not top_level(inside, _CONDITIONED):
+        return match[2]
+    return text
+
+
+_CONDITIONED = re.compile(r"\||:|\\in(?![A-Za-z])|[<>=]|\\(?:le|ge|ne)(?![A-Za-z])")
+
+
 # taking answers apart --------------------------------------------------------------------------------------------
 
 
@@ -327,20 +384,47 @@ def is_text(text: str) -> bool:
     bare = plain(text)
     if _MATHY.search(bare):
         return False
-    if re.search(r"\\(?:text|mbox|textbf)\s*\{[^{}]*[A-Za-z]{2,}[^{}]*\}", text):
+    if re.search(r"\\(?:text|mbox|textbf)\s*\{[^{}]*[^\W\d_]{2,}[^{}]*\}", text):
         return not re.sub(r"\\(?:text|mbox|textbf|textit|mathrm)\s*\{[^{}]*\}|[\s,;.]", "", text) or bool(
             _WORD.search(bare)
         )
-    return bool(_WORD.search(bare)) and re.fullmatch(r"[A-Za-z\s,;.'’?!-]+", bare) is not None
+    return bool(_WORD.search(bare)) and re.fullmatch(r"[^\W\d_](?:[^\W\d_]|[\s,;.'’?!-])*", bare) is not None
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text answer, without case, articles and punctuation; lists of words in any order."""
-    bare = re.sub(r"\b([ap])\.?\s*m\b\.?", r"\1m", plain(text).lower())
-    parts = [part for part in re.split(r",|;|\band\b|\bor\b", bare) if part.strip()]
-    return tuple(
-        sorted("".join(re.findall(r"[a-z0-9:.]+", re.sub(r"\b(?:the|an?)\b", " ", p))).rstrip(".") for p in parts)
-    )
+    """The words of a text answer, without case and punctuation; an article counts only where it stands alone.
+
+    Lists of words (`A, B and C`) come in a fixed order. Letters of every script are kept.
+    """
+    bare = unicodedata.normalize("NFKC", _ACCENT.sub(_accented, plain(text))).casefold()
+    bare = re.sub(r"\b([ap])\.?\s*m\b\.?", r"\1m", bare)
+    bare = re.sub(r"(\d):00(?=\s*[ap]m)", r"\1", bare)
+    found = []
+    for part in re.split(r"\s*[,;]\s*(?:\b(?:and|or)\b)?|\b(?:and|or)\b", bare.strip().strip(".,;")):
+        tokens = re.findall(r"[\w:.]+", re.sub("['’‘-]", "", part))
+        tokens = [token.strip(".") for token in tokens if token.strip(".")]
+        if len(tokens) > 1:
+            tokens = [token for token in tokens if token not in ("the", "a", "an")] or tokens
+        found.append(" ".join(tokens))
+    return tuple(sorted(found)) if any(found) else ()
+
+
+def same_words(gold: str, given: str) -> bool:
+    """Whether two texts say the same words; `right-angled` may be written as one word or two."""
+    if words(gold) == words(given):
+        return True
+    if not re.search(r"\w-\w", gold + given):
+        return False
+    options = [{words(text), words(text.replace("-", " "))} for text in (gold, given)]
+    return bool(options[0] & options[1])
+
+
+_ACCENT = re.compile(r"\\([\"'`^~])\s*\{?\s*([A-Za-z])\s*\}?")
+_MARKS = {'"': "\u0308", "'": "\u0301", "`": "\u0300", "^": "\u0302", "~": "\u0303"}
+
+
+def _accented(match: re.Match[str]) -> str:
+    return match[2] + _MARKS[match[1]]
 
 
 def _choice(text: str, lenient: bool = False) -> str | None:
@@ -402,6 +486,8 @@ def form(text: str) -> Form:
     if "\\begin" in text and (found := matrix(text)):
         kind, rows = found
         return "matrix", [cell for row in rows for cell in row], f"{kind} {[len(row) for row in rows]}"
+    if text.startswith("[") and (rows := _list_of_rows(text)):
+        return "matrix", [cell for row in rows for cell in row], f"matrix {[len(row) for row in rows]}"
     if top_level(text, _CUP):
         return "union", cut(text, _CUP), ""
     if len(items := cut(_hide_thousands(text), _JOIN)) > 1:
@@ -430,25 +516,47 @@ def matrix(text: str) -> tuple[str, list[list[str]]] | None:
     start = text.find("\\begin")
     factor, rest = re.sub(r"\\(?:cdot|times)\s*$", "", text[:start].strip()).strip(), text[start:]
     turned = _TRANSPOSED.search(rest)
-    rest = rest[: turned.start()] if turned else rest
-    if "array" in rest and factor.endswith("(") and rest.endswith(")"):
-        factor, rest = factor[:-1].strip(), rest[:-1].strip()
+    rest = (rest[: turned.start()] if turned else rest).strip()
+    divisor = ""
+    if match := re.search(r"(\\end\s*\{\w+\}[\s)\]}]*)/\s*([\w.{}\\]+)$", rest):
+        divisor, rest = match[2], rest[: match.end(1)].strip()
+    bars = False
+    while factor and factor[-1] in "([{|" and rest.endswith({"(": ")", "[": "]", "{": "}", "|": "|"}[factor[-1]]):
+        if rest.endswith("}") and re.search(r"\\end\s*\{\w+\}$", rest):
+            break
+        bars |= factor[-1] == "|"
+        factor, rest = re.sub(r"\\(?:cdot|times)\s*$", "", factor[:-1].strip()).strip(), rest[:-1].strip()
+    rest = rest.replace("\\hline", "")
     match = _MATRIX.fullmatch(rest.strip())
     if match is None or (factor and (top_level(factor[1:], re.compile("[-+]")) or not _balanced(factor))):
         return None
     if top_level(factor, _JOIN) or top_level(factor, _RELATION) or "\\begin" in match[2]:
         return None
-    kind = "det" if match[1].startswith(("v", "V")) else "matrix"
-    if kind == "det" and (factor or turned):
+    kind = "det" if bars or match[1].startswith(("v", "V")) else "matrix"
+    if kind == "det" and (factor or turned or divisor):
         return None
     lines = [row for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
     rows = [cut(row, re.compile("&"), keep_empty=True) for row in lines]
     if factor:
         factor = f"{factor}1" if factor in ("-", "+") else factor
         rows = [[f"({factor})({cell})" for cell in row] for row in rows]
+    if divisor:
+        rows = [[f"({cell})/({divisor})" for cell in row] for row in rows]
     if turned and len({len(row) for row in rows}) == 1:
         rows = [list(column) for column in zip(*rows, strict=True)]
     return kind, rows
+
+
+def _list_of_rows(text: str) -> list[list[str]] | None:
+    """[[1, 2], [3, 4]], as programs write a matrix."""
+    inside = text[1:-1].strip()
+    if not text.endswith("]") or not inside.startswith("[") or not inside.endswith("]"):
+        return None
+    rows = cut(inside, _COMMA)
+    if not all(row.startswith("[") and row.endswith("]") and _balanced(row[1:-1]) for row in rows):
+        return None
+    cells = [cut(row[1:-1], _COMMA) for row in rows]
+    return cells if len({len(row) for row in cells}) == 1 and cells[0] else None
 
 
 _TRANSPOSED = re.compile(r"\s*\^\s*\{?\s*(?:T|\\top|\\intercal|\\text\s*\{\s*T\s*\})\s*\}?\s*$")
@@ -529,7 +637,7 @@ def _unwrapped(text: str) -> str:
 
 
 _SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}", re.S)
-_EMPTY = frozenset([("nosolution",), ("nosolutions",), ("emptyset",)])
+_EMPTY = frozenset([("no solution",), ("no solutions",), ("empty set",)])
 
 
 def is_empty(text: str) -> bool:
@@ -604,6 +712,17 @@ def real_set(text: str) -> RealSet | None:
     if match := re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.+)\\\}", text):
         pieces = _without(cut(match[1], _COMMA))
         return RealSet(pieces, True) if pieces else None
+    if match := _MINUS.fullmatch(text):
+        inner, removed = real_set(match[1]), cut(match[2], _COMMA)
+        return _removed(inner, removed) if inner and removed else None
+    if len(parts := cut(text, _CONDITIONS)) > 1 and (found := _conditions(parts)):
+        return found
+    if match := re.fullmatch(
+        r"(?:\\text\s*\{\s*)?all real numbers (?:except|but|other than)(?: for)?\s*\}?\s*(?:[a-z]\s*=\s*)?(.+?)\}?",
+        text,
+    ):
+        pieces = _without(cut(match[1], _JOIN))
+        return RealSet(pieces, True) if pieces else None
     if match := re.fullmatch(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(.*)", text):
         inner = real_set(match[2])
         return RealSet(inner.pieces, True, match[1]) if inner else None
@@ -625,6 +744,55 @@ def real_set(text: str) -> RealSet | None:
             certain = text[0] + text[-1] not in ("()", "[]") or "\\infty" in text
             return RealSet((_Piece(ends[0], text[0] == "[", ends[1], text[-1] == "]"),), certain)
     return None
+
+
+_MINUS = re.compile(r"(.+?)\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.+)\\\}", re.S)
+_CONDITIONS = re.compile(
+    r",|\\text\s*\{\s*,?\s*(?:and|but|where|with)\s*,?\s*\}|\b(?:and|but)\b|\\(?:wedge|land)(?![A-Za-z])"
+)
+
+
+def _conditions(parts: list[str]) -> RealSet | None:
+    r"""`0 < x < 2, x \ne 1`: one stretch without some points."""
+    whole, points = real_set(parts[0]), []
+    for part in parts[1:]:
+        sides = split_relation(part)
+        if whole is None or sides is None or sides[1] != ["\\ne"] or len(sides[0]) != 2:
+            return None
+        if sides[0][0] != whole.name or not is_constant(sides[0][1]):
+            return None
+        points.append(sides[0][1])
+    if whole is None or split_relation(parts[0]) is None or split_relation(parts[0])[1] == ["\\ne"]:  # pyright: ignore
+        return None
+    return _removed(whole, points)
+
+
+def _removed(whole: RealSet, points: list[str]) -> RealSet | None:
+    """A set of reals without some points, when the order of all ends is plain."""
+    pieces = list(whole.pieces)
+    try:
+        for point in (sign for point in points for sign in plus_minus(point)):
+            at = latex_math.exact(latex_math.read(point), {})
+            left: list[_Piece] = []
+            for piece in pieces:
+                low, high = _end(piece.low), _end(piece.high)
+                if not low <= at <= high:
+                    left.append(piece)
+                    continue
+                if at in (low, high):
+                    left.append(replace(piece, low_in=piece.low_in and at != low, high_in=piece.high_in and at != high))
+                    continue
+                left += [replace(piece, high=point, high_in=False), replace(piece, low=point, low_in=False)]
+            pieces = left
+    except (ValueError, ArithmeticError, LookupError):
+        return None
+    return RealSet(tuple(pieces), True, whole.name)
+
+
+def _end(text: str) -> Fraction | float:
+    text = text.replace(" ", "")
+    infinite = {"-\\infty": float("-inf"), "\\infty": float("inf"), "+\\infty": float("inf")}
+    return infinite[text] if text in infinite else latex_math.exact(latex_math.read(text), {})
 
 
 def _both(sets: list[RealSet | None]) -> RealSet | None:

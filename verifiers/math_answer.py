@@ -21,16 +21,16 @@ from typing import Literal
 
 from harness.core import Problem, Status, Verdict
 from harness.registry import register
-from verifiers import forms, latex_math
+from verifiers import forms, latex_math, sampling, thinking
 from verifiers.answer_text import normalise
 from verifiers.boxed import final_answer, last_boxed
-from verifiers.latex_math import NotExact, NotMath, Undefined
+from verifiers.latex_math import CannotTell, NotExact, NotMath, Undefined
 from verifiers.worker_pool import WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
 
 MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
 IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
 START_LIMIT = 60.0  # seconds a worker may take to start or to import
-VERSION = 2  # of the rules; raised whenever a verdict could change
+VERSION = 3  # of the rules; raised whenever a verdict could change
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "mpmath")
 CACHE = 200_000  # graded pairs kept
 
@@ -69,14 +69,15 @@ class _Fractions:
             a, b = latex_math.read(gold), latex_math.read(given)
             self.used = True
             compared = 0
-            for at in latex_math.points(latex_math.variables(a) | latex_math.variables(b), gold + given):
+            points = sampling.points(a, b, (gold, given))
+            for at in points:
                 try:
                     if latex_math.exact(a, at) != latex_math.exact(b, at):
                         return False
                     compared += 1
                 except Undefined:
                     continue
-            if compared:
+            if compared >= (sampling.ENOUGH if points[0] else 1):
                 return True
         except (NotMath, NotExact):
             pass
@@ -85,18 +86,17 @@ class _Fractions:
     def proportional(self, gold: str, given: str, signed: bool) -> bool:
         try:
             a, b = latex_math.read(gold), latex_math.read(given)
-            names = latex_math.variables(a) | latex_math.variables(b)
-            pairs = [
-                (latex_math.exact(a, at), latex_math.exact(b, at))
-                for at in latex_math.points(names, gold + given, count=5)
-            ]
+            pairs = [(latex_math.exact(a, at), latex_math.exact(b, at)) for at in sampling.points(a, b, (gold, given))]
         except (NotMath, NotExact, Undefined):
             raise Undecided from None
         self.used = True
-        x, y = pairs[0]
-        if not x or not y or (signed and x * y < 0):
+        x, y = next(((x, y) for x, y in pairs if x or y), (0, 0))
+        if not x or not y:
             return False
-        return all(x * v == y * u and (u != 0) for u, v in pairs)
+        return all(
+            x * v == y * u and (not signed or x * y > 0) and (bool(u) == bool(v)) and (not signed or u * v >= 0)
+            for u, v in pairs
+        )
 
 
 @register("verifier", "math")
@@ -169,7 +169,10 @@ class MathAnswer:
         if self.answer_form == "bare":
             answer, status = text, "ok"
         else:
-            answer, status = (last_boxed if self.answer_form == "boxed" else final_answer)(text)
+            final = thinking.final_text(text)
+            if final is None:
+                return None, "truncated"
+            answer, status = (last_boxed if self.answer_form == "boxed" else final_answer)(final)
         if answer is not None and not answer.strip():
             return None, "no_answer"
         return (answer.strip() if answer is not None else None), status
@@ -206,6 +209,8 @@ class MathAnswer:
             equal = forms.equal(gold, given, leaf, question)
         except Undecided:
             return None
+        except CannotTell as error:
+            return Grade(False, "error", "form", str(error))
         return Grade(equal, rung="fractions" if leaf.used else "form")
 
     def _in_worker(self, gold: str, given: str, question: str) -> Grade:
