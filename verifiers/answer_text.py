@@ -208,10 +208,10 @@ def _undressed(text: str) -> str:
         before = text
         for left, right in _OUTER:
             inside = text[len(left) : -len(right)]
-            if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
-                if left not in inside:
-                    text = inside.strip()
-                    break
+            around = text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right)
+            if around and left not in inside:
+                text = inside.strip()
+                break
         for pattern, group in ((_MARKDOWN, 2), (_QUOTED, 1)):
             if (match := pattern.fullmatch(text)) and text[0] not in match[group]:
                 text = match[group].strip()
@@ -282,6 +282,9 @@ def plain(text: str) -> str:
 
 
 _FRAC = re.compile(r"\\frac\s*(?:(\d)\s*(\d)(?!\d)|(\d)\s*\{|\{([^{}]*)\}\s*(\d))")
+_SPOKEN = re.compile(
+    r"\\(?:text|mbox|textbf|textit|textrm|hbox)\s*\{[^{}]*[^\W\d_] +[^\W\d_]"
+)  # words keep their blanks
 _SQRT = re.compile(r"\\sqrt\s*(\d+|[a-z])")
 
 
@@ -296,13 +299,14 @@ def normalise(text: str) -> str:
 @functools.lru_cache(maxsize=8192)
 def canonical(text: str) -> str:
     """As `normalise`, for a text that is clean already."""
+    spoken = _SPOKEN.search(text) is not None
     text = plain(text)
     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):  # before blanks go: `32, 349` is two numbers
         text = text.replace(",", "")
     text = _FRAC.sub(_braced, text)
     text = _SQRT.sub(r"\\sqrt{\1}", text)
     text = re.sub(r"(\\[A-Za-z]+) (?=[A-Za-z])", "\\1\0", text)  # \cot x is not \cotx
-    words = re.search(r"[A-Za-z]{2,} +[A-Za-z]", text) is not None
+    words = spoken or re.search(r"[^\W\d_]{2,} +[^\W\d_]", text) is not None
     text = text if words else re.sub(r"(?<!\d) | (?!\d)", "", text)
     text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     return text.replace("\0", " ")

@@ -40,7 +40,7 @@ _NAME = re.compile(
     r"(?:\s*\(\s*[A-Za-z0-9](?:\s*,\s*[A-Za-z0-9])*\s*\)|\^\{?-1\}?\s*\([A-Za-z]\))?"
 )
 _CONSTANTS = frozenset(["\\pi", "\\infty", "e", "i"])
-_CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)|\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\}")
+_CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)|\\(?:text|textbf|textit|textrm|mathrm)\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\}")
 _LABELLED = re.compile(
     r"\\(?:text|textbf|textrm|mathrm)\s*\{\s*\(([A-J])\)\s*(?:\}|(?=[^{}]*\}$))[\s:.~]*([^\s}].*?)(?<!\})\}?"
 )
@@ -521,11 +521,12 @@ def matrix(text: str) -> tuple[str, list[list[str]]] | None:
     if match := re.search(r"(\\end\s*\{\w+\}[\s)\]}]*)/\s*([\w.{}\\]+)$", rest):
         divisor, rest = match[2], rest[: match.end(1)].strip()
     bars = False
-    while factor and factor[-1] in "([{|" and rest.endswith({"(": ")", "[": "]", "{": "}", "|": "|"}[factor[-1]]):
-        if rest.endswith("}") and re.search(r"\\end\s*\{\w+\}$", rest):
-            break
-        bars |= factor[-1] == "|"
-        factor, rest = re.sub(r"\\(?:cdot|times)\s*$", "", factor[:-1].strip()).strip(), rest[:-1].strip()
+    end = re.search(r"\\end\s*\{\w+\}([\s)\]}|]*)$", rest)
+    inner, shut = (rest[: end.start(1)], list(end[1].replace(" ", ""))) if end else (rest, [])
+    while factor and shut and shut[0] == {"(": ")", "[": "]", "{": "}", "|": "|"}.get(factor[-1]):
+        bars |= shut.pop(0) == "|"
+        factor = re.sub(r"\\(?:cdot|times)\s*$", "", factor[:-1].strip()).strip()
+        rest = inner + "".join(shut)
     rest = rest.replace("\\hline", "")
     match = _MATRIX.fullmatch(rest.strip())
     if match is None or (factor and (top_level(factor[1:], re.compile("[-+]")) or not _balanced(factor))):
@@ -771,7 +772,7 @@ def _removed(whole: RealSet, points: list[str]) -> RealSet | None:
     """A set of reals without some points, when the order of all ends is plain."""
     pieces = list(whole.pieces)
     try:
-        for point in (sign for point in points for sign in plus_minus(point)):
+        for point in itertools.chain.from_iterable(map(plus_minus, points)):
             at = latex_math.exact(latex_math.read(point), {})
             left: list[_Piece] = []
             for piece in pieces:

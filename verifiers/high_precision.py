@@ -81,9 +81,8 @@ class _Evaluation:
         result = self.walk(tree)
         if isinstance(result, mpmath.mpc) and not result.imag:
             result = result.real
-        if isinstance(result, mpmath.mpc):
-            if self.real:
-                raise NotReal("not real")
+        if isinstance(result, mpmath.mpc) and self.real:
+            raise NotReal("not real")
         size = abs(result)
         if not mpmath.isfinite(size):
             raise Undefined("infinite")

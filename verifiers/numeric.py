@@ -30,9 +30,12 @@ def equal(gold: Tree, given: Tree, texts: tuple[str, str]) -> bool:
     if not points[0]:
         return _constants(gold, given, school)
     real = school and any(_is_real(gold, at) for at in points)
-    restricted = _restricted(gold)
+    restricted = _restricted(gold) if real else set()
+    positive = _positive(gold, points, restricted)
     compared = missing = unreachable = 0
     for at in points:
+        if any(at[name] < 0 for name in positive):
+            continue
         verdict = _at(gold, given, at, real, restricted)
         if verdict is False:
             return False
@@ -123,6 +126,12 @@ def _restricted(tree: Tree) -> set[str]:
 
     visit(tree)
     return found
+
+
+def _positive(gold: Tree, points: list[sampling.Point], names: set[str]) -> set[str]:
+    """The variables that the gold expression takes for positive: turning the sign of one leaves the real numbers."""
+    plain = [at for at in points if all(value > 0 for value in at.values()) and _is_real(gold, at)]
+    return {name for name in names if any(not _is_real(gold, at | {name: -at[name]}) for at in plain[:8])}
 
 
 def proportional(gold: Tree, given: Tree, texts: tuple[str, str], signed: bool) -> bool:

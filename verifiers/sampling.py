@@ -1,6 +1,7 @@
 r"""The points at which two expressions are compared.
 
-All sign patterns of up to three variables occur; magnitudes run from hundredths to millions and lie around the
+All sign patterns of up to three variables occur, all-positive points more often where a text has a root, a power or a
+logarithm; magnitudes run from hundredths to millions and lie around the
 constants of the two texts, so that |x - 1000| is told from 1000 - x; denominators are large random numbers, so that
 \sin(311 \pi x) is no zero. The draw depends on the pair alone and a verdict repeats; its key comes from the gold text,
 which the author of the given text has not seen.
@@ -40,6 +41,14 @@ def points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
             scale = SCALES[(i // len(patterns) + (i if len(names) > 1 else 0) * (k + 1)) % len(SCALES)]
             point[name] = _value(draw, sign, scale, name in whole, name in natural)
         found.append(point)
+    if not {"root", "ln", "log", "logb", "pow"}.isdisjoint(kinds(gold) | kinds(given)):
+        found += [
+            {
+                name: _value(draw, 1, SCALES[(i + i * k) % len(SCALES)], name in whole, name in natural)
+                for k, name in enumerate(names)
+            }
+            for i in range(len(SCALES))
+        ]
     for constant in sorted(constants(gold) | constants(given))[:MAX_CONSTANTS]:
         for name, sign in itertools.product(names[:3], (1, -1)):
             for part in (

@@ -23,7 +23,7 @@ _ALLOWED = frozenset(
 )
 _OTHER = re.compile(r"[\sA-Za-z0-9+\-*/^_(){}\[\],=.!]*")
 _UNCLEAR = re.compile(  # numbers side by side, words, names applied, !!, one-sided limits
-    r"\d[\s{}]+\d|[A-Za-z]{3,}|(?<![A-Za-z])[fghFGHPQpquvyT]\s*\(|!\s*!|\\to[^}]*\^|\^\s*\{?\s*\(\s*\d+\s*\)"
+    r"\d\s+\d|(?<!\})\d\s*\{|[A-Za-z]{3,}|(?<![A-Za-z])[fghFGHPQpquvyT]\s*\(|!\s*!|\\to[^}]*\^|\^\s*\{?\s*\(\s*\d+\s*\)"
 )
 
 
