@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from harness.core import Problem, Status, Verdict
 from harness.registry import register
@@ -25,7 +25,7 @@ from verifiers import forms, latex_math, sampling, thinking
 from verifiers.answer_text import normalise
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.latex_math import CannotTell, NotExact, NotMath, Undefined
-from verifiers.worker_pool import WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
+from verifiers.worker_pool import Worker, WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
 
 MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
 IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
@@ -214,12 +214,10 @@ class MathAnswer:
         return Grade(equal, rung="fractions" if leaf.used else "form")
 
     def _in_worker(self, gold: str, given: str, question: str) -> Grade:
-        request = json.dumps({"gold": gold, "given": given, "question": question}).encode()
+        request = {"gold": gold, "given": given, "question": question}
         try:
             with self.pool().hold() as worker:
-                reply = json.loads(worker.ask([request], self.time_limit))
-                while "warming" in reply or "warm" in reply:  # importing math-verify is not thinking
-                    reply = json.loads(worker.receive(START_LIMIT if "warming" in reply else self.time_limit))
+                reply = ask(worker, request, self.time_limit)
         except WorkerTimeout:
             return Grade(False, "timeout", "limit", f"no decision within {self.time_limit} s")
         except WorkerDied as error:
@@ -243,13 +241,31 @@ class MathAnswer:
 
     def pool(self) -> WorkerPool:
         """The worker processes, shared by every math verifier of this process with these settings."""
-        return shared(("math", self.time_limit, self.workers), self._start)
+        return math_workers(self.time_limit, self.workers)
 
-    def _start(self) -> WorkerPool:
+
+def math_workers(time_limit: float, workers: int) -> WorkerPool:
+    """The pool of `math_process` children with these settings, one for the whole process."""
+
+    def start() -> WorkerPool:
         paths = json.dumps([path for path in sys.path if path])
         env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPMATH_NOGMPY": "1", "SYMPY_GROUND_TYPES": "python"}
-        argv = command("math_process", str(self.time_limit), paths, isolated=False)
-        return WorkerPool(lambda: argv, env, self.workers, START_LIMIT)
+        argv = command("math_process", str(time_limit), paths, isolated=False)
+        return WorkerPool(lambda: argv, env, workers, START_LIMIT)
+
+    return shared(("math", time_limit, workers), start)
+
+
+def ask(worker: Worker, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
+    """One request's answer; the time in which math-verify is imported is not counted.
+
+    Raises:
+        WorkerTimeout, WorkerDied: as `Worker.ask`.
+    """
+    reply = json.loads(worker.ask([json.dumps(request).encode()], time_limit))
+    while "warming" in reply or "warm" in reply:
+        reply = json.loads(worker.receive(START_LIMIT if "warming" in reply else time_limit))
+    return reply
 
 
 def usable(problems: Sequence[Problem]) -> tuple[list[Problem], int]:
