@@ -98,12 +98,12 @@ _QUOTED = re.compile('["“](.+)["”]', re.S)
 _LEAD = re.compile(
     r"(?:\\(?:therefore|implies|Rightarrow|Longrightarrow|longrightarrow|hence)(?![A-Za-z])|=(?![=<>])|⇒|∴|→"
     r"|\\text\s*\{\s*(?:so|thus|hence|therefore|answer|final answer)\s*[,:]?\s*\}"
-    r"|(?:\\text\s*\{\s*)?(?:(?:so|thus|hence|therefore),?\s*)?(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|result)"
+    r"|(?:\\text(?:bf|it|rm)?\s*\{\s*)?(?:(?:so|thus|hence|therefore),?\s*)?(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|result)"
     r"\s*(?:is\s*:?(?=[\s}])|:|=)\s*\}?\s*[:=]?)\s*",
     re.I,
 )
 _TRAIL = re.compile(
-    r"(?:\\(?:blacksquare|square|qed|Box|checkmark|newline|hfill|quad|qquad)(?![A-Za-z])|\\\\?|[■□✓✔])\s*$"
+    r"(?:\\(?:blacksquare|square|qed|Box|checkmark|newline|hfill|quad|qquad)(?![A-Za-z])|\\text\s*\{\s*[.,;]?\s*\}|\\\\?|[■□✓✔])\s*$"
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox|framebox|colorbox)\s*\{")
 _SPELLINGS = (
@@ -128,10 +128,12 @@ _SPELLINGS = (
         re.compile(r"\\(?:boldsymbol|mathbf|bm|bold)\s*(?:\{\s*([A-Za-z])\s*\}|(?<=[a-z] )([A-Za-z])(?![A-Za-z]))"),
         r"\\bold{\1\2}",
     ),
-    (re.compile(r"\\(?:boldsymbol|mathbf|mathit|bm)(?![A-Za-z])"), ""),
+    (re.compile(r"\\(?:boldsymbol|mathbf|mathit|bm|bold(?!\{[A-Za-z]\}))(?![A-Za-z])"), ""),
     (re.compile(r"\\(?:overrightarrow|vec)(?![A-Za-z])"), r"\\vec"),
     (re.compile(r"\\(?:dots|dotsc|dotso|cdots|dotsb)(?![A-Za-z])|(?<!\.)\.\.\.(?!\.)"), r"\\ldots "),
     (re.compile(r"\\not\s*="), r"\\ne "),
+    (re.compile(r"(\\equiv.*?)\\bmod(?![A-Za-z])"), r"\1\\mod"),
+    (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r"\\cup "),
     (re.compile(r"\\mathbb\s*R(?![A-Za-z])|\\mathbb\s*\{\s*R\s*\}|\\R(?![A-Za-z])|\\Bbb\s*\{?R\}?"), r"\\mathbb{R}"),
     (re.compile(r"\^\s*\{\s*\\circ\s*\}|(?<=\d)\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))"), r"^\\circ"),
     (re.compile(r"\\(?:mathrm|mathit|operatorname|text)\s*\{\s*([ei]|\\pi)\s*\}"), r"\1 "),

@@ -406,7 +406,7 @@ def words(text: str) -> tuple[str, ...]:
         if len(tokens) > 1:
             tokens = [token for token in tokens if token not in ("the", "a", "an")] or tokens
         found.append(" ".join(tokens))
-    return tuple(sorted(found)) if any(found) else ()
+    return tuple(sorted(found)) if any(found) else (bare,)
 
 
 def same_words(gold: str, given: str) -> bool:

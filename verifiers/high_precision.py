@@ -50,7 +50,9 @@ def value(tree: Tree, at: dict[str, Fraction], digits: int, real: bool = False, 
         return mpmath.mpmathify(result), evaluation.farthest
 
 
-def same(a: Tree, b: Tree, at: dict[str, Fraction], real: bool = False, school: bool = True) -> bool:
+def same(
+    a: Tree, b: Tree, at: dict[str, Fraction], real: bool = False, school: bool = True, farthest: int = FARTHEST
+) -> bool:
     """Whether two trees have the same value at a point, however small the difference that the texts spell out.
 
     The digits of the arithmetic grow with the exponents of the intermediate values: two values that differ do so far
@@ -60,7 +62,7 @@ def same(a: Tree, b: Tree, at: dict[str, Fraction], real: bool = False, school: 
     while True:
         (x, far), (y, far_too) = value(a, at, digits, real, school), value(b, at, digits, real, school)
         reach = max(far, far_too)
-        if reach > FARTHEST:
+        if reach > farthest:
             raise OutOfReach("a value too large or too small")
         with mpmath.workdps(digits):
             gap, size = abs(x - y), max(abs(x), abs(y))

@@ -61,6 +61,7 @@ _STOP = frozenset([",", ")", "]", "}", "\\rfloor", "\\rceil", "|", "+", "-", "/"
 
 _APPLIED = frozenset("fghFGHPQ")  # a letter before a bracket that is a function, not a factor
 _PERHAPS_APPLIED = frozenset("pqrsuvyTRSV")  # these only before one lone letter or number
+_ARITHMETIC = frozenset("sigma tau mu psi Psi chi omega Lambda Omega Delta".split())  # sigma(6) is no product
 _MARKED = frozenset("vec bold hat bar overline tilde dot ddot mathcal mathbb mathscr mathfrak".split())
 _VECTORS = ("vec ", "hat ")
 _FAMILIES = tuple(map(frozenset, ("xyzw", "uvw", "pqr", "rst", "mnk", "ijk")))
@@ -107,7 +108,7 @@ class _Reader:
             kind = str(match.lastgroup)
             self.tokens.append((kind, match[kind]))
             at = match.end()
-        self.at, self.depth, self.divisions = 0, 0, 0
+        self.at, self.depth, self.divisions, self.bars = 0, 0, 0, 0
 
     def peek(self) -> str | None:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else None
@@ -159,6 +160,8 @@ class _Reader:
                 if self.divisions > MAX_DEPTH:
                     raise NotMath("too many divisions")
                 left = ("div", left, self.signed())
+            elif token in ("|", "\\vert") and not self.bars:
+                left = _joined(left, self.power(), "")
             elif token is None or token in _STOP:
                 break
             elif self.kind() == "number":
@@ -288,7 +291,9 @@ class _Reader:
             return (name, tree) if name else tree
         if token == "|" or token == "\\vert":
             self.take()
+            self.bars += 1
             tree = self.sum()
+            self.bars -= 1
             self.expect(token)
             return ("abs", tree)
         if token.isalpha() and token.isascii():
@@ -317,7 +322,11 @@ class _Reader:
 
     def lone_argument(self, name: str) -> bool:
         """p(x), T(n): a name before one letter or number in brackets. C(5,2) is seen here too."""
-        if name[0] not in _PERHAPS_APPLIED or self.peek() != "(" or self.at + 2 >= len(self.tokens):
+        if (
+            not (name[0] in _PERHAPS_APPLIED if len(name) < 3 else name in _ARITHMETIC)
+            or self.peek() != "("
+            or self.at + 2 >= len(self.tokens)
+        ):
             return False
         return self.tokens[self.at + 2][1] == ")"
 
@@ -381,7 +390,8 @@ class _Reader:
             return ("pi",)
         if name in _GREEK:
             name += self.subscript()
-            return self.applied(name) if name in ("Gamma", "zeta", "phi", "varphi", "Phi") else ("var", name)
+            applied = name in ("Gamma", "zeta", "phi", "varphi", "Phi") or self.lone_argument(name)
+            return self.applied(name) if applied else ("var", name)
         if name in _MARKED:
             return self.named(name)
         if name in ("angle", "measuredangle"):
@@ -396,7 +406,10 @@ class _Reader:
             return (name, *self.arguments())
         if name in ("frac", "dfrac", "tfrac", "cfrac"):
             top = self.group()
-            return ("div", top, self.group())
+            bottom = self.group()
+            if all(side[:2] == ("mul", ("var", "d")) or side == ("var", "d") for side in (top, bottom)):
+                raise NotMath("a derivative")
+            return ("div", top, bottom)
         if name in ("binom", "dbinom", "tbinom"):
             top = self.group()
             return ("binom", top, self.group())
@@ -423,7 +436,12 @@ class _Reader:
                 exponent = self.group()
         if base is not None and name != "log":
             raise NotMath("a function with a subscript")
-        if self.peek() in ("(", "{", "["):
+        if self.peek() == "(":  # \sin(x)^2 is the square of the sine, \sin(45)^\circ the sine of 45 degrees
+            argument = self.atom()
+            following = [token for _, token in self.tokens[self.at : self.at + 3]]
+            if following[:2] == ["^", "\\circ"] or following == ["^", "{", "\\circ"]:
+                argument = self.postfix(argument)
+        elif self.peek() in ("{", "["):
             argument = self.power()
         else:  # sin 2x: up to the next operator or function
             argument = self.power()
@@ -456,9 +474,9 @@ def _joined(left: Tree, right: Tree, sign: str) -> Tree:
     one, other = sorted((a[1], b[1]))
     if sign == "\\times":
         flip ^= (one, other) != (a[1], b[1])
-        product: Tree = ("var", f"{one} x {other}") if one != other else ("num", Fraction(0))
+        product: Tree = ("var", f"vec ({one} x {other})") if one != other else ("num", Fraction(0))
     else:
-        product = ("var", f"{one} . {other}")
+        product = ("var", f"({one} . {other})")
     for factor in reversed(factors[:-1]):
         product = _times(factor, product)
     return ("neg", product) if flip else product
@@ -466,7 +484,7 @@ def _joined(left: Tree, right: Tree, sign: str) -> Tree:
 
 def _holds_vector(tree: Tree) -> bool:
     if tree[0] == "var":
-        return tree[1].startswith(_VECTORS) and " . " not in tree[1]
+        return tree[1].startswith(_VECTORS)
     return any(_holds_vector(part) for part in tree[1:] if isinstance(part, tuple))
 
 

@@ -15,6 +15,7 @@ from verifiers import high_precision, latex_math, sampling
 from verifiers.high_precision import NotReal, OutOfReach
 from verifiers.latex_math import CannotTell, NotExact, Tree, Undefined
 
+FARTHEST = 300  # decimal exponent of any intermediate value at a point; the point is left out beyond it
 DIGITS = 160  # of the values whose ratio must be constant
 
 
@@ -92,7 +93,7 @@ def _same(gold: Tree, given: Tree, at: sampling.Point, real: bool, school: bool 
     try:
         return latex_math.exact(gold, at) == latex_math.exact(given, at)
     except NotExact:
-        return high_precision.same(gold, given, at, real, school)
+        return high_precision.same(gold, given, at, real, school, FARTHEST if at else high_precision.FARTHEST)
 
 
 def _is_real(tree: Tree, at: sampling.Point) -> bool:

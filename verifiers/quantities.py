@@ -220,7 +220,7 @@ def _unit(text: str) -> tuple[str, Fraction, int] | None:
             extra = int(token[1:].strip()) - 1
             scale *= last ** (extra * (1 if old > 0 else -1))
             top[-1] = (name, old * (extra + 1))
-        elif token in ("of", "the", "a", "", "long", "old", "tall", "total"):
+        elif token in ("of", "the", "a", "", "long", "old", "tall", "total") and exact not in _UNITS:
             continue
         elif token in _TIMES and not top:
             times *= _TIMES[token]

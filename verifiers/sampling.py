@@ -17,6 +17,7 @@ from fractions import Fraction
 from verifiers.latex_math import NotExact, Tree, Undefined, exact, kinds, variables
 
 POINTS = 16
+WHOLE_POINTS = 5  # with small whole numbers
 ENOUGH = 5  # points at which two expressions with variables must have been compared
 MAX_CONSTANTS = 6  # of the texts, around which points lie too
 SCALES = (Fraction(1), Fraction(1, 20), Fraction(30), Fraction(2_000), Fraction(3), Fraction(1, 3), Fraction(10**6))
@@ -41,6 +42,10 @@ def points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
             scale = SCALES[(i // len(patterns) + (i if len(names) > 1 else 0) * (k + 1)) % len(SCALES)]
             point[name] = _value(draw, sign, scale, name in whole, name in natural)
         found.append(point)
+    for i in range(WHOLE_POINTS):  # where floors jump, and at zero
+        found.append(
+            {name: Fraction((i + k) % WHOLE_POINTS - (0 if name in natural else 2)) for k, name in enumerate(names)}
+        )
     if not {"root", "ln", "log", "logb", "pow"}.isdisjoint(kinds(gold) | kinds(given)):
         found += [
             {
