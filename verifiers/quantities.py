@@ -84,14 +84,14 @@ _OTHER_IN_CAPITALS = frozenset(
 )  # no m, mm, mg, ml, g, s, h
 _NO_UNIT = frozenset(  # words behind a number that change it, or say that it is not the whole answer
     "and or not no nor neither none nothing than then more less fewer greater over under above below least most about "
-    "around approximately approx roughly nearly almost maybe perhaps possibly probably either if when unless except but "
-    "is isn are was were be wrong incorrect false true right plus minus times multiplied divided by squared cubed "
-    "factorial power root log ln sin cos tan exp mod modulo remainder base negative positive half halves third thirds "
-    "fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth "
+    "around approximately approx roughly nearly almost maybe perhaps possibly probably either if when unless except "
+    "but is isn are was were be wrong incorrect false true right plus minus times multiplied divided by squared "
+    "cubed factorial power root log ln sin cos tan exp mod modulo remainder base negative positive half halves third "
+    "thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth "
     "hundredths thousandth thousandths millionth millionths one two three four five six seven eight nine ten eleven "
     "twelve twenty thirty forty fifty sixty seventy eighty ninety zero infinity to from through between up down "
-    "instead actually however percent double triple twice pi mean inclusive exclusive each-other same undefined "
-    "unknown any every for with without minutes-past past till until at per-cent sqrt abs st nd rd th".split()
+    "instead actually however percent double triple twice pi mean inclusive exclusive same undefined "
+    "unknown any every for with without past till until at sqrt abs st nd rd th".split()
 )
 _TIMES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _AREA = {"sq": 2, "square": 2, "cubic": 3, "cu": 3}
