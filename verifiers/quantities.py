@@ -87,9 +87,9 @@ _NO_UNIT = frozenset(  # words behind a number that change it, or say that it is
     "around approximately approx roughly nearly almost maybe perhaps possibly probably either if when unless except "
     "but is isn are was were be wrong incorrect false true right plus minus times multiplied divided by squared "
     "cubed factorial power root log ln sin cos tan exp mod modulo remainder base negative positive half halves third "
-    "thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth "
-    "hundredths thousandth thousandths millionth millionths one two three four five six seven eight nine ten eleven "
-    "twelve twenty thirty forty fifty sixty seventy eighty ninety zero infinity to from through between up down "
+    "thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths "
+    "hundredth hundredths thousandth thousandths millionth millionths one two three four five six seven eight nine ten "
+    "eleven twelve twenty thirty forty fifty sixty seventy eighty ninety zero infinity to from through between up down "
     "instead actually however percent double triple twice pi mean inclusive exclusive same undefined "
     "unknown any every for with without past till until at sqrt abs st nd rd th".split()
 )
