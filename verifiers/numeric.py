@@ -43,7 +43,7 @@ def equal(gold: Tree, given: Tree, texts: tuple[str, str]) -> bool:
         compared += verdict is True
         missing += verdict == "missing"
         unreachable += verdict == "unreachable"
-    if compared >= sampling.ENOUGH:
+    if compared >= sampling.ENOUGH and 2 * unreachable <= compared:
         return True
     if missing > compared and not unreachable:
         return False  # the given expression has hardly a value where the gold one has
@@ -60,21 +60,19 @@ def _constants(gold: Tree, given: Tree, school: bool) -> bool:
 
 
 def _at(gold: Tree, given: Tree, at: sampling.Point, real: bool, restricted: set[str]) -> bool | str | None:
-    """The verdict at one point; "missing" or "unreachable" where the given value is, None where the gold one is."""
+    """The verdict at one point; "missing" or "unreachable" where only the given value is, None where the gold one is."""
     try:
         return _same(gold, given, at, real=real)
-    except OutOfReach:
-        return "unreachable"
     except Undefined:
         pass
     try:
-        high_precision.value(gold, at, 30, real)
-    except OutOfReach:
-        return "unreachable"
+        if high_precision.value(gold, at, 30, real)[1] > FARTHEST:
+            return None
     except Undefined:
         return None
     try:
-        high_precision.value(given, at, 30, real)
+        if high_precision.value(given, at, 30, real)[1] > FARTHEST:
+            return "unreachable"
     except NotReal:
         if any(at[name] < 0 for name in restricted):
             return None

@@ -1,10 +1,9 @@
 r"""The points at which two expressions are compared.
 
 All sign patterns of up to three variables occur, all-positive points more often where a text has a root, a power or a
-logarithm; magnitudes run from hundredths to millions and lie around the
-constants of the two texts, so that |x - 1000| is told from 1000 - x; denominators are large random numbers, so that
-\sin(311 \pi x) is no zero. The draw depends on the pair alone and a verdict repeats; its key comes from the gold text,
-which the author of the given text has not seen.
+logarithm; magnitudes run from 10^-90 to 10^130 and lie around the constants of the two texts, so that |x - 1000| is told
+from 1000 - x; denominators are large random numbers, so that \sin(311 \pi x) is no zero. The draw depends on the pair
+alone and a verdict repeats; its key comes from the gold text, which the author of the given text has not seen.
 """
 
 from __future__ import annotations
@@ -19,7 +18,16 @@ from verifiers.latex_math import NotExact, Tree, Undefined, exact, kinds, variab
 POINTS = 16
 WHOLE_POINTS = 5  # with small whole numbers
 ENOUGH = 5  # points at which two expressions with variables must have been compared
-MAX_CONSTANTS = 6  # of the texts, around which points lie too
+MAX_CONSTANTS = 24  # of the texts, around which points lie too
+LARGEST = Fraction(10**1000)
+FAR = (
+    (9, 20),
+    (20, 45),
+    (45, 80),
+    (80, 130),
+    (-30, -5),
+    (-90, -30),
+)  # decimal exponents of points far out and near zero
 SCALES = (Fraction(1), Fraction(1, 20), Fraction(30), Fraction(2_000), Fraction(3), Fraction(1, 3), Fraction(10**6))
 Point = dict[str, Fraction]
 
@@ -54,7 +62,13 @@ def points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
             }
             for i in range(len(SCALES))
         ]
-    for constant in sorted(constants(gold) | constants(given))[:MAX_CONSTANTS]:
+    for (low, high), sign in itertools.product(FAR, (1, -1)):
+        scale = Fraction(10) ** draw.randint(low, high)
+        found.append({name: _value(draw, sign, scale, name in whole, name in natural) for name in names})
+    around = sorted(constants(gold) | constants(given))
+    if len(around) > MAX_CONSTANTS:
+        around = draw.sample(around, MAX_CONSTANTS)
+    for constant in around:
         for name, sign in itertools.product(names[:3], (1, -1)):
             for part in (
                 Fraction(draw.randint(2**28, 2**29), 2**30 + 1),
@@ -81,14 +95,14 @@ def _value(draw: random.Random, sign: int, scale: Fraction, whole: bool, natural
 
 
 def constants(tree: Tree) -> set[Fraction]:
-    """The sizes of the numbers in a tree, powers and products of numbers included, from 3 to 10^60."""
+    """The sizes of the numbers in a tree, powers and products of numbers included, from 3 to 10^1000."""
     found: set[Fraction] = set()
 
     def visit(part: Tree) -> None:
         if not variables(part):
             try:
                 value = abs(exact(part, {}))
-                if 3 <= value <= 10**60:
+                if 3 <= value <= LARGEST:
                     found.add(value)
             except (NotExact, Undefined, ArithmeticError):
                 pass
