@@ -16,6 +16,7 @@ from verifiers.high_precision import NotReal, OutOfReach
 from verifiers.latex_math import CannotTell, NotExact, Tree, Undefined
 
 FARTHEST = 300  # decimal exponent of any intermediate value at a point; the point is left out beyond it
+FAR = 10**8  # a given value may be out of reach beyond it, where a factorial or a power is too large
 DIGITS = 160  # of the values whose ratio must be constant
 
 
@@ -40,10 +41,12 @@ def equal(gold: Tree, given: Tree, texts: tuple[str, str]) -> bool:
         verdict = _at(gold, given, at, real, restricted)
         if verdict is False:
             return False
+        if verdict == "missing" and sampling.is_generic(at):
+            return False  # a hole in the given expression where the gold one has none
         compared += verdict is True
         missing += verdict == "missing"
-        unreachable += verdict == "unreachable"
-    if compared >= sampling.ENOUGH and 2 * unreachable <= compared:
+        unreachable += verdict == "unreachable" and max(map(abs, at.values())) < FAR
+    if compared >= sampling.ENOUGH and 3 * unreachable <= compared:
         return True
     if missing > compared and not unreachable:
         return False  # the given expression has hardly a value where the gold one has
@@ -140,17 +143,25 @@ def proportional(gold: Tree, given: Tree, texts: tuple[str, str], signed: bool) 
         CannotTell: too few points at which both have a value within reach.
     """
     ratio: Any = None
-    compared = 0
+    compared = unreachable = 0
     school = "i" not in latex_math.kinds(gold) | latex_math.kinds(given)
     points = sampling.points(gold, given, texts)
     for at in points:
         try:
-            (x, far), (y, far_too) = (
-                high_precision.value(tree, at, DIGITS, real=False, school=school) for tree in (gold, given)
-            )
+            x, far = high_precision.value(gold, at, DIGITS, real=False, school=school)
         except Undefined:
             continue
+        try:
+            y, far_too = high_precision.value(given, at, DIGITS, real=False, school=school)
+        except OutOfReach:
+            unreachable += max(map(abs, at.values()), default=0) < FAR
+            continue
+        except Undefined:
+            if sampling.is_generic(at):
+                return False
+            continue
         if max(far, far_too) > 30:
+            unreachable += far <= 30 and max(map(abs, at.values()), default=0) < FAR
             continue  # rounding could hide a difference
         with mpmath.workdps(DIGITS):
             tiny = mpmath.mpf(10) ** -40
@@ -164,6 +175,6 @@ def proportional(gold: Tree, given: Tree, texts: tuple[str, str], signed: bool) 
                 return False
             ratio = x / y
         compared += 1
-    if compared < (sampling.ENOUGH if points[0] else 1):
+    if compared < (sampling.ENOUGH if points[0] else 1) or 3 * unreachable > compared:
         raise CannotTell("too few points at which both sides have a value within reach")
     return True

@@ -1,9 +1,9 @@
 r"""The points at which two expressions are compared.
 
 All sign patterns of up to three variables occur, all-positive points more often where a text has a root, a power or a
-logarithm; magnitudes run from 10^-90 to 10^130 and lie around the constants of the two texts, so that |x - 1000| is told
-from 1000 - x; denominators are large random numbers, so that \sin(311 \pi x) is no zero. The draw depends on the pair
-alone and a verdict repeats; its key comes from the gold text, which the author of the given text has not seen.
+logarithm; magnitudes run from 10^-90 to 10^130 and lie around the constants of the two texts, so that |x - 1000| is
+told from 1000 - x; denominators are large random numbers, so that \sin(311 \pi x) is no zero. The draw depends on the
+pair alone and a verdict repeats; its key comes from the gold text, which the author of the given text has not seen.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ def points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
                 found.append(point)
     draw.shuffle(found)
     return found
+
+
+def is_generic(at: Point) -> bool:
+    """Whether no value is a whole number, so that only an expression with a hole has no value there."""
+    return all(value.denominator > 1 for value in at.values())
 
 
 def _value(draw: random.Random, sign: int, scale: Fraction, whole: bool, natural: bool) -> Fraction:
