@@ -212,7 +212,7 @@ def main() -> int:
     rows, code_source = programs(options.data)
     rows = rows[:: options.every]
     report: dict[str, Any] = {
-        "command": " ".join(["python benchmarks/verifiers.py", *sys.argv[1:]]),
+        "command": "python benchmarks/verifiers.py" + (f" --only {options.only}" if options.only else ""),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "processor": processor(),

@@ -63,7 +63,7 @@ def _constants(gold: Tree, given: Tree, school: bool) -> bool:
 
 
 def _at(gold: Tree, given: Tree, at: sampling.Point, real: bool, restricted: set[str]) -> bool | str | None:
-    """The verdict at one point; "missing" or "unreachable" where only the given value is, None where the gold one is."""
+    """The verdict at one point; "missing" or "unreachable": only the given value is; None: the gold one is."""
     try:
         return _same(gold, given, at, real=real)
     except Undefined:
