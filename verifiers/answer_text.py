@@ -105,6 +105,10 @@ _LEAD = re.compile(
 _TRAIL = re.compile(
     r"(?:\\(?:blacksquare|square|qed|Box|checkmark|newline|hfill|quad|qquad)(?![A-Za-z])|\\text\s*\{\s*[.,;]?\s*\}|\\\\?|[■□✓✔])\s*$"
 )
+_INLINE = re.compile(r"(?<!\\)\$([^$]*[^$\\])\$")  # $12$ cookies
+_SAID = re.compile(
+    r"^\\(?:text|mathrm|mbox|textbf)\s*\{\s*(-?\d[\d.,/]*)(?:\s|\\ |~)+([A-Za-z][^{}\d]*)\}$"
+)  # \text{5 cm}
 _BOXED = re.compile(r"\\(?:boxed|fbox|framebox|colorbox)\s*\{")
 _SPELLINGS = (
     (
@@ -217,6 +221,8 @@ def _undressed(text: str) -> str:
         for pattern, group in ((_MARKDOWN, 2), (_QUOTED, 1)):
             if (match := pattern.fullmatch(text)) and text[0] not in match[group]:
                 text = match[group].strip()
+        text = _INLINE.sub(r"\1", text)
+        text = _SAID.sub(r"\1 \\text{ \2}", text)
         if (match := _LEAD.match(text)) and match.end() < len(text) and _closes(text, match.end(), len(text), depth=0):
             text = text[match.end() :].strip()
         if (match := _TRAIL.search(text)) and match.start() > 0:

@@ -164,7 +164,7 @@ class _Reader:
                 left = _joined(left, self.power(), "")
             elif token is None or token in _STOP:
                 break
-            elif self.kind() == "number":
+            elif self.kind() == "number" and (left[-1] if left[0] == "mul" else left)[0] not in ("fact", "root", "pi"):
                 raise NotMath("two numbers side by side")
             elif token == "{" and left[0] == "num":
                 raise NotMath("a number and a group side by side")
