@@ -215,8 +215,17 @@ class _Comparison:
             return False
         left = list(given)
         for item in gold:
-            found = next((i for i, other in enumerate(left) if self.equal(item, other)), None)
+            found, unclear = None, None
+            for i, other in enumerate(left):
+                try:
+                    if self.equal(item, other):
+                        found = i
+                        break
+                except CannotTell as error:
+                    unclear = error
             if found is None:
+                if unclear is not None:
+                    raise unclear
                 return False
             left.pop(found)
         return True

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from harness.core import Problem, Status, Verdict
 from harness.registry import register
-from verifiers import forms, latex_math, sampling, thinking
+from verifiers import forms, latex_math, sampling, symbolic, thinking
 from verifiers.answer_text import normalise
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.latex_math import CannotTell, NotExact, NotMath, Undefined
@@ -84,7 +84,10 @@ class _Fractions:
                         return False  # a hole in the given expression where the gold one has none
             if compared >= (sampling.ENOUGH if points[0] else 1):
                 return True
-        except (NotMath, NotExact):
+        except NotMath:
+            if symbolic.settled(gold, given):
+                return True
+        except NotExact:
             pass
         raise Undecided
 

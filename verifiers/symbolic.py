@@ -36,16 +36,27 @@ def allowed(text: str) -> bool:
     return set(commands) <= _ALLOWED and _OTHER.fullmatch(rest) is not None and _UNCLEAR.search(unclear) is None
 
 
+def settled(gold: str, given: str) -> bool:
+    """Whether the texts are equal as they stand; False when math-verify may be asked.
+
+    Raises:
+        CannotTell: the texts differ and are not both understood.
+    """
+    if canonical(gold) == canonical(given):
+        return True
+    if not (_NEEDED.search(gold) or _NEEDED.search(given)) or not (allowed(gold) and allowed(given)):
+        raise CannotTell("not understood")
+    return False
+
+
 def equal(gold: str, given: str, warm_up: Callable[[], None]) -> bool:
     """math-verify's verdict.
 
     Raises:
         CannotTell: the texts differ and are not both understood, or are too large.
     """
-    if canonical(gold) == canonical(given):
+    if settled(gold, given):
         return True
-    if not (_NEEDED.search(gold) or _NEEDED.search(given)) or not (allowed(gold) and allowed(given)):
-        raise CannotTell("not understood")
     if any(_TOO_BIG.search(t) or t.count("\\") > MAX_COMMANDS or _nesting(t) > MAX_NESTING for t in (gold, given)):
         raise CannotTell("too large for symbolic comparison")
     warm_up()
