@@ -205,9 +205,15 @@ class _Comparison:
             return spread
         kept: list[str] = []
         for item in spread:
-            if not any(self.equal(item, old) for old in kept):
+            if not any(self._repeats(item, old) for old in kept):
                 kept.append(item)
         return kept
+
+    def _repeats(self, item: str, old: str) -> bool:
+        try:
+            return self.equal(item, old)
+        except CannotTell:  # two members that are not understood, and differ as texts
+            return False
 
     def _matched(self, gold: list[str], given: list[str]) -> bool:
         """Whether the members pair off, in any order."""
