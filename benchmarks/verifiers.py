@@ -34,6 +34,7 @@ REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))
 
 from harness.core import Problem  # noqa: E402
+from verifiers import answer_parts, answer_text, answer_words, latex_math, real_sets  # noqa: E402
 from verifiers.code_tests import CodeTests, answer_of  # noqa: E402
 from verifiers.math_answer import MathAnswer  # noqa: E402
 from verifiers.sandbox import Sandbox  # noqa: E402
@@ -49,7 +50,11 @@ def math_verify_alone(pairs: list[Pair]) -> int:
 
 
 def ours(pairs: list[Pair]) -> int:
-    """Our ladder with an empty cache and one worker that is already running."""
+    """Our ladder with empty caches and one worker that is already running (its own caches are warm after round 1)."""
+    for module in (answer_parts, answer_text, answer_words, latex_math, real_sets):
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
     verifier = MathAnswer("bare", workers=1)
     verdicts = verifier.batch([(Problem("", "", gold), given) for gold, given in pairs])
     return sum(verdict.correct for verdict in verdicts)
@@ -199,6 +204,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data", help="folder of the real data")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--every", type=int, default=1, help="use every n-th item (a quick look)")
+    parser.add_argument("--only", choices=("math", "code"), help="one verifier alone")
     parser.add_argument("--out", type=Path, default=REPO / "benchmarks" / "results")
     options = parser.parse_args()
     pairs, math_source = math_pairs(options.data)
@@ -206,7 +212,7 @@ def main() -> int:
     rows, code_source = programs(options.data)
     rows = rows[:: options.every]
     report: dict[str, Any] = {
-        "command": "python benchmarks/verifiers.py",
+        "command": "python benchmarks/verifiers.py" + (f" --only {options.only}" if options.only else ""),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "processor": processor(),
@@ -220,7 +226,7 @@ def main() -> int:
     # Programs first: math-verify, once loaded, would make this process, and so the peer's forks, larger.
     results: list[dict[str, Any]] = []
     items = [(Problem(str(i), row["prompt"], answer_of(row)), row["program"]) for i, row in enumerate(rows)]
-    for mode in ("split", "compat"):
+    for mode in ("split", "compat") if options.only != "math" else ():
         code = CodeTests(time_limit=10, mode=mode, workers=1, remember=0)
         report["isolation"] = code.isolation.level
         code(*items[0])
@@ -233,36 +239,36 @@ def main() -> int:
                 options.rounds,
             )
         )
-    MathAnswer("bare", workers=1)(Problem("", "", "\\sum_{k=1}^{2} k"), "\\sqrt{9}")  # both sides warm
-    math_verify_alone([("\\frac{1}{2}", "0.5")])
-    results += [
-        compare(
-            f"math, {kind} pairs",
-            len(some),
-            lambda p=some: ours(p),
-            lambda p=some: math_verify_alone(p),
-            options.rounds,
-        )
-        for kind, some in pairs.items()
-    ]
-    mixed = [pair for some in pairs.values() for pair in some]
-    results.append(
-        compare("math, all pairs", len(mixed), lambda: ours(mixed), lambda: math_verify_alone(mixed), options.rounds)
-    )
+    if options.only != "code":
+        pairs["all"] = [pair for some in pairs.values() for pair in some]
+        MathAnswer("bare", workers=1)(Problem("", "", "\\sum_{k=1}^{2} k"), "\\sqrt{9}")  # both sides warm
+        math_verify_alone([("\\frac{1}{2}", "0.5")])
+        results += [
+            compare(
+                f"math, {kind} pairs",
+                len(some),
+                lambda p=some: ours(p),
+                lambda p=some: math_verify_alone(p),
+                options.rounds,
+            )
+            for kind, some in pairs.items()
+        ]
 
-    bare = Sandbox(workers=1, bubblewrap=False)
-    report["isolation without bubblewrap"] = bare.isolation.level
-    bare.close()
+    if options.only != "math":
+        bare = Sandbox(workers=1, bubblewrap=False)
+        report["isolation without bubblewrap"] = bare.isolation.level
+        bare.close()
     report["results"] = results
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "verifiers.json").write_text(json.dumps(report, indent=1) + "\n")
+    name = "verifiers" if options.only is None else f"verifiers_{options.only}"
+    (options.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     lines = [
         "# Verifiers: speed beside peers",
         "",
-        f"`python benchmarks/verifiers.py`, {report['date']}, Python {report['python']}, {report['processor']}, "
+        f"`{report['command']}`, {report['date']}, Python {report['python']}, {report['processor']}, "
         f"{report['cores']} cores (one used);",
-        f"isolation: {report['isolation']}; data: {math_source}, {code_source}. Medians of {options.rounds} rounds, "
-        "each ours, peer, peer, ours.",
+        f"isolation: {report.get('isolation', 'not used')}; data: {math_source}, {code_source}. "
+        f"Medians of {options.rounds} rounds, each ours, peer, peer, ours.",
         "Peers: plain math-verify; openai/human-eval's runner, re-created, no isolation. CPU: all processes of a side.",
         "",
         "| what | items | load | ours /s | peer /s | ratio, wall (range) | ours /CPU s | peer /CPU s "
@@ -275,7 +281,7 @@ def main() -> int:
             low, high = r[kind]["ratio_range"]
             cells += [r[kind]["ours_per_s"], r[kind]["peer_per_s"], f"{r[kind]['ratio']} ({low}-{high})"]
         lines.append("| " + " | ".join(str(cell) for cell in [*cells, f"{r['ours_right']} / {r['peer_right']}"]) + " |")
-    (options.out / "verifiers.md").write_text("\n".join(lines) + "\n")
+    (options.out / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0
 

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-PROGRAMS = frozenset({"check", "high_precision", "math_process", "split_tests", "zygote"})
+PROGRAMS = frozenset({"check", "high_precision", "math_process", "numeric", "split_tests", "zygote"})
 """Modules that run on their own (`python -m`, child processes); importing them here would only cost time."""
 
 for _info in pkgutil.iter_modules(__path__):

@@ -6,47 +6,62 @@ to `leaf`, the caller's judge. This is what keeps a lenient symbolic grader from
 A gold answer is trusted, a given answer is not: the rules are asymmetric where leniency could be gamed (a dropped
 percent sign is forgiven, an added one is not).
 
-Longer than 300 lines because the forms refer to each other: a set holds tuples that hold fractions.
+Longer than 300 lines because the rules refer to each other: a set holds tuples that hold fractions.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from verifiers import latex_math, quantities
-from verifiers.answer_text import clean, normalise, plain
+from verifiers import quantities
+from verifiers.answer_parts import (
+    JOIN,
+    OR,
+    cut,
+    form,
+    is_constant,
+    is_expression,
+    is_loose,
+    is_name,
+    joined_thousands,
+    plus_minus,
+    rising,
+    split_relation,
+    top_level,
+    unbracketed,
+    unwrapped,
+    upward,
+)
+from verifiers.answer_text import canonical, clean
+from verifiers.answer_words import choice_of, is_empty, is_text, same_words
+from verifiers.latex_math import CannotTell
+from verifiers.real_sets import Piece, RealSet, real_set
 
 Leaf = Callable[[str, str], bool]
+
+
 """Whether two scalar LaTeX expressions are equal; may raise to say that it cannot tell."""
 
+
 MAX_ITEMS = 60  # of a list, set or tuple
-_OPEN, _SHUT = {"(": ")", "[": "]", "{": "}"}, frozenset(")]}")
-_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|subset|subseteq)(?![A-Za-z])|[<>=]")
-_JOIN = re.compile(r"\\text\s*\{\s*,?\s*(?:or|and)\s*,?\s*\}|\b(?:or|and)\b|\\(?:vee|wedge|lor|land)(?![A-Za-z])|[,;]")
-_AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*,?\s*\}|\band\b|\\(?:wedge|land)(?![A-Za-z])")
+
+
 _WEDGE, _VEE = re.compile(r"\\(?:wedge|land)(?![A-Za-z])"), re.compile(r"\\(?:vee|lor)(?![A-Za-z])")
-_OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*,?\s*\}|\bor\b|\\(?:vee|lor)(?![A-Za-z])")
-_MATRIX = re.compile(r"\\begin\s*\{([bpvBV]?(?:small)?matrix|array)\}(?:\s*\{[clr|\s]*\})?(.*)\\end\s*\{\1\}", re.S)
-_NAME = re.compile(
-    r"(?:\\(?:angle|overline|vec|hat|bar|mathbf|mathrm|measuredangle|triangle|text|operatorname)\s*)?"
-    r"(?:[A-Za-z](?:_\{?\w+\}?)?'*|\\[A-Za-z]+(?:_\{?\w+\}?)?|\{[A-Za-z ]+\}|[A-Z]{2,4})"
-    r"(?:\s*\(\s*[A-Za-z0-9](?:\s*,\s*[A-Za-z0-9])*\s*\)|\^\{?-1\}?\s*\([A-Za-z]\))?"
-)
-_CONSTANTS = frozenset(["\\pi", "\\infty", "e", "i"])
-_CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)|\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\}")
+
+
 _LABELLED = re.compile(
     r"\\(?:text|textbf|textrm|mathrm)\s*\{\s*\(([A-J])\)\s*(?:\}|(?=[^{}]*\}$))[\s:.~]*([^\s}].*?)(?<!\})\}?"
 )
+
+
 _CONDITION = re.compile(
     r"\s*(?:,|\\text\s*\{\s*,?\s*(?:for|where)\s*\})\s*[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|\\Z)$"
 )
+
+
 _VALUE = re.compile(r"[a-zA-Z]\(x\)")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_MATHY = re.compile(r"\\(?!text|mbox|mathrm|textbf|textit|textrm|%|\$)[A-Za-z]+|[0-9=<>+*/^_|]")
 
 
 def equal(gold: str, given: str, leaf: Leaf, question: str = "") -> bool:
@@ -59,17 +74,21 @@ def equal(gold: str, given: str, leaf: Leaf, question: str = "") -> bool:
         question: The problem's text. It decides two things only: whether a percent sign or a number base that one
             side leaves out was asked for.
     """
-    return _Comparison(leaf, question).equal(clean(gold), clean(given))
+    gold, given = clean(gold), clean(given)
+    if canonical(gold) == canonical(given):
+        return bool(canonical(gold))
+    for text in (gold, given):
+        if found := _OPAQUE.search(text):
+            raise CannotTell(f"{found[0]} inside an answer")
+    if "\\bold" in gold + given and not all(re.search(r"\\(?:bold|vec)(?![A-Za-z])", text) for text in (gold, given)):
+        gold, given = (re.sub(r"\\bold\{(\w)\}", r"\1 ", text) for text in (gold, given))  # x in bold is x
+    return _Comparison(leaf, question).equal(gold, given)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """One stretch of the real line; ends are LaTeX."""
-
-    low: str
-    low_in: bool
-    high: str
-    high_in: bool
+_OPAQUE = re.compile(
+    r"\\(?:boxed|fbox|framebox|cancel|bcancel|xcancel|sout|st|phantom|hphantom|vphantom|href|url|ref|cite|footnote"
+    r"|overset|underset|stackrel|sideset|underbrace|overbrace|substack|not)(?![A-Za-z])"
+)
 
 
 class _Comparison:
@@ -77,8 +96,8 @@ class _Comparison:
         self.leaf, self.question, self.depth = leaf, question.lower(), 0
 
     def equal(self, gold: str, given: str) -> bool:
-        if normalise(gold) == normalise(given):
-            return bool(normalise(gold))
+        if canonical(gold) == canonical(given):
+            return bool(canonical(gold))
         if not gold or not given or self.depth > 6:
             return False
         self.depth += 1
@@ -88,7 +107,7 @@ class _Comparison:
             self.depth -= 1
 
     def _equal(self, gold: str, given: str) -> bool:
-        gold, given = _unwrapped(gold), _unwrapped(given)
+        gold, given = unwrapped(gold), unwrapped(given)
         if bool(_CONDITION.search(gold)) != bool(_CONDITION.search(given)):
             gold, given = _CONDITION.sub("", gold), _CONDITION.sub("", given)
         if (_WEDGE.search(gold) and _VEE.search(given)) or (_VEE.search(gold) and _WEDGE.search(given)):
@@ -96,16 +115,19 @@ class _Comparison:
         one, other = _LABELLED.fullmatch(gold), _LABELLED.fullmatch(given)
         if one or other:
             return self._labelled(gold, given, one, other)
-        if _choice(gold) or _choice(given):
-            choice = _choice(gold, lenient=True)
-            return choice is not None and choice == _choice(given, lenient=True)
+        if choice_of(gold) or choice_of(given):
+            choice = choice_of(gold, lenient=True)
+            return choice is not None and choice == choice_of(given, lenient=True)
+        if "\\pmod" in gold or "\\pmod" in given:
+            return self._congruences(_CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(given))
+        gold, given = _membership(gold), _membership(given)
         gold_set, given_set = real_set(gold), real_set(given)
         if gold_set and given_set and (gold_set.certain or given_set.certain):
             return self._same_sets(gold_set, given_set)
         if is_text(gold) or is_text(given):
             if is_empty(gold) or is_empty(given):
                 return is_empty(gold) and is_empty(given)
-            return is_text(gold) and is_text(given) and words(gold) == words(given)
+            return is_text(gold) and is_text(given) and same_words(gold, given)
         if (pairs := assignments(gold)) is not None or assignments(given) is not None:
             decided = self._assignments(pairs, assignments(given), gold, given)
             if decided is not None:
@@ -116,6 +138,10 @@ class _Comparison:
         if one[0] == "scalar" and other[0] == "scalar":
             return self._scalars(gold, given)
         if one[0] in ("list", "set") and other[0] in ("list", "set"):
+            if any(_DOTS.search(item) for item in (*one[1], *other[1])):  # 1, 2, ..., n is no set of three
+                return len(one[1]) == len(other[1]) and all(
+                    self.equal(a, b) for a, b in zip(one[1], other[1], strict=True)
+                )
             distinct = "set" in (one[0], other[0])
             return self._matched(self._items(one[1], distinct), self._items(other[1], distinct))
         if one[0] != other[0]:
@@ -126,12 +152,27 @@ class _Comparison:
             return False
         return all(self.equal(a, b) for a, b in zip(one[1], other[1], strict=True))
 
+    def _congruences(self, one: re.Match[str] | None, other: re.Match[str] | None) -> bool:
+        r"""`x \equiv 2 \pmod 5`: the name, the modulus, and the residue (any number of its class)."""
+        if one is None or other is None:
+            return False
+        if canonical(one["modulus"]) != canonical(other["modulus"]):
+            return False
+        if one["name"] and other["name"] and canonical(one["name"]) != canonical(other["name"]):
+            return False
+        residues = [re.split(r"\s*,\s*", match["residue"].strip()) for match in (one, other)]
+        modulus = one["modulus"]
+        if modulus.isdigit() and int(modulus) and all(re.fullmatch(r"-?\d+", r) for side in residues for r in side):
+            classes = [sorted(int(r) % int(modulus) for r in side) for side in residues]
+            return classes[0] == classes[1]
+        return self._matched(*residues)
+
     def _labelled(self, gold: str, given: str, one: re.Match[str] | None, other: re.Match[str] | None) -> bool:
         r"""`\textbf{(B)}\ 12` is B and is 12; two such must agree in both."""
         if one and other:
             return one[1] == other[1] and self.equal(one[2], other[2])
         label, rest, plain_side = (one[1], one[2], given) if one else (other[1], other[2], gold)  # pyright: ignore
-        if letter := _choice(plain_side, lenient=True):
+        if letter := choice_of(plain_side, lenient=True):
             return letter == label and re.search(r"^[,;/&]|\([A-J]\)|\b(?:or|and|not)\b", rest) is None
         return self.equal(rest, plain_side) if one else self.equal(plain_side, rest)
 
@@ -152,7 +193,7 @@ class _Comparison:
                 ours, theirs = (gold, rest) if one is not None else (rest, given)
                 return assignments(rest) is not None and self.equal(ours, theirs)
             return None
-        if kind not in ("tuple", "list") or len(items) != len(known) or top_level(text, _OR):
+        if kind not in ("tuple", "list") or len(items) != len(known) or top_level(text, OR):
             return False
         pairs = zip((known[name] for name in sorted(known)), items, strict=True)
         return all(self.equal(a, b) if one is not None else self.equal(b, a) for a, b in pairs)
@@ -164,9 +205,15 @@ class _Comparison:
             return spread
         kept: list[str] = []
         for item in spread:
-            if not any(self.equal(item, old) for old in kept):
+            if not any(self._repeats(item, old) for old in kept):
                 kept.append(item)
         return kept
+
+    def _repeats(self, item: str, old: str) -> bool:
+        try:
+            return self.equal(item, old)
+        except CannotTell:  # two members that are not understood, and differ as texts
+            return False
 
     def _matched(self, gold: list[str], given: list[str]) -> bool:
         """Whether the members pair off, in any order."""
@@ -174,8 +221,17 @@ class _Comparison:
             return False
         left = list(given)
         for item in gold:
-            found = next((i for i, other in enumerate(left) if self.equal(item, other)), None)
+            found, unclear = None, None
+            for i, other in enumerate(left):
+                try:
+                    if self.equal(item, other):
+                        found = i
+                        break
+                except CannotTell as error:
+                    unclear = error
             if found is None:
+                if unclear is not None:
+                    raise unclear
                 return False
             left.pop(found)
         return True
@@ -193,7 +249,7 @@ class _Comparison:
             return self._assigned(parts, given if one is not None else gold, from_gold=one is not None)
         if set(one[1]) == {"="} and set(other[1]) == {"="} and len(one[0]) == len(other[0]) == 2:
             (left_a, right_a), (left_b, right_b) = one[0], other[0]
-            if normalise(left_a) == normalise(left_b):
+            if canonical(left_a) == canonical(left_b):
                 return self.equal(right_a, right_b)
             if {"y"} < {left_a, left_b} and any(_VALUE.fullmatch(left) for left in (left_a, left_b)):
                 return self.equal(right_a, right_b)  # f(x) = ... as y = ...
@@ -203,13 +259,13 @@ class _Comparison:
                 return False
             return self._proportional(left_a, right_a, left_b, right_b, signed=False)
         if len(one[0]) == len(other[0]) == 2:
-            a, b = _upward(one), _upward(other)
+            a, b = upward(one), upward(other)
             if a[1] != b[1]:
                 return False
             if a[1] in ("<", "\\le"):
                 return self._proportional(*a[0], *b[0], signed=True)
-            return normalise(a[0][0]) == normalise(b[0][0]) and self.equal(a[0][1], b[0][1])
-        a, b = _rising(one), _rising(other)
+            return canonical(a[0][0]) == canonical(b[0][0]) and self.equal(a[0][1], b[0][1])
+        a, b = rising(one), rising(other)
         if a[1] != b[1] or len(a[0]) != len(b[0]):
             return False
         return all(self.equal(x, y) for x, y in zip(a[0], b[0], strict=True))
@@ -233,7 +289,7 @@ class _Comparison:
 
     def _proportional(self, left_a: str, right_a: str, left_b: str, right_b: str, signed: bool) -> bool:
         """Whether two equations (inequalities) say the same: their differences are multiples of each other."""
-        if any(_loose(part) for part in (left_a, right_a, left_b, right_b)):
+        if any(is_loose(part) for part in (left_a, right_a, left_b, right_b)):
             return False
         a, b = f"({left_a})-({right_a})", f"({left_b})-({right_b})"
         ratio = getattr(self.leaf, "proportional", None)
@@ -244,7 +300,7 @@ class _Comparison:
     # sets of reals -----------------------------------------------------------------------------------------------
 
     def _same_sets(self, gold: RealSet, given: RealSet) -> bool:
-        if gold.name and given.name and normalise(gold.name) != normalise(given.name):
+        if gold.name and given.name and canonical(gold.name) != canonical(given.name):
             return False
         if len(gold.pieces) != len(given.pieces):
             return False
@@ -256,7 +312,7 @@ class _Comparison:
             left.pop(found)
         return True
 
-    def _same_piece(self, a: _Piece, b: _Piece) -> bool:
+    def _same_piece(self, a: Piece, b: Piece) -> bool:
         if (a.low_in, a.high_in) != (b.low_in, b.high_in):
             return False
         return self.equal(a.low, b.low) and self.equal(a.high, b.high)
@@ -272,7 +328,7 @@ class _Comparison:
             asked = re.search(rf"\bbase[ -]*\$?{base}\b|base_?\{{?{base}\b", self.question) or any(
                 f"base {word}" in self.question for word, value in quantities._WORD_BASES.items() if value == base
             )
-            return bool(asked) and normalise(a.number) == normalise(b.number)
+            return bool(asked) and canonical(a.number) == canonical(b.number)
         if a.percent or b.percent:
             return self._percents(a, b)
         a = quantities.Quantity(gold) if a.weak and not b.unit else a
@@ -288,10 +344,10 @@ class _Comparison:
         number = b.number if factor == 1 else f"({b.number})\\cdot({factor.numerator}/{factor.denominator})"
         if not a.number or not number:
             return False
-        if normalise(a.number) == normalise(number):
+        if canonical(a.number) == canonical(number):
             return True
-        if _loose(a.number) or _loose(number):
-            return False
+        if is_loose(a.number) or is_loose(number):
+            raise CannotTell("a scalar with more in it than a number")
         return self.leaf(a.number, number)
 
     def _percents(self, gold: quantities.Quantity, given: quantities.Quantity) -> bool:
@@ -317,230 +373,32 @@ class _Comparison:
         return self.leaf(f"({percent})/100", number)
 
 
-# taking answers apart --------------------------------------------------------------------------------------------
+_CONGRUENCE = re.compile(
+    r"(?:(?P<name>[^=<>]+?)\s*(?:\\equiv(?![A-Za-z])|=))?\s*(?P<residue>[^=<>]+?)\s*,?\s*\\pmod\{(?P<modulus>\w+)\}"
+)
 
 
-def is_text(text: str) -> bool:
-    """Words, not mathematics: `\\text{east}`, Evelyn, 4:30 p.m."""
-    if re.search(r"\d\s*(?:\\text\s*\{)?\s*[ap]\.?\s?m\b\.?", text, re.I):
-        return True
-    bare = plain(text)
-    if _MATHY.search(bare):
-        return False
-    if re.search(r"\\(?:text|mbox|textbf)\s*\{[^{}]*[A-Za-z]{2,}[^{}]*\}", text):
-        return not re.sub(r"\\(?:text|mbox|textbf|textit|mathrm)\s*\{[^{}]*\}|[\s,;.]", "", text) or bool(
-            _WORD.search(bare)
-        )
-    return bool(_WORD.search(bare)) and re.fullmatch(r"[A-Za-z\s,;.'’?!-]+", bare) is not None
+_DOTS = re.compile(r"\\ldots")
 
 
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text answer, without case, articles and punctuation; lists of words in any order."""
-    bare = re.sub(r"\b([ap])\.?\s*m\b\.?", r"\1m", plain(text).lower())
-    parts = [part for part in re.split(r",|;|\band\b|\bor\b", bare) if part.strip()]
-    return tuple(
-        sorted("".join(re.findall(r"[a-z0-9:.]+", re.sub(r"\b(?:the|an?)\b", " ", p))).rstrip(".") for p in parts)
-    )
+_MEMBER = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(\\\{.*\\\})", re.S)
 
 
-def _choice(text: str, lenient: bool = False) -> str | None:
-    """The letter of a multiple-choice answer."""
-    if match := _CHOICE.fullmatch(text):
-        return (match[1] or match[2]).upper()
-    if lenient and (match := re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?\s*\.?", plain(text).strip())):
-        return match[1].upper()
-    return None
-
-
-def top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    """The matches of a pattern outside all brackets, braces and environments."""
-    found, depth, at = [], 0, 0
-    while at < len(text):
-        match = pattern.match(text, at) if depth == 0 else None
-        if match and not (match[0][0].isalpha() and at and text[at - 1].isalpha()):
-            found.append(match)
-            at = match.end()
-            continue
-        if text.startswith("\\begin", at):
-            depth += 1
-            at = text.find("}", at) + 1 or len(text)
-        elif text.startswith("\\end", at):
-            depth -= 1
-            at = text.find("}", at) + 1 or len(text)
-        elif text[at] == "\\":
-            word = re.compile(r"\\[A-Za-z]+|\\.?", re.S).match(text, at)
-            token = word[0] if word else "\\"
-            depth += token in ("\\{", "\\langle", "\\lfloor", "\\lceil")
-            depth -= token in ("\\}", "\\rangle", "\\rfloor", "\\rceil")
-            at += max(len(token), 1)
-        else:
-            depth += text[at] in _OPEN
-            depth -= text[at] in _SHUT
-            at += 1
-        depth = max(depth, 0)
-    return found
-
-
-def cut(text: str, pattern: re.Pattern[str], keep_empty: bool = False) -> list[str]:
-    """The stretches between a pattern's top-level matches; empty stretches dropped unless they are kept."""
-    parts, at = [], 0
-    for match in top_level(text, pattern):
-        parts.append(text[at : match.start()].strip())
-        at = match.end()
-    parts.append(text[at:].strip())
-    return [part for part in parts if part or keep_empty]
-
-
-Form = tuple[Literal["scalar", "list", "set", "tuple", "matrix", "union", "relation", "ratio"], list[str], str]
-_COMMA, _CUP = re.compile(r"[,;]"), re.compile(r"\\cup(?![A-Za-z])")
-_THOUSANDS = re.compile(r"[-+]?(?:\\?\$)?\s*\d{1,3}(?:,\d{3})+(?!\d|,)(?:\.\d+)?")
-
-
-def form(text: str) -> Form:
-    """What an answer is, its members, and the brackets (or the shape) that must agree."""
-    text = text.strip()
-    if "\\begin" in text and (found := matrix(text)):
-        kind, rows = found
-        return "matrix", [cell for row in rows for cell in row], f"{kind} {[len(row) for row in rows]}"
-    if top_level(text, _CUP):
-        return "union", cut(text, _CUP), ""
-    if len(items := cut(_hide_thousands(text), _JOIN)) > 1:
-        return "list", items, ""
-    if inside := _wrapped(text, "\\{", "\\}"):
-        return "set", cut(_hide_thousands(inside), _JOIN), ""
-    if text in ("\\{\\}", "\\{ \\}", "\\emptyset"):
-        return "set", [], ""
-    if len(signs := plus_minus(text)) > 1:
-        return "list", signs, ""
-    if top_level(text, _RELATION):
-        return "relation", [text], ""
-    if inside := _wrapped(text, "\\langle", "\\rangle"):
-        return "tuple", cut(inside, _COMMA), "()"
-    if text[:1] in ("(", "[", "]") and text[-1:] in (")", "]", "["):
-        inside = text[1:-1]
-        if len(items := cut(inside, _COMMA)) > 1 and _balanced(inside):
-            return "tuple", items, text[0] + text[-1]
-    if re.fullmatch(r"[^:]+(?::[^:]+)+", text) and not top_level(text, re.compile(r"\\text")):
-        return "ratio", [part.strip() for part in text.split(":")], str(text.count(":"))
-    return "scalar", [text], ""
-
-
-def matrix(text: str) -> tuple[str, list[list[str]]] | None:
-    r"""The rows of one matrix, a scalar before it multiplied in and ^T carried out; `det` between bars."""
-    start = text.find("\\begin")
-    factor, rest = re.sub(r"\\(?:cdot|times)\s*$", "", text[:start].strip()).strip(), text[start:]
-    turned = _TRANSPOSED.search(rest)
-    rest = rest[: turned.start()] if turned else rest
-    if "array" in rest and factor.endswith("(") and rest.endswith(")"):
-        factor, rest = factor[:-1].strip(), rest[:-1].strip()
-    match = _MATRIX.fullmatch(rest.strip())
-    if match is None or (factor and (top_level(factor[1:], re.compile("[-+]")) or not _balanced(factor))):
-        return None
-    if top_level(factor, _JOIN) or top_level(factor, _RELATION) or "\\begin" in match[2]:
-        return None
-    kind = "det" if match[1].startswith(("v", "V")) else "matrix"
-    if kind == "det" and (factor or turned):
-        return None
-    lines = [row for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
-    rows = [cut(row, re.compile("&"), keep_empty=True) for row in lines]
-    if factor:
-        factor = f"{factor}1" if factor in ("-", "+") else factor
-        rows = [[f"({factor})({cell})" for cell in row] for row in rows]
-    if turned and len({len(row) for row in rows}) == 1:
-        rows = [list(column) for column in zip(*rows, strict=True)]
-    return kind, rows
-
-
-_TRANSPOSED = re.compile(r"\s*\^\s*\{?\s*(?:T|\\top|\\intercal|\\text\s*\{\s*T\s*\})\s*\}?\s*$")
-
-
-def _hide_thousands(text: str) -> str:
-    """1,234,567 as one number; `1,234` inside brackets is left alone."""
-    if _THOUSANDS.match(text):
-        return re.sub(
-            r"^([-+]?(?:\\?\$)?\s*)(\d{1,3}(?:,\d{3})+)(?!\d|,)", lambda m: m[1] + m[2].replace(",", ""), text
-        )
+def _membership(text: str) -> str:
+    r"""`x \in \{1, 2\}` as the set, when it is one that is listed."""
+    match = _MEMBER.fullmatch(text)
+    if match and (inside := unbracketed(match[2], "\\{", "\\}")) and not top_level(inside, _CONDITIONED):
+        return match[2]
     return text
 
 
-def _wrapped(text: str, left: str, right: str) -> str | None:
-    inside = text[len(left) : -len(right)]
-    return inside.strip() if text.startswith(left) and text.endswith(right) and _balanced(inside) else None
-
-
-def _balanced(text: str) -> bool:
-    """No bracket of the outside closes within: (1,2) but not (1)+(2)."""
-    depth = 0
-    for token in re.findall(r"\\[A-Za-z]+|\\.|[()\[\]{}]", text):
-        depth += token in ("(", "[", "{", "\\{", "\\langle")
-        depth -= token in (")", "]", "}", "\\}", "\\rangle")
-        if depth < 0:
-            return False
-    return depth == 0
-
-
-_PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
-
-
-def plus_minus(text: str) -> list[str]:
-    r"""`1 \pm a` as [1 + a, 1 - a]; a text without \pm as itself. All signs of one text switch together."""
-    if not _PM.search(text) or top_level(text, _RELATION):
-        if _PM.search(text) and (parts := split_relation(text)) and is_name(parts[0][0]) and len(parts[0]) == 2:
-            return [f"{parts[0][0]}={sign}" for sign in plus_minus(parts[0][1])]
-        return [text]
-    upper = _PM.sub(lambda match: "+" if match[1] == "pm" else "-", text)
-    lower = _PM.sub(lambda match: "-" if match[1] == "pm" else "+", text)
-    return [upper.removeprefix("+").strip(), lower.removeprefix("+").strip()]
-
-
-def split_relation(text: str) -> tuple[list[str], list[str]] | None:
-    """The sides and the signs of a relation, None when there is no sign or an empty side."""
-    signs = [match[0] for match in top_level(text, _RELATION)]
-    sides, at = [], 0
-    for match in top_level(text, _RELATION):
-        sides.append(text[at : match.start()].strip())
-        at = match.end()
-    sides.append(text[at:].strip())
-    return (sides, signs) if signs and all(sides) else None
-
-
-_FLIP = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
-
-
-def _upward(relation: tuple[list[str], list[str]]) -> tuple[tuple[str, str], str]:
-    (left, right), (sign,) = relation
-    return ((right, left), _FLIP[sign]) if sign in (">", "\\ge") else ((left, right), sign)
-
-
-def _rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]]:
-    sides, signs = relation
-    if signs and all(sign in (">", "\\ge", "=") for sign in signs):
-        return sides[::-1], [_FLIP.get(sign, sign) for sign in signs[::-1]]
-    return sides, signs
-
-
-def _unwrapped(text: str) -> str:
-    """Without plain braces around everything, which TeX does not print, and a system of equations as their list."""
-    if match := _SYSTEM.fullmatch(text):
-        text = ", ".join(row.strip().rstrip(",") for row in match[1].split("\\\\") if row.strip())
-    while text.startswith("{") and text.endswith("}") and _balanced(text[1:-1]) and text[1:-1].strip():
-        text = text[1:-1].strip()
-    return text
-
-
-_SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}", re.S)
-_EMPTY = frozenset([("nosolution",), ("nosolutions",), ("emptyset",)])
-
-
-def is_empty(text: str) -> bool:
-    """The empty set, in signs or words."""
-    return text in ("\\{\\}", "\\{ \\}", "\\emptyset") or (is_text(text) and words(text) in _EMPTY)
+_CONDITIONED = re.compile(r"\||:|\\in(?![A-Za-z])|[<>=]|\\(?:le|ge|ne)(?![A-Za-z])")
 
 
 def assignments(text: str) -> dict[str, str] | None:
     """{name: value} of `x=1, y=2`: two or more different names, each with one constant; else None."""
     found: dict[str, str] = {}
-    parts = cut(_hide_thousands(text), _JOIN) if "=" in text and not top_level(text, _OR) else []
+    parts = cut(joined_thousands(text), JOIN) if "=" in text and not top_level(text, OR) else []
     for part in parts:
         sides = split_relation(part)
         if sides is None or sides[1] != ["="] or not re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?", sides[0][0]):
@@ -549,137 +407,3 @@ def assignments(text: str) -> dict[str, str] | None:
             return None
         found[sides[0][0]] = sides[0][1]
     return found if len(found) > 1 else None
-
-
-def is_name(text: str) -> bool:
-    r"""A thing that can be given a value: x, f(x), \angle ABC, AB, (x, y); not a number or constant."""
-    text = text.strip()
-    if re.fullmatch(r"\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)", text):
-        return True
-    return (_NAME.fullmatch(text) is not None and text not in _CONSTANTS) or bool(
-        re.fullmatch(r"\\text\s*\{[^{}]+\}", text)
-    )
-
-
-def is_expression(text: str) -> bool:
-    """Holds a variable, so that an equation with it relates two unknowns."""
-    return not is_constant(text)
-
-
-def is_constant(text: str) -> bool:
-    """Holds no variable."""
-    bare = re.sub(r"\\[A-Za-z]+", " ", text)
-    return re.search(r"[A-Za-df-hj-z]", bare) is None
-
-
-def _loose(text: str) -> bool:
-    """Holds what a scalar cannot: list commas, braces of sets, relations, bases, leftover text."""
-    if _THOUSANDS.fullmatch(text.strip()):
-        return False
-    return bool(
-        re.search(r"\\[{}$%]|\\(?:text|mbox|cup|cap|pm|mp|emptyset|begin|in|mathbb)(?![A-Za-z])|[%$;:?]", text)
-        or top_level(text, _RELATION)
-        or re.search(r"\d\s*_", text)
-        or top_level(text, _COMMA)
-    )
-
-
-@dataclass(frozen=True)
-class RealSet:
-    """A set of real numbers as pieces; `certain` when the notation can mean nothing else ((1,2) may be a point)."""
-
-    pieces: tuple[_Piece, ...]
-    certain: bool
-    name: str = ""
-
-
-def real_set(text: str) -> RealSet | None:
-    """Reads intervals, unions, inequalities in one variable, reals without some points; None for anything else."""
-    text = text.strip()
-    if match := re.fullmatch(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\})?\s*(?:\||:)(.*)\\\}", text):
-        inner = real_set(match[2])
-        return inner if inner and inner.name in ("", match[1]) else None
-    if re.fullmatch(r"\\mathbb\{R\}|(?:\\text\s*\{)?\s*(?:all )?real(?: number)?s\s*\}?", text):
-        return RealSet((_Piece("-\\infty", False, "\\infty", False),), True)
-    if match := re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.+)\\\}", text):
-        pieces = _without(cut(match[1], _COMMA))
-        return RealSet(pieces, True) if pieces else None
-    if match := re.fullmatch(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(.*)", text):
-        inner = real_set(match[2])
-        return RealSet(inner.pieces, True, match[1]) if inner else None
-    if len(parts := cut(text, _AND)) == 2:
-        return _both([real_set(part) for part in parts])
-    for joint in (_CUP, _OR):
-        if len(parts := cut(text, joint)) > 1:
-            sets = [real_set(part) for part in parts]
-            if all(sets):
-                names = {s.name for s in sets if s} - {""}
-                if len(names) < 2:
-                    return RealSet(tuple(p for s in sets if s for p in s.pieces), True, "".join(names))
-            return None
-    if relation := split_relation(text):
-        return _ray(*relation)
-    if text[:1] in ("(", "[", "]") and text[-1:] in (")", "]", "[") and _balanced(text[1:-1]):
-        ends = cut(text[1:-1], _COMMA)
-        if len(ends) == 2:
-            certain = text[0] + text[-1] not in ("()", "[]") or "\\infty" in text
-            return RealSet((_Piece(ends[0], text[0] == "[", ends[1], text[-1] == "]"),), certain)
-    return None
-
-
-def _both(sets: list[RealSet | None]) -> RealSet | None:
-    """x > 1 and x < 3 as one piece; None for what is no pair of rays, one each way."""
-    rays = [found.pieces[0] for found in sets if found and found.name and len(found.pieces) == 1]
-    if len(rays) != 2 or sets[0] is None or sets[1] is None or sets[0].name != sets[1].name:
-        return None
-    down, up = sorted(rays, key=lambda piece: piece.low != "-\\infty")
-    if down.low != "-\\infty" or up.high != "\\infty" or up.low == "-\\infty":
-        return None
-    return RealSet((_Piece(up.low, up.low_in, down.high, down.high_in),), True, sets[0].name)
-
-
-def _without(points: list[str]) -> tuple[_Piece, ...]:
-    """The reals without some points; () when the order of the points is not plain."""
-    points = [sign for point in points for sign in plus_minus(point)]
-    if len(points) > 1:
-        try:
-            points = sorted(points, key=lambda point: latex_math.exact(latex_math.read(point), {}))
-        except (ValueError, ArithmeticError, LookupError):
-            return ()
-    ends = ["-\\infty", *points, "\\infty"]
-    return tuple(_Piece(low, False, high, False) for low, high in itertools.pairwise(ends))
-
-
-def _absolute(sides: list[str], closed: bool) -> RealSet | None:
-    """|x| < 2 and |x| > 2, for a bound without a sign."""
-    for inner, bound in (sides, sides[::-1]):
-        match = re.fullmatch(r"\|\s*([A-Za-z])\s*\|", inner)
-        if match and is_constant(bound) and bound[:1] not in "-+" and not top_level(bound, re.compile("[-+]")):
-            if inner == sides[0]:
-                return RealSet((_Piece(f"-{bound}", closed, bound, closed),), True, match[1])
-            outside = _Piece("-\\infty", False, f"-{bound}", closed), _Piece(bound, closed, "\\infty", False)
-            return RealSet(outside, True, match[1])
-    return None
-
-
-def _ray(sides: list[str], signs: list[str]) -> RealSet | None:
-    """x > a, a <= x, a < x <= b, x != a."""
-    if len(sides) == 2 and signs == ["\\ne"] and is_name(sides[0]) and is_constant(sides[1]):
-        pieces = _without([sides[1]])
-        return RealSet(pieces, True, sides[0]) if pieces else None
-    sides, signs = _rising((sides, signs))
-    if any(sign not in ("<", "\\le") for sign in signs):
-        return None
-    if len(sides) == 2:
-        if found := _absolute(sides, signs[0] == "\\le"):
-            return found
-        if is_name(sides[0]) and is_constant(sides[1]):
-            return RealSet((_Piece("-\\infty", False, sides[1], signs[0] == "\\le"),), True, sides[0])
-        if is_name(sides[1]) and is_constant(sides[0]):
-            return RealSet((_Piece(sides[0], signs[0] == "\\le", "\\infty", False),), True, sides[1])
-    if len(sides) == 3 and is_name(sides[1]) and is_constant(sides[0]) and is_constant(sides[2]):
-        return RealSet((_Piece(sides[0], signs[0] == "\\le", sides[2], signs[1] == "\\le"),), True, sides[1])
-    return None
-
-
-__all__ = ["RealSet", "equal", "form", "is_text", "real_set", "words"]

@@ -10,93 +10,171 @@ from typing import Any
 
 import mpmath  # part of sympy's install; imported by the worker alone
 
-from verifiers.latex_math import NotExact, Tree, Undefined
+from verifiers.latex_math import NotExact, Tree, Undefined, exact
 
-DIGITS = (60, 110)  # two precisions: what shrinks with more digits is zero, what stays is a value
-AGREE = 80  # leading digits two values share when they are equal
+START = 60  # digits of the first look
+MARGIN = 40  # digits that stay when everything that may cancel has cancelled
+FARTHEST = 8_000  # decimal exponent of any intermediate value; beyond it nothing is decided
 
 
-def value(tree: Tree, at: dict[str, Fraction], digits: int) -> Any:
-    """The value at a point as an mpmath number, correct to nearly `digits` digits.
+class OutOfReach(Undefined):
+    """The value exists, but is too large or too small to compare."""
+
+
+class NotReal(Undefined):
+    """In real arithmetic: an even root or a logarithm of a negative number."""
+
+
+def value(tree: Tree, at: dict[str, Fraction], digits: int, real: bool = False, school: bool = True) -> tuple[Any, int]:
+    """The value at a point, and the largest decimal exponent (either sign) of any intermediate value.
+
+    Args:
+        tree: The expression.
+        at: A value for each variable.
+        digits: Decimal digits of the arithmetic.
+        real: Only real numbers count; otherwise roots, powers and logarithms take principal values.
+        school: Odd roots of negative numbers are real.
 
     Raises:
-        Undefined: no finite value exists at this point.
+        Undefined: no finite value exists at this point; `NotReal` and `OutOfReach` are kinds of it.
         NotExact: an operator without a numeric meaning.
     """
-    with mpmath.workdps(digits + 15):
+    with mpmath.workdps(digits):
+        evaluation = _Evaluation(at, real, school)
         try:
-            result = _value(tree, at)
-        except (ZeroDivisionError, ValueError, OverflowError) as error:
+            result = evaluation(tree)
+        except (ZeroDivisionError, ValueError) as error:
             raise Undefined(str(error)) from error
-        if not mpmath.isfinite(result):
-            raise Undefined("infinite")
-        return mpmath.mpmathify(result)
+        except OverflowError as error:
+            raise OutOfReach(str(error)) from error
+        return mpmath.mpmathify(result), evaluation.farthest
 
 
-def same(a: Tree, b: Tree, at: dict[str, Fraction]) -> bool:
-    """Whether two trees have the same value at a point, to `AGREE` digits, however small the values are."""
-    low, high = DIGITS
-    first, second = value(a, at, high), value(b, at, high)
-    with mpmath.workdps(high + 15):
-        gap, size = abs(first - second), max(abs(first), abs(second))
-        if gap <= size * mpmath.mpf(10) ** -AGREE:
+def same(
+    a: Tree, b: Tree, at: dict[str, Fraction], real: bool = False, school: bool = True, farthest: int = FARTHEST
+) -> bool:
+    """Whether two trees have the same value at a point, however small the difference that the texts spell out.
+
+    The digits of the arithmetic grow with the exponents of the intermediate values: two values that differ do so far
+    above the rounding, and what agrees to the last of these digits is equal.
+    """
+    digits = START
+    while True:
+        (x, far), (y, far_too) = value(a, at, digits, real, school), value(b, at, digits, real, school)
+        reach = max(far, far_too)
+        if reach > farthest:
+            raise OutOfReach("a value too large or too small")
+        with mpmath.workdps(digits):
+            gap, size = abs(x - y), max(abs(x), abs(y))
+            if gap > max(size, mpmath.mpf(10) ** -reach) * mpmath.mpf(10) ** (3 * reach + 10 - digits):
+                return False
+        if digits >= MARGIN + 5 * reach + 15:
             return True
-        if size > mpmath.mpf(10) ** -(low // 2):
-            return False
-    # Both tiny: a rounding remnant of zero changes with the precision, a true value does not.
-    return _is_zero(a, at, first) and _is_zero(b, at, second)
+        digits = MARGIN + 5 * reach + 30
 
 
-def _is_zero(tree: Tree, at: dict[str, Fraction], precise: Any) -> bool:
-    rough = value(tree, at, DIGITS[0])
-    with mpmath.workdps(DIGITS[1]):
-        return not precise or abs(rough - precise) > abs(precise) * mpmath.mpf(10) ** -10
+class _Evaluation:
+    """One walk over a tree."""
+
+    def __init__(self, at: dict[str, Fraction], real: bool, school: bool) -> None:
+        self.at, self.real, self.school, self.farthest = at, real, school, 0
+
+    def __call__(self, tree: Tree) -> Any:
+        result = self.walk(tree)
+        if isinstance(result, mpmath.mpc) and not result.imag:
+            result = result.real
+        if isinstance(result, mpmath.mpc) and self.real:
+            raise NotReal("not real")
+        size = abs(result)
+        if not mpmath.isfinite(size):
+            raise Undefined("infinite")
+        if size:
+            self.farthest = max(self.farthest, abs(int(mpmath.mag(size) * 0.30103)))
+        if self.farthest > FARTHEST:
+            raise OutOfReach("a value too large or too small")
+        return result
+
+    def walk(self, tree: Tree) -> Any:
+        kind = tree[0]
+        if kind in ("num", "var"):
+            number = tree[1] if kind == "num" else self.at[tree[1]]
+            return mpmath.mpf(number.numerator) / number.denominator
+        constant = {"pi": mpmath.pi, "e": mpmath.e, "i": mpmath.mpc(0, 1), "inf": mpmath.inf}.get(kind)
+        if constant is not None:
+            return +constant
+        args = [self(part) for part in tree[1:]]
+        if kind in ("add", "mul"):
+            return mpmath.fsum(args) if kind == "add" else mpmath.fprod(args)
+        if kind == "root":
+            return self.root(args[0], _whole(args[1]))
+        if kind == "pow":
+            return self.power(args[0], args[1], tree[2])
+        if kind in ("ln", "log", "logb") and self.real and any(arg <= 0 for arg in args):
+            raise NotReal("a logarithm")
+        if kind not in _OPERATORS:
+            raise NotExact(kind)
+        return _OPERATORS[kind](*args)
+
+    def root(self, inside: Any, degree: int) -> Any:
+        if isinstance(inside, mpmath.mpf) and inside < 0:
+            if degree % 2 and (self.real or self.school):
+                return -mpmath.root(-inside, degree)
+            if self.real:
+                raise NotReal("an even root")
+        return mpmath.sqrt(inside) if degree == 2 else mpmath.power(inside, mpmath.mpf(1) / degree)
+
+    def power(self, base: Any, exponent: Any, tree: Tree) -> Any:
+        exponent = _modest(exponent)
+        if base and abs(exponent) * abs(mpmath.log(abs(base), 10)) > FARTHEST:
+            raise OutOfReach("a power too large")
+        if not isinstance(base, mpmath.mpf) or base >= 0 or not isinstance(exponent, mpmath.mpf):
+            return mpmath.power(base, exponent)
+        if exponent == int(exponent):
+            return mpmath.power(base, int(exponent))
+        if self.real or self.school:
+            try:
+                broken = exact(tree, self.at)
+            except (NotExact, Undefined):
+                broken = Fraction(1, 2)
+            if broken.denominator % 2 and broken.denominator < 1_000:
+                size = mpmath.power(-base, exponent)
+                return -size if broken.numerator % 2 else size
+        if self.real:
+            raise NotReal("a broken power")
+        return mpmath.power(base, exponent)
 
 
-def _value(tree: Tree, at: dict[str, Fraction]) -> Any:
-    kind = tree[0]
-    if kind in ("num", "var"):
-        number = tree[1] if kind == "num" else at[tree[1]]
-        return mpmath.mpf(number.numerator) / number.denominator
-    constant = {"pi": mpmath.pi, "e": mpmath.e, "i": mpmath.mpc(0, 1), "inf": mpmath.inf}.get(kind)
-    if constant is not None:
-        return +constant
-    args = [_value(part, at) for part in tree[1:]]
-    if kind == "add":
-        return mpmath.fsum(args)
-    if kind == "mul":
-        return mpmath.fprod(args)
-    if kind == "root":
-        return _root(args[0], args[1])
-    if kind not in _OPERATORS:
-        raise NotExact(kind)
-    return _OPERATORS[kind](*args)
-
-
-def _root(inside: Any, degree: Any) -> Any:
-    if mpmath.im(inside) == 0 and mpmath.re(inside) < 0 and degree % 2 == 1:
-        return -mpmath.power(-inside, 1 / degree)  # the real cube root, as school uses it
-    return mpmath.sqrt(inside) if degree == 2 else mpmath.power(inside, 1 / degree)
+def _whole(degree: Any) -> int:
+    if degree != int(degree) or not 1 <= degree <= 10_000:
+        raise Undefined("a root of this degree")
+    return int(degree)
 
 
 def _factorial(n: Any) -> Any:
-    if abs(n) > 10_000:
-        raise Undefined("a factorial too large")
+    if abs(n) > 2_500:
+        raise OutOfReach("a factorial too large")
     return mpmath.factorial(n)
 
 
 def _modest(a: Any) -> Any:
     """Keeps towers of powers and the reduction of huge angles out."""
-    if abs(a) > 1_000_000:
-        raise Undefined("an argument too large")
+    if abs(a) > 10_000_000:
+        raise OutOfReach("an argument too large")
     return a
+
+
+def _exp(a: Any) -> Any:
+    if abs(a) > 2.3 * FARTHEST:
+        raise OutOfReach("a power too large")
+    return mpmath.exp(a)
 
 
 _OPERATORS: dict[str, Any] = {
     "neg": lambda a: -a,
     "div": lambda a, b: a / b,
-    "pow": lambda a, b: mpmath.power(a, _modest(b)),
     "abs": abs,
+    "max": max,
+    "min": min,
     "floor": lambda a: mpmath.floor(_modest(a)),
     "ceil": lambda a: mpmath.ceil(_modest(a)),
     "fact": _factorial,
@@ -105,7 +183,7 @@ _OPERATORS: dict[str, Any] = {
     "logb": lambda a, b: mpmath.log(a) / mpmath.log(b),
     "log": mpmath.log10,
     "ln": mpmath.log,
-    "exp": lambda a: mpmath.exp(_modest(a)),
+    "exp": _exp,
     "sin": lambda a: mpmath.sin(_modest(a)),
     "cos": lambda a: mpmath.cos(_modest(a)),
     "tan": lambda a: mpmath.tan(_modest(a)),
@@ -116,8 +194,8 @@ _OPERATORS: dict[str, Any] = {
     "arccos": mpmath.acos,
     "arctan": mpmath.atan,
     "arccot": mpmath.acot,
-    "sinh": lambda a: mpmath.sinh(_modest(a)),
-    "cosh": lambda a: mpmath.cosh(_modest(a)),
-    "tanh": lambda a: mpmath.tanh(_modest(a)),
-    "coth": lambda a: mpmath.coth(_modest(a)),
+    "sinh": lambda a: mpmath.sinh(_modest(a) if abs(a) < 2.3 * FARTHEST else _modest(10**9)),
+    "cosh": lambda a: mpmath.cosh(_modest(a) if abs(a) < 2.3 * FARTHEST else _modest(10**9)),
+    "tanh": lambda a: mpmath.tanh(_modest(a) if abs(a) < 2.3 * FARTHEST else _modest(10**9)),
+    "coth": lambda a: mpmath.coth(_modest(a) if abs(a) < 2.3 * FARTHEST else _modest(10**9)),
 }

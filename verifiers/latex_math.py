@@ -4,6 +4,9 @@ The tree is data: nothing of the text is ever executed, and every size is bounde
 expressions are compared by evaluating both at the same random points, so `(x+1)^2` equals `x^2+2x+1` without algebra
 and 2^{-99} differs from 2^{-98} without rounding.
 
+A name with a meaning of its own is one opaque variable: f(x), f^{-1}(x), y^{(3)}, x', \angle ABC, \vec{a}, and the
+products a x b and a . b of two vectors. Letters in a row are a product only where they read as one (abc, xyz).
+
 Not covered: sums, integrals, limits, named sets, matrices (`forms` takes those apart; math-verify gets the rest).
 Above 300 lines: one grammar, read in one piece.
 """
@@ -11,23 +14,25 @@ Above 300 lines: one grammar, read in one piece.
 from __future__ import annotations
 
 # ruff: noqa: SIM905  (a list of words reads best as words)
+import functools
 import math
-import random
 import re
-import zlib
 from fractions import Fraction
 from typing import Any
 
 MAX_LENGTH = 2_000  # characters of one expression
 MAX_DEPTH = 48  # nested groups
 MAX_BITS = 20_000  # of any integer in exact arithmetic
-POINTS = 4  # random points at which two expressions are compared
 
 Tree = tuple[Any, ...]  # (operator, operand, ...)
 
 
 class NotMath(ValueError):
     """The text is no expression this reader knows."""
+
+
+class CannotTell(Exception):
+    """An answer that is not understood, or a value out of reach: no verdict, never a confident "wrong"."""
 
 
 class NotExact(ValueError):
@@ -51,9 +56,27 @@ _FUNCTIONS = {
 }
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _CLOSE = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
-_STOP = frozenset([")", "]", "}", "\\rfloor", "\\rceil", "|", "+", "-", "/", "*", "\\cdot", "\\times", "\\div"])
+_STOP = frozenset([",", ")", "]", "}", "\\rfloor", "\\rceil", "|", "+", "-", "/", "*", "\\cdot", "\\times", "\\div"])
 
 
+_APPLIED = frozenset("fghFGHPQ")  # a letter before a bracket that is a function, not a factor
+_PERHAPS_APPLIED = frozenset("pqrsuvyTRSV")  # these only before one lone letter or number
+_ARITHMETIC = frozenset("sigma tau mu psi Psi chi omega Lambda Omega Delta".split())  # sigma(6) is no product
+_MARKED = frozenset("vec bold hat bar overline tilde dot ddot mathcal mathbb mathscr mathfrak".split())
+_VECTORS = ("vec ", "hat ")
+_FAMILIES = tuple(map(frozenset, ("xyzw", "uvw", "pqr", "rst", "mnk", "ijk")))
+_RUN = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}")
+_NAMED = re.compile(
+    r"\\(?:angle|measuredangle|triangle|odot|overline|bar|vec|overrightarrow|hat|parallel)\s*\{?\s*[A-Za-z]+|\\[A-Za-z]+"
+)
+
+
+def _is_product(run: str) -> bool:
+    """Whether letters in a row read as a product: in the alphabet's order, or of one family."""
+    return run.islower() and (list(run) == sorted(run) or any(set(run) <= family for family in _FAMILIES))
+
+
+@functools.lru_cache(maxsize=8192)
 def read(text: str) -> Tree:
     r"""The tree of one LaTeX expression.
 
@@ -62,6 +85,8 @@ def read(text: str) -> Tree:
     """
     if len(text) > MAX_LENGTH:
         raise NotMath("too long")
+    if not all(_is_product(run) for run in _RUN.findall(_NAMED.sub(" ", text))):
+        raise NotMath("a word")
     reader = _Reader(text)
     tree = reader.sum()
     if reader.peek() is not None:
@@ -83,7 +108,7 @@ class _Reader:
             kind = str(match.lastgroup)
             self.tokens.append((kind, match[kind]))
             at = match.end()
-        self.at, self.depth, self.divisions = 0, 0, 0
+        self.at, self.depth, self.divisions, self.bars = 0, 0, 0, 0
 
     def peek(self) -> str | None:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else None
@@ -128,19 +153,23 @@ class _Reader:
             token = self.peek()
             if token in ("*", "\\cdot", "\\times"):
                 self.take()
-                left = _times(left, self.signed())
+                left = _joined(left, self.signed(), token)
             elif token in ("/", "\\div"):
                 self.take()
                 self.divisions += 1
                 if self.divisions > MAX_DEPTH:
                     raise NotMath("too many divisions")
                 left = ("div", left, self.signed())
+            elif token in ("|", "\\vert") and not self.bars:
+                left = _joined(left, self.power(), "")
             elif token is None or token in _STOP:
                 break
-            elif self.kind() == "number":
+            elif self.kind() == "number" and (left[-1] if left[0] == "mul" else left)[0] not in ("fact", "root", "pi"):
                 raise NotMath("two numbers side by side")
+            elif token == "{" and left[0] == "num":
+                raise NotMath("a number and a group side by side")
             else:
-                left = _times(left, self.power())
+                left = _joined(left, self.power(), "")
         return ("neg", left) if sign < 0 else left
 
     def mixed(self, whole: Tree) -> Tree | None:
@@ -177,15 +206,26 @@ class _Reader:
                     raise NotMath("a double factorial")
                 self.take()
                 base, factorial = ("fact", base), True
-            elif token == "'":
-                raise NotMath("a prime")
+            elif token in ("'", "\\prime"):
+                self.take()
+                if base[0] != "var" or raised or factorial:
+                    raise NotMath("a prime")
+                base = self.applied(f"{base[1]}'")
             elif token == "^":
                 self.take()
                 if self.peek() == "\\circ":
                     self.take()
                     base = ("deg", base)
                     continue
+                start = self.at
                 exponent = self.group() if self.kind() != "number" else ("num", _number(self.take()))
+                raised_text = "".join(token for _, token in self.tokens[start : self.at])
+                if base[0] == "var" and re.fullmatch(r"\{\(\w+\)\}|\{?(?:\\prime)+\}?", raised_text):
+                    base = self.applied(f"{base[1]}^{raised_text}")  # a derivative
+                    continue
+                if base[0] == "var" and base[1][0] in _APPLIED and len(base[1]) == 1 and self.peek() == "(":
+                    base = self.applied(f"{base[1]}^{raised_text}")  # f^{-1}(x) is no 1/f(x)
+                    continue
                 if raised:
                     raise NotMath("a double exponent")
                 raised = True
@@ -251,20 +291,88 @@ class _Reader:
             return (name, tree) if name else tree
         if token == "|" or token == "\\vert":
             self.take()
+            self.bars += 1
             tree = self.sum()
+            self.bars -= 1
             self.expect(token)
             return ("abs", tree)
         if token.isalpha() and token.isascii():
             self.take()
+            if token == "C" and self.peek() == "(" and (chosen := self.chosen()):
+                return chosen
             name = token + self.subscript()
             if name in ("e", "i"):
                 return (name,)
-            if self.peek() == "(" and name in ("f", "g", "h", "P", "F", "G"):
-                raise NotMath("a function's value")
-            return ("var", name)
+            return self.applied(name) if name[0] in _APPLIED or self.lone_argument(name) else ("var", name)
         if kind == "command":
             return self.command(self.take()[1:])
         raise NotMath(f"unexpected {token!r}")
+
+    def chosen(self) -> Tree | None:
+        """C(n, k) as the binomial coefficient."""
+        start, depth = self.at, self.depth
+        try:
+            found = self.arguments()
+            if len(found) == 2:
+                return ("binom", *found)
+        except NotMath:
+            pass
+        self.at, self.depth = start, depth
+        return None
+
+    def lone_argument(self, name: str) -> bool:
+        """p(x), T(n): a name before one letter or number in brackets. C(5,2) is seen here too."""
+        if (
+            not (name[0] in _PERHAPS_APPLIED if len(name) < 3 else name in _ARITHMETIC)
+            or self.peek() != "("
+            or self.at + 2 >= len(self.tokens)
+        ):
+            return False
+        return self.tokens[self.at + 2][1] == ")"
+
+    def applied(self, name: str) -> Tree:
+        """A name as one opaque variable, with the argument in brackets behind it."""
+        if self.peek() != "(":
+            return ("var", name)
+        start, depth = self.at, 0
+        while True:
+            token = self.take()
+            depth += (token == "(") - (token == ")")
+            if not depth:
+                break
+        return ("var", name + "".join(token for _, token in self.tokens[start : self.at]))
+
+    def named(self, kind: str) -> Tree:
+        r"""\vec{a}, \overline{AB}, \angle ABC as one variable: a marked name of letters."""
+        letters = []
+        if self.peek() == "{":
+            self.take()
+            while self.peek() != "}":
+                letters.append(self.take())
+            self.take()
+        elif kind in ("angle", "triangle"):
+            while (self.peek() or "").isalpha() and len(letters) < 4:
+                letters.append(self.take())
+        else:
+            letters.append(self.take())
+        if not letters or not all(re.fullmatch(r"[A-Za-z0-9_{}]|\\[A-Za-z]+", letter) for letter in letters):
+            raise NotMath(f"{kind} of an expression")
+        if letters[0].isdigit():
+            raise NotMath(f"{kind} of a number")
+        if kind == "angle" and len(letters) == 3:
+            letters = min(letters, letters[::-1])  # ABC and CBA are one angle
+        kind = "vec" if kind == "bold" else kind
+        return self.applied(f"{kind} {''.join(letters)}{self.subscript()}")
+
+    def arguments(self) -> list[Tree]:
+        """(a, b, ...)"""
+        self.expect("(")
+        found = [self.sum()]
+        while self.peek() == ",":
+            self.take()
+            found.append(self.sum())
+        self.expect(")")
+        return found
 
     def repeating(self, token: str) -> Tree:
         """0.1\\overline{6}"""
@@ -281,10 +389,27 @@ class _Reader:
         if name == "pi":
             return ("pi",)
         if name in _GREEK:
-            return ("var", name + self.subscript())
+            name += self.subscript()
+            applied = name in ("Gamma", "zeta", "phi", "varphi", "Phi") or self.lone_argument(name)
+            return self.applied(name) if applied else ("var", name)
+        if name in _MARKED:
+            return self.named(name)
+        if name in ("angle", "measuredangle"):
+            return self.named("angle")
+        if name == "triangle":
+            return self.named("triangle")
+        if name == "mathrm":
+            return self.named("mathrm")
+        if name in ("abs", "floor", "ceil"):
+            return (name, self.group())
+        if name in ("max", "min", "gcd", "lcm") and self.peek() == "(":
+            return (name, *self.arguments())
         if name in ("frac", "dfrac", "tfrac", "cfrac"):
             top = self.group()
-            return ("div", top, self.group())
+            bottom = self.group()
+            if all(side[:2] == ("mul", ("var", "d")) or side == ("var", "d") for side in (top, bottom)):
+                raise NotMath("a derivative")
+            return ("div", top, bottom)
         if name in ("binom", "dbinom", "tbinom"):
             top = self.group()
             return ("binom", top, self.group())
@@ -311,7 +436,12 @@ class _Reader:
                 exponent = self.group()
         if base is not None and name != "log":
             raise NotMath("a function with a subscript")
-        if self.peek() in ("(", "{", "["):
+        if self.peek() == "(":  # \sin(x)^2 is the square of the sine, \sin(45)^\circ the sine of 45 degrees
+            argument = self.atom()
+            following = [token for _, token in self.tokens[self.at : self.at + 3]]
+            if following[:2] == ["^", "\\circ"] or following == ["^", "{", "\\circ"]:
+                argument = self.postfix(argument)
+        elif self.peek() in ("{", "["):
             argument = self.power()
         else:  # sin 2x: up to the next operator or function
             argument = self.power()
@@ -328,6 +458,34 @@ class _Reader:
             base = ("num", Fraction(10))
         tree: Tree = ("logb", argument, base) if base is not None else (name, argument)
         return ("pow", tree, exponent) if exponent is not None else tree
+
+
+def _joined(left: Tree, right: Tree, sign: str) -> Tree:
+    r"""A product. Of two vectors it is one variable of its own: a \times b is -(b \times a), a \cdot b is b \cdot a."""
+    if not (_holds_vector(left) and _holds_vector(right)):
+        return _times(left, right)
+    factors = list(left[1:]) if left[0] == "mul" else [left]
+    flip = False
+    if right[0] == "neg":
+        flip, right = True, right[1]
+    a, b = factors[-1], right
+    if not sign or sign == "*" or a[0] != "var" or b[0] != "var" or any(_holds_vector(f) for f in factors[:-1]):
+        raise NotMath("a product of vectors")
+    one, other = sorted((a[1], b[1]))
+    if sign == "\\times":
+        flip ^= (one, other) != (a[1], b[1])
+        product: Tree = ("var", f"vec ({one} x {other})") if one != other else ("num", Fraction(0))
+    else:
+        product = ("var", f"({one} . {other})")
+    for factor in reversed(factors[:-1]):
+        product = _times(factor, product)
+    return ("neg", product) if flip else product
+
+
+def _holds_vector(tree: Tree) -> bool:
+    if tree[0] == "var":
+        return tree[1].startswith(_VECTORS)
+    return any(_holds_vector(part) for part in tree[1:] if isinstance(part, tuple))
 
 
 def _times(left: Tree, right: Tree) -> Tree:
@@ -348,14 +506,9 @@ def variables(tree: Tree) -> set[str]:
     return set().union(*(variables(part) for part in tree[1:] if isinstance(part, tuple)))
 
 
-def points(names: set[str], seed: str, count: int = POINTS) -> list[dict[str, Fraction]]:
-    """Random rational values for the names, of either sign; the same for the same seed."""
-    draw = random.Random(zlib.crc32(seed.encode("utf-8", "replace")))
-    signs = (1, -1)
-    return [
-        {name: signs[(i + k) % 2] * Fraction(draw.randint(103, 977), 311) for k, name in enumerate(sorted(names))}
-        for i in range(count if names else 1)
-    ]
+def kinds(tree: Tree) -> set[str]:
+    """The operators and constants that occur."""
+    return {tree[0]}.union(*(kinds(part) for part in tree[1:] if isinstance(part, tuple)))
 
 
 def exact(tree: Tree, at: dict[str, Fraction]) -> Fraction:
@@ -371,15 +524,24 @@ def exact(tree: Tree, at: dict[str, Fraction]) -> Fraction:
     return value
 
 
+_EXACT = frozenset("num var add neg mul div pow fact binom abs floor ceil root max min gcd lcm".split())
+
+
 def _exact(tree: Tree, at: dict[str, Fraction]) -> Fraction:
     kind = tree[0]
     if kind == "num":
         return tree[1]
     if kind == "var":
         return at[tree[1]]
-    if kind not in ("add", "neg", "mul", "div", "pow", "fact", "binom", "abs", "floor", "ceil", "root"):
+    if kind not in _EXACT:
         raise NotExact(kind)
     args = [exact(part, at) for part in tree[1:]]
+    if kind in ("max", "min"):
+        return (max if kind == "max" else min)(args)
+    if kind in ("gcd", "lcm"):
+        if any(arg.denominator != 1 for arg in args):
+            raise NotExact(kind)
+        return Fraction((math.gcd if kind == "gcd" else math.lcm)(*(int(arg) for arg in args)))
     if kind in ("add", "mul"):
         total = args[0]
         for arg in args[1:]:

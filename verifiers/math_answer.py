@@ -17,20 +17,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from harness.core import Problem, Status, Verdict
 from harness.registry import register
-from verifiers import forms, latex_math
+from verifiers import forms, latex_math, sampling, symbolic, thinking
 from verifiers.answer_text import normalise
 from verifiers.boxed import final_answer, last_boxed
-from verifiers.latex_math import NotExact, NotMath, Undefined
-from verifiers.worker_pool import WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
+from verifiers.latex_math import CannotTell, NotExact, NotMath, Undefined
+from verifiers.worker_pool import Worker, WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
 
 MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
 IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
 START_LIMIT = 60.0  # seconds a worker may take to start or to import
-VERSION = 2  # of the rules; raised whenever a verdict could change
+VERSION = 3  # of the rules; raised whenever a verdict could change
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "mpmath")
 CACHE = 200_000  # graded pairs kept
 
@@ -69,34 +69,42 @@ class _Fractions:
             a, b = latex_math.read(gold), latex_math.read(given)
             self.used = True
             compared = 0
-            for at in latex_math.points(latex_math.variables(a) | latex_math.variables(b), gold + given):
+            points = sampling.points(a, b, (gold, given))
+            for at in points:
                 try:
-                    if latex_math.exact(a, at) != latex_math.exact(b, at):
+                    value = latex_math.exact(a, at)
+                except Undefined:
+                    continue
+                try:
+                    if value != latex_math.exact(b, at):
                         return False
                     compared += 1
                 except Undefined:
-                    continue
-            if compared:
+                    if sampling.is_generic(at):
+                        return False  # a hole in the given expression where the gold one has none
+            if compared >= (sampling.ENOUGH if points[0] else 1):
                 return True
-        except (NotMath, NotExact):
+        except NotMath:
+            if symbolic.settled(gold, given):
+                return True
+        except NotExact:
             pass
         raise Undecided
 
     def proportional(self, gold: str, given: str, signed: bool) -> bool:
         try:
             a, b = latex_math.read(gold), latex_math.read(given)
-            names = latex_math.variables(a) | latex_math.variables(b)
-            pairs = [
-                (latex_math.exact(a, at), latex_math.exact(b, at))
-                for at in latex_math.points(names, gold + given, count=5)
-            ]
+            pairs = [(latex_math.exact(a, at), latex_math.exact(b, at)) for at in sampling.points(a, b, (gold, given))]
         except (NotMath, NotExact, Undefined):
             raise Undecided from None
         self.used = True
-        x, y = pairs[0]
-        if not x or not y or (signed and x * y < 0):
+        x, y = next(((x, y) for x, y in pairs if x or y), (0, 0))
+        if not x or not y:
             return False
-        return all(x * v == y * u and (u != 0) for u, v in pairs)
+        return all(
+            x * v == y * u and (not signed or x * y > 0) and (bool(u) == bool(v)) and (not signed or u * v >= 0)
+            for u, v in pairs
+        )
 
 
 @register("verifier", "math")
@@ -169,7 +177,10 @@ class MathAnswer:
         if self.answer_form == "bare":
             answer, status = text, "ok"
         else:
-            answer, status = (last_boxed if self.answer_form == "boxed" else final_answer)(text)
+            final = thinking.final_text(text)
+            if final is None:
+                return None, "truncated"
+            answer, status = (last_boxed if self.answer_form == "boxed" else final_answer)(final)
         if answer is not None and not answer.strip():
             return None, "no_answer"
         return (answer.strip() if answer is not None else None), status
@@ -206,15 +217,15 @@ class MathAnswer:
             equal = forms.equal(gold, given, leaf, question)
         except Undecided:
             return None
+        except CannotTell as error:
+            return Grade(False, "error", "form", str(error))
         return Grade(equal, rung="fractions" if leaf.used else "form")
 
     def _in_worker(self, gold: str, given: str, question: str) -> Grade:
-        request = json.dumps({"gold": gold, "given": given, "question": question}).encode()
+        request = {"gold": gold, "given": given, "question": question}
         try:
             with self.pool().hold() as worker:
-                reply = json.loads(worker.ask([request], self.time_limit))
-                while "warming" in reply or "warm" in reply:  # importing math-verify is not thinking
-                    reply = json.loads(worker.receive(START_LIMIT if "warming" in reply else self.time_limit))
+                reply = ask(worker, request, self.time_limit)
         except WorkerTimeout:
             return Grade(False, "timeout", "limit", f"no decision within {self.time_limit} s")
         except WorkerDied as error:
@@ -238,13 +249,31 @@ class MathAnswer:
 
     def pool(self) -> WorkerPool:
         """The worker processes, shared by every math verifier of this process with these settings."""
-        return shared(("math", self.time_limit, self.workers), self._start)
+        return math_workers(self.time_limit, self.workers)
 
-    def _start(self) -> WorkerPool:
+
+def math_workers(time_limit: float, workers: int) -> WorkerPool:
+    """The pool of `math_process` children with these settings, one for the whole process."""
+
+    def start() -> WorkerPool:
         paths = json.dumps([path for path in sys.path if path])
         env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPMATH_NOGMPY": "1", "SYMPY_GROUND_TYPES": "python"}
-        argv = command("math_process", str(self.time_limit), paths, isolated=False)
-        return WorkerPool(lambda: argv, env, self.workers, START_LIMIT)
+        argv = command("math_process", str(time_limit), paths, isolated=False)
+        return WorkerPool(lambda: argv, env, workers, START_LIMIT)
+
+    return shared(("math", time_limit, workers), start)
+
+
+def ask(worker: Worker, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
+    """One request's answer; the time in which math-verify is imported is not counted.
+
+    Raises:
+        WorkerTimeout, WorkerDied: as `Worker.ask`.
+    """
+    reply = json.loads(worker.ask([json.dumps(request).encode()], time_limit))
+    while "warming" in reply or "warm" in reply:
+        reply = json.loads(worker.receive(START_LIMIT if "warming" in reply else time_limit))
+    return reply
 
 
 def usable(problems: Sequence[Problem]) -> tuple[list[Problem], int]:

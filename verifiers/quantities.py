@@ -51,6 +51,21 @@ _define("volume", {"l liter liters litre litres": "1", "ml milliliter milliliter
 _define("dollar", {"dollar dollars usd": "1", "cent cents ¢ penny pennies": "1/100"})
 _define("euro", {"euro euros €": "1"})
 _define("pound sterling", {"£": "1"})
+_define("rupee", {"rupee rupees rs inr ₹": "1"})
+_define("yen", {"yen ¥ jpy": "1"})
+_define("ohm", {"ohm ohms Ω": "1", "kΩ": "1000"})
+_define("newton", {"N newton newtons": "1", "kN": "1000"})
+_define("joule", {"J joule joules": "1", "kJ": "1000", "MJ": "1000000"})
+_define("watt", {"W watt watts": "1", "kW": "1000", "MW": "1000000"})
+_define("volt", {"V volt volts": "1", "kV": "1000", "mV": "1/1000"})
+_define("ampere", {"A amp amps ampere amperes": "1", "mA": "1/1000"})
+_define("pascal", {"Pa": "1", "kPa": "1000", "MPa": "1000000"})
+_define("hertz", {"Hz hertz": "1", "kHz": "1000", "MHz": "1000000", "GHz": "1000000000"})
+_define("coulomb", {"coulomb coulombs": "1"})
+_define("kelvin", {"K kelvin kelvins": "1"})
+_define("mole", {"mol mole moles": "1"})
+for _symbol in "GB MB KB kB TB Gb Mb eV keV MeV dB Wb cal kcal atm bar psi AU lm lx Mm Gm Mg Gg ML Ms ms ns".split():
+    _UNITS.setdefault(_symbol, (_symbol, Fraction(1)))
 _define("degree", {"degree degrees deg °": "1"})
 _define("celsius", {"°c": "1"})
 _define("fahrenheit", {"°f": "1"})
@@ -64,6 +79,20 @@ for _word in (
 ).split():
     _UNITS.setdefault(_word, (_word.rstrip("s"), Fraction(1)))
 
+_OTHER_IN_CAPITALS = frozenset(
+    ["M", "Mm", "MM", "Mg", "MG", "ML", "Ml", "G", "S", "H", "MIN"]
+)  # no m, mm, mg, ml, g, s, h
+_NO_UNIT = frozenset(  # words behind a number that change it, or say that it is not the whole answer
+    "and or not no nor neither none nothing than then more less fewer greater over under above below least most about "
+    "around approximately approx roughly nearly almost maybe perhaps possibly probably either if when unless except "
+    "but is isn are was were be wrong incorrect false true right plus minus times multiplied divided by squared "
+    "cubed factorial power root log ln sin cos tan exp mod modulo remainder base negative positive half halves third "
+    "thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths "
+    "hundredth hundredths thousandth thousandths millionth millionths one two three four five six seven eight nine ten "
+    "eleven twelve twenty thirty forty fifty sixty seventy eighty ninety zero infinity to from through between up down "
+    "instead actually however percent double triple twice pi mean inclusive exclusive same undefined "
+    "unknown any every for with without past till until at sqrt abs st nd rd th".split()
+)
 _TIMES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _AREA = {"sq": 2, "square": 2, "cubic": 3, "cu": 3}
 _WORD_BASES = dict(
@@ -79,13 +108,13 @@ _BASE = re.compile(
 )
 _SPELLED_BASE = re.compile(rf"{_DIGITS}\s*,?\s*\(?\s*(?:in )?base[ -]*\$?(?P<braced>\w+)\$?\s*\)?")
 _ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:st|nd|rd|th)\s*\}?")
-_MONEY = re.compile(r"(?P<number>.*\d)\s*(?P<sign>\\\$|€|£)")
-_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textrm|hbox|textsuperscript)\s*\{([^{}]*)\}")
+_MONEY = re.compile(r"(?P<number>.*\d)\s*(?P<sign>\\\$|€|£|¥|₹)")
+_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|textit|hbox|textsuperscript)\s*\{([^{}]*)\}")
 _PERCENT = re.compile(r" ?(?:\\?%|\\text\s*\{\s*(?:\\?%|percent|pct)\s*\}|percent(?:age)?(?: points?)?|pct\.?)\s*$")
-_SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|USD\b)(?:\s*\})?\s*")
+_SIGN = re.compile(r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\?\$|\\pounds|£|€|¥|₹|Rs\b\.?|INR\b|USD\b)(?:\s*\})?\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{)?\s*([CF])?\s*\}?\s*$")
 _TAIL = re.compile(  # one piece of a unit at the end of a text
-    r"(?:\\(?:text|mbox|mathrm|textrm|hbox) ?\{[^{}]{1,60}\}|(?<![\\A-Za-z])[A-Za-z¢][A-Za-z.¢]{0,20}|\^ ?(?:\{ ?-?\d ?\}|-?\d)"  # noqa: E501
+    r"(?:\\(?:text|mbox|mathrm|textrm|textbf|textit|hbox) ?\{[^{}]{1,60}\}|\\Omega|(?<![\\A-Za-z])[A-Za-z¢][A-Za-z.¢]{0,20}|\^ ?(?:\{ ?-?\d ?\}|-?\d)"  # noqa: E501
     r"|/|\\cdot) ?$"
 )
 _TAIL_LENGTH, _TAIL_PIECES = 120, 10
@@ -140,7 +169,16 @@ def split(text: str) -> Quantity:
     if match := _MONEY.fullmatch(text):
         text = match["sign"] + match["number"]
     if match := _SIGN.match(text):
-        unit = {"£": "pound sterling", "\\pounds": "pound sterling", "€": "euro"}.get(match[2], "dollar")
+        unit = {
+            "£": "pound sterling",
+            "\\pounds": "pound sterling",
+            "€": "euro",
+            "¥": "yen",
+            "₹": "rupee",
+            "INR": "rupee",
+            "Rs": "rupee",
+            "Rs.": "rupee",
+        }.get(match[2], "dollar")
         rest = split(text[match.end() :])
         if rest.unit in ("", unit) and not rest.percent and rest.scale == 1:
             return Quantity(match[1] + rest.number, unit)
@@ -160,13 +198,17 @@ def split(text: str) -> Quantity:
 
 def _unit(text: str) -> tuple[str, Fraction, int] | None:
     """The canonical name and size of a unit text such as `\\text{ cm}^2` or `million miles`, with its multiplier."""
-    text = _TEXT.sub(r" \1 ", text)
+    dressed = "\\" in text
+    text = _TEXT.sub(r" \1 ", text).replace("\\Omega", "Ω")
     text = text.replace("\\cdot", " ").replace("{", "").replace("}", "")
-    spelled = re.sub(r"\bper\b", "/", text.lower())
-    spelled = re.sub(r"\b(m|k)p/?h\b", lambda match: "mile/hour" if match[1] == "m" else "km/hour", spelled)
+    spelled = re.sub(r"\b[Pp][Ee][Rr]\b", "/", text)
+    spelled = re.sub(r"\b([mMkK])[pP]/?[hH]\b", lambda match: "mile/hour" if match[1] in "mM" else "km/hour", spelled)
     top, scale, power, sign, last, times = [], Fraction(1), 1, 1, Fraction(1), 1
-    for token in re.findall(r"[a-z¢°.']+|\^\s*-?\d|/|\S", spelled):
-        token = token.strip(".")
+    words = unknown = 0
+    for token in re.findall(r"(?:[^\W\d_]|[¢°.'-])+|\^\s*-?\d|/|\S", spelled):
+        exact = token.strip(".")
+        token = exact.lower()
+        words += token.isalpha()
         if token == "/":
             sign = -1
         elif token in _AREA:
@@ -178,20 +220,36 @@ def _unit(text: str) -> tuple[str, Fraction, int] | None:
             extra = int(token[1:].strip()) - 1
             scale *= last ** (extra * (1 if old > 0 else -1))
             top[-1] = (name, old * (extra + 1))
-        elif token in ("of", "the", "a", "", "long", "old", "tall", "total"):
+        elif token in ("of", "the", "a", "", "long", "old", "tall", "total") and exact not in _UNITS:
             continue
         elif token in _TIMES and not top:
             times *= _TIMES[token]
-        elif token in _UNITS:
-            name, last = _UNITS[token]
+        elif exact in _UNITS or (token in _UNITS and exact not in _OTHER_IN_CAPITALS):
+            name, last = _UNITS.get(exact) or _UNITS[token]
             top.append((name, sign * power))
             scale *= last ** (sign * power)
             power = 1
+        elif _may_be_unit(exact, dressed):
+            name, last = token.rstrip("s") if len(token) > 3 else exact, Fraction(1)
+            top.append((name, sign * power))
+            power, unknown = 1, unknown + 1
         else:
             return None
+    if unknown and (words > 4 or not top):
+        return None
     if not top and times == 1:
         return None
     return " ".join(f"{name}^{n}" if n != 1 else name for name, n in sorted(top)), scale, times
+
+
+def _may_be_unit(word: str, dressed: bool) -> bool:
+    r"""Whether a word nobody listed may be a unit: one in \text{...}, or a longer one in plain letters."""
+    bare = word.replace("-", "").replace("'", "")
+    if not bare.isalpha() or not set(word.lower().split("-")).isdisjoint(_NO_UNIT) or word.lower() in _NO_UNIT:
+        return False
+    if not (bare.islower() or bare.istitle()) or re.search("[aeiouyáéíóúäöü]", bare.lower()) is None:
+        return False
+    return len(bare) >= (3 if dressed else 4)
 
 
 def convertible(gold: Quantity, given: Quantity) -> Fraction | None:
