@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 COMMIT = "commit.json"
 FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
-TASK_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]*")  # a task may say in its name what it was made from
+TASK_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]*")  # MBPP-R says in its name what it was made from, in words
 
 
 class Stopped(Exception):

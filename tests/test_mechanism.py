@@ -25,7 +25,9 @@ def record(problem: str, by: str, first: str, second: tuple[str, str]) -> dict[s
 def write_run(root: Path, seed: int, records: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> None:
     folder = root / "t" / "model" / "row" / f"seed{seed}"
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"format": results.FORMAT, "status": "done", "spent": {"updates": 3}}))
+    info = {"format": results.FORMAT, "status": "done", "task": "t", "policy": "model", "name": "row", "seed": seed}
+    info |= {"task_version": "1", "eval_tasks": {"t": "1"}, "spent": {"trajectories": 1, "responses": 2, "updates": 3}}
+    (folder / "run.json").write_text(json.dumps(info))
     (folder / "config.gin").write_text("hf.max_grad_norm = 2.0\n")
     for name, lines in (("eval.jsonl", records), ("metrics.jsonl", metrics)):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -34,9 +36,9 @@ def write_run(root: Path, seed: int, records: list[dict[str, Any]], metrics: lis
 def test_counts_by_hand(tmp_path: Path) -> None:
     work = ("1 + 1 = \\boxed{2}", "2")
     metrics = [
-        {"phase": "rl", "grad_norm": 3.0, "examples": 8},
-        {"phase": "rl", "grad_norm": 2.0, "examples": 4},  # at the bound: nothing is cut off
-        {"phase": "rl", "examples": 0},  # nothing to fit
+        {"phase": "rl", "step": 1, "grad_norm": 3.0, "examples": 8},
+        {"phase": "rl", "step": 2, "grad_norm": 2.0, "examples": 4},  # at the bound: nothing is cut off
+        {"phase": "rl", "step": 3, "examples": 0},  # nothing to fit
     ]
     same_text = [record("a", "policy", "5", work), record("a", "reference", "6", work)]
     same_answer = [record("b", "policy", "5", work), record("b", "reference", "6", ("2", "2"))]

@@ -24,7 +24,8 @@ def build(files: list[str], *bindings: str) -> Experiment:
 def code_data(folder: Path) -> list[str]:
     """Bindings that give every code task a small file of its own."""
     mbpp = [
-        {"task_id": i, "text": "Add.", "prompt": "Add.", "code": "def add(a, b):\n  return a + b",
+        {"task_id": i, "text": f"Add, as in {i}.", "prompt": f"Add, as in {i}.",
+         "code": "def add(a, b):\n  return a + b",
          "test_list": ["assert add(1, 2) == 3"], "wrong_code": "def add(a, b):\n  return a", "generator": "nobody@1"}
         for i in (11, 511, *range(601, 641))
     ]  # fmt: skip
