@@ -34,12 +34,12 @@ import torch
 
 from benchmarks.memory import SHAPES
 from harness.core import Problem, Verdict
-from harness.dialogue import Intrinsic
 from harness.policy import HF
 from harness.policy.engine import Policy
-from harness.rollout import rollout
 from harness.run import main as run
 from harness.tasks.arithmetic import Arithmetic
+from harness.training.dialogue import Intrinsic
+from harness.training.rollout import rollout
 from methods.score import Phase1, Phase2
 
 ROOT = Path(__file__).parents[1]

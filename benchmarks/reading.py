@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import integrity
+from harness.runs import integrity
 
 ROOT = Path(__file__).parents[1]
 SEEDS, LIMIT_S, LIMIT_GB = 5, 10.0, 1.0

@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.dialogue import Intrinsic
 from harness.policy import HF
-from harness.rollout import rollout
 from harness.seeds import derive, draw
 from harness.tasks.embedded_code import EmbeddedCode
+from harness.training.dialogue import Intrinsic
+from harness.training.rollout import rollout
 from verifiers.code_tests import CodeTests
 
 

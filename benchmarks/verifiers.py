@@ -34,10 +34,10 @@ REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))
 
 from harness.core import Problem  # noqa: E402
-from verifiers import answer_parts, answer_text, answer_words, latex_math, real_sets  # noqa: E402
 from verifiers.code_tests import CodeTests, answer_of  # noqa: E402
+from verifiers.math import answer_parts, answer_text, answer_words, latex_math, real_sets  # noqa: E402
 from verifiers.math_answer import MathAnswer  # noqa: E402
-from verifiers.sandbox import Sandbox  # noqa: E402
+from verifiers.sandbox.pool import Sandbox  # noqa: E402
 
 Pair = tuple[str, str]
 

@@ -1,6 +1,7 @@
 """Gin, and the only file that imports it: names from the registry, one injected root, the operative config.
 
-`run` (harness.experiment.Experiment) is the root: gin builds it and its arguments, everything below is plain Python.
+`run` (harness.training.experiment.Experiment) is the root: gin builds it and its arguments; everything below is
+plain Python.
 """
 
 from __future__ import annotations

@@ -253,3 +253,10 @@ class Task(Protocol):
     def chat(self, problem: Problem, answers: Sequence[str]) -> list[Message]:
         """The conversation that asks for the next attempt, given the texts of the earlier ones."""
         ...
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def phase(self, text: str, total: int, done: int = 0) -> None: ...
+    def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None: ...

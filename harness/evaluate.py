@@ -1,146 +1,20 @@
-"""Evaluation: greedy two attempts on the test split by default; one record per problem and sample.
-
-`python -m harness.evaluate RUN_FOLDER` adds evaluations to a run that is done.
-"""
+"""`python -m harness.evaluate RUN_FOLDER`: adds evaluations to a run that is done."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.core import Problem, Task, Trajectory
-from harness.dialogue import Dialogue
-from harness.evaluations import Evaluation, Split
-from harness.rollout import VERIFIER_SECONDS, rollout
-from harness.seeds import derive
-from harness.store import IN_USE, InUseError, is_disk_full
+from harness.runs.store import IN_USE, InUseError, is_disk_full
 from harness.terminal import inert
 
 if TYPE_CHECKING:
-    from harness.experiment import Experiment
-    from harness.policy.engine import Policy
-    from harness.store import RunStore
-
-GREEDY = Evaluation()
-
-
-def evaluate(
-    policy: Policy,
-    task: Task,
-    dialogue: Dialogue,
-    evaluation: Evaluation = GREEDY,
-    *,
-    when: str,
-    seed: int = 0,
-    done: int = 0,
-    verifier_seconds: float = VERIFIER_SECONDS,
-    record: Callable[[Sequence[dict[str, Any]]], None],
-) -> None:
-    """Evaluates in batches of problems and hands each batch's records to `record`.
-
-    Args:
-        when: `before` or `after` training.
-        done: Records already written by an interrupted evaluation. A batch that was written in part is asked again as
-            a whole, as its draws belong together, and what is missing of it is handed on.
-        verifier_seconds: As in `rollout.grade`.
-    """
-    problems, samples = evaluation.chosen(task), evaluation.samples
-    behind, written = divmod(done, evaluation.batch * samples)
-    for begin in range(behind * evaluation.batch, len(problems), evaluation.batch):
-        groups = rollout(
-            policy,
-            task,
-            dialogue,
-            problems[begin : begin + evaluation.batch],
-            samples=samples,
-            attempts=evaluation.attempts,
-            offline_share=float(evaluation.fixed_first),
-            seed=derive(seed, "evaluate", when, task.name, begin, *evaluation.stream),
-            temperature=evaluation.temperature,
-            verifier_seconds=verifier_seconds,
-        )
-        split = {"split": evaluation.split} if evaluation.split != "test" else {}
-        lines = [
-            line(t, when, task.name, i, evaluation.temperature) | split for group in groups for i, t in enumerate(group)
-        ]
-        record(lines[written:])
-        written = 0
-
-
-def expected(task: Task, evaluation: Evaluation = GREEDY) -> list[tuple[str, int]]:
-    """(id, sample) of every record of a finished evaluation, in order."""
-    return [name_of(problem, i) for problem in evaluation.chosen(task) for i in range(evaluation.samples)]
-
-
-def name_of(problem: Problem, sample: int) -> tuple[str, int]:
-    """(id, sample) of a record: where one problem has several fixed first attempts, each is a `Problem` whose `meta`
-    says which `problem` and which `sample` of it the record is."""
-    return problem.meta.get("problem", problem.id), problem.meta.get("sample", sample)
-
-
-PROBED: tuple[Split, ...] = ("validation", "train")
-
-
-def probe(
-    policy: Policy, task: Task, dialogue: Dialogue, problems: int, verifier_seconds: float = VERIFIER_SECONDS
-) -> dict[str, float]:
-    """Accuracy of greedy second attempts in mid-training: after the policy's own first attempts and after fixed ones.
-
-    Fixed ones are the base model's, which never change: where they go well and its own do not, the policy has learnt to
-    correct what it no longer writes (arXiv 2409.12917v2, figure 5).
-
-    Returns:
-        `acc_t2_own_validation`, `acc_t2_fixed_validation` and the same of `train`; fractions of `problems` problems.
-    """
-    found: dict[str, float] = {}
-    for split in PROBED:
-        for name, fixed in (("own", False), ("fixed", True)):
-            right: list[bool] = []
-
-            def record(lines: Sequence[dict[str, Any]], right: list[bool] = right) -> None:
-                right.extend(entry["attempts"][-1]["correct"] for entry in lines)
-
-            evaluation = Evaluation(split, problems=problems, fixed_first=fixed)
-            evaluate(policy, task, dialogue, evaluation, when="probe", verifier_seconds=verifier_seconds, record=record)
-            found[f"acc_t2_{name}_{split}"] = sum(right) / len(right)
-    return found
-
-
-def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:
-    """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
-
-    A repair task's records name the problem, not the given program (`name_of`): means then weigh problems alike. The
-    problem's text stands in greedy records alone, which are read one by one; a pool would repeat it for every sample.
-    """
-    name, number = name_of(trajectory.problem, sample)
-    text = {} if temperature else {"prompt": trajectory.problem.prompt}
-    extra = sum(len(turn.tokens) for turn in trajectory.turns if not turn.scored)
-    return {
-        "when": when,
-        "task": task,
-        "id": name,
-        "sample": number,
-        "temperature": temperature,
-        **text,
-        "attempts": [
-            {
-                "text": turn.text,
-                "answer": turn.verdict.answer,
-                "reward": turn.verdict.reward,
-                "correct": turn.verdict.correct,
-                "status": turn.verdict.status,
-                "tokens": len(turn.tokens),
-                "truncated": turn.truncated,
-                "by": turn.by,
-                **({"flag": turn.verdict.flag} if turn.verdict.flag else {}),
-            }
-            for turn in trajectory.attempts
-        ],
-    } | ({"extra_tokens": extra} if extra else {})
+    from harness.runs.store import RunStore
+    from harness.training.experiment import Experiment
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
@@ -197,9 +71,9 @@ def _supplement(
         ConfigError: a gin file or binding that cannot be used, or one that changes more than evaluations.
     """
     from harness import config
-    from harness.display import LiveDisplay
-    from harness.experiment import Stopped, finish_supplement, supplement
-    from harness.store import RunStore, StoreError
+    from harness.runs.store import RunStore, StoreError
+    from harness.training.display import LiveDisplay
+    from harness.training.loop import Stopped, finish_supplement, supplement
 
     if not folder.is_dir():
         raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
@@ -239,8 +113,8 @@ def _supplement(
 def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str], trust: bool) -> tuple[Experiment, str]:
     """The run's experiment with further evaluations, and its configuration as text."""
     from harness import config, registry
-    from harness.experiment import Experiment
-    from harness.run import check_origin
+    from harness.training.experiment import Experiment
+    from harness.training.provenance import check_origin
 
     old = store.config or ""
     config.prepare(Experiment, "run")

@@ -1,105 +1,14 @@
-"""What finished runs say about *how* their rows learn: `python -m harness.mechanism results/embedded`.
-
-Two tables, from metrics.jsonl and eval.jsonl alone. *Updates*: how often the gradient was clipped. A clipped gradient
-has a fixed length, whatever the scale of the rewards, so a factor such as 1 + alpha acts as a ratio only. *Swapped
-first attempts*: how often attempt 2 is the same text, byte for byte, after the row's own first attempt and after the
-base model's, where these two differ. Such a second attempt does not use what it has read.
-
-Not covered: in the second table, rows without an evaluation of fixed first attempts (gin/on/every_evaluation.gin).
-"""
+"""`python -m harness.mechanism RESULTS`: what the updates of the runs were made of."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
 
-from harness import results
-from harness.results import Run
-
-HEAD = """# How the rows learn
-
-Made by `python -m harness.mechanism {folder}`, from metrics.jsonl and eval.jsonl.
-"""
-UPDATES = """
-## Updates
-
-Over all seeds. Clipped: updates whose gradient norm was above `hf.max_grad_norm`. Median norm: before clipping.
-Examples: fitted in one update, mean; an RL row fits every attempt it samples. Updates that found nothing to fit are in
-no column but the first.
-
-| row | phase | updates | clipped, percent | median norm | examples |
-| --- | --- | --: | --: | --: | --: |
-"""
-SWAPPED = """
-## Swapped first attempts
-
-Greedy second attempts to the same problems, once after the row's own first attempt and once after the base model's.
-Cases: problems, over all seeds, on which the two first attempts give different answers. Same text: attempt 2 is
-identical, byte for byte; same answer: its answer is.
-
-| row | cases | same text, percent | by seed | same answer, percent |
-| --- | --: | --: | --: | --: |
-"""
-
-
-def updates(runs: Iterable[Run]) -> list[tuple[str, str, int, float, float, float]]:
-    """(row, phase, updates, share clipped, median norm, mean examples) of every phase, over all seeds."""
-    found: dict[tuple[str, str], list[tuple[Mapping[str, Any], float]]] = defaultdict(list)
-    for run in runs:
-        bound = float(run.bindings.get("hf.max_grad_norm", "inf"))
-        for line in run.steps():
-            found[run.name, line["phase"]].append((line, bound))
-    rows = []
-    for (row, phase), lines in found.items():
-        fitted = [(line["grad_norm"], bound, line["examples"]) for line, bound in lines if "grad_norm" in line]
-        if fitted:
-            clipped = fmean(norm > bound for norm, bound, _ in fitted)
-            rows.append((row, phase, len(lines), clipped, median(f[0] for f in fitted), fmean(f[2] for f in fitted)))
-    return rows
-
-
-def swapped(runs: Iterable[Run]) -> dict[str, list[tuple[int, int, int]]]:
-    """{row: one (cases, same text, same answer) for each seed} where attempt 1 was replaced by the base model's."""
-    found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    for run in runs:
-        if not run.trained:
-            continue  # the base model's own first attempts are its own
-        pairs: dict[tuple[str, str, int], dict[str, Sequence[Mapping[str, Any]]]] = defaultdict(dict)
-        for record in results.read_records(run.path, whens=("after",)):
-            attempts = record["attempts"]
-            if record["temperature"] == 0 and len(attempts) == 2 and record.get("split", "test") == "test":
-                pairs[record["task"], record["id"], record["sample"]][attempts[0]["by"]] = attempts
-        whole = [pair for pair in pairs.values() if {"policy", "reference"} <= pair.keys()]
-        both = [(pair["policy"], pair["reference"]) for pair in whole]
-        other = [(own[1], fixed[1]) for own, fixed in both if own[0]["answer"] != fixed[0]["answer"]]
-        if both:
-            texts, answers = (sum(a[key] == b[key] for a, b in other) for key in ("text", "answer"))
-            found[run.name].append((len(other), texts, answers))
-    return dict(found)
-
-
-def markdown(runs: Sequence[Run], folder: str) -> str:
-    """Both tables."""
-    text = HEAD.format(folder=folder) + UPDATES
-    for row, phase, count, clipped, norm, examples in updates(runs):
-        text += f"| {row} | {phase} | {count} | {_percent(clipped)} | {norm:.1f} | {examples:.1f} |\n"
-    text += SWAPPED
-    for row, seeds in swapped(runs).items():
-        cases, texts, answers = (sum(column) for column in zip(*seeds, strict=True))
-        by_seed = ", ".join(f"{100 * same / count:.0f}" if count else "–" for count, same, _ in seeds)
-        text_share, answer_share = (f"{100 * same / cases:.0f}" if cases else "–" for same in (texts, answers))
-        text += f"| {row} | {cases} | {text_share} | {by_seed} | {answer_share} |\n"
-    return text
-
-
-def _percent(share: float) -> str:
-    """One decimal, and 100 for all of them alone."""
-    return "100" if share == 1 else f"{min(99.9, 100 * share):.1f}"
+from harness.analysis.mechanism import markdown
+from harness.runs import reader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,11 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m harness.mechanism", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", help="the results folder")
+    parser.add_argument("results", help="the reader folder")
     parser.add_argument("--out", type=Path, help="write to this file instead of the screen")
     options = parser.parse_args(argv)
     try:
-        runs, troubles = results.read_runs(options.results, whens=("after",))
+        runs, troubles = reader.read_runs(options.results, whens=("after",))
     except OSError as error:
         print(f"mechanism: {error}", file=sys.stderr)
         return 2

@@ -19,8 +19,8 @@ GROUP = "score_harness.plugins"
 IN_TREE = frozenset(
     {
         "harness.credit",
-        "harness.dialogue",
-        "harness.evaluations",
+        "harness.training.dialogue",
+        "harness.training.evaluations",
         "harness.policy",
         "harness.tasks",
         "methods",

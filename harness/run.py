@@ -1,26 +1,21 @@
 """The command line of one run: `python -m harness.run --gin gin/score_full.gin`.
 
-Above 300 lines because the options, what they start and what run.json records of it are read together.
+Above 300 lines because the options, what they start and how a run ends are read together.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
-import importlib.metadata
 import os
-import platform
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,10 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import config, registry
-from harness.experiment import Display, Experiment, Stopped, execute
+from harness.core import Display
 from harness.policy.ranks import Ranks, RanksError, join, require, started
-from harness.store import (
-    FORMAT,
+from harness.runs.store import (
     IN_USE,
     InUseError,
     Onlooker,
@@ -41,7 +35,10 @@ from harness.store import (
     is_blank,
     is_disk_full,
 )  # fmt: skip
-from harness.terminal import inert
+from harness.terminal import describe_broken_plugin, inert
+from harness.training.experiment import Experiment
+from harness.training.loop import Stopped, execute
+from harness.training.provenance import changes_since, check_origin, describe_run, graders_of, isolation_of, model_of
 
 EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin                       the whole method, embedded model and task
@@ -70,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if ranks.size > 1:
         # When one process dies, the launcher ends the others at once: too soon to write down why. During the loop
-        # SIGTERM is a clean stop as ever (harness.experiment); a launcher that waits in vain kills.
+        # SIGTERM is a clean stop as ever (harness.training.experiment); a launcher that waits in vain kills.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         return _main(parser, args, ranks)
@@ -85,7 +82,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
             require(args.processes)
         broken = config.prepare(Experiment, "run")
         for plugin, error in broken.items():
-            console.print(left_out(plugin, error), soft_wrap=True)
+            console.print(describe_broken_plugin(plugin, error), soft_wrap=True)
         if args.list:
             _list()
             return 0
@@ -103,11 +100,6 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
         console.print("[bold red]error:[/] ", end="")
         console.print(inert(error, newlines=True), markup=False, soft_wrap=True)
         return IN_USE if isinstance(error, InUseError) else 2
-
-
-def left_out(plugin: str, error: str) -> Text:
-    """What is said of a plugin that cannot be imported."""
-    return Text.assemble((f"plugin {inert(plugin)} failed to import and is left out:", "yellow"), f" {inert(error)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,7 +152,7 @@ def _list() -> None:
 
 
 def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ranks: Ranks) -> int:
-    from harness.display import LiveDisplay, final_table
+    from harness.training.display import LiveDisplay, final_table
 
     out = _Screen(highlight=False, quiet=not ranks.is_first)
     text, folder = config.operative(), experiment.folder(Path(args.out))
@@ -187,17 +179,17 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         try:
             store.info = dict(old)
             store.save_config(text)
-            store.update(**_identity(experiment, args), status="running", error=None)
+            store.update(**describe_run(experiment, _command(args)), status="running", error=None)
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
                 policy = ranks.each(lambda: experiment.policy.load(args.device))
                 engine = policy.describe()
                 store.update(
                     engine=engine,
-                    isolation=_isolation(experiment),
-                    **_graders(experiment),
-                    **_model(experiment, engine),
+                    isolation=isolation_of(experiment),
+                    **graders_of(experiment),
+                    **model_of(experiment, engine),
                 )
-                if changed := _changed(old, store.info):
+                if changed := changes_since(old, store.info):
                     store.update(resumed=[*old.get("resumed", []), changed])
                 names = args.tracker if ranks.is_first else []
                 shown = _mirrored(display, experiment, folder, text, names, console, stack)
@@ -337,136 +329,11 @@ def _is_done(store: RunStore, experiment: Experiment, text: str, resume: bool) -
     return False
 
 
-def check_origin(store: RunStore, experiment: Experiment) -> None:
-    """Compares the problems and graders that a run has seen (run.json) with those of now.
-
-    Raises:
-        StoreError: versions, data or graders differ, so that old and new records would not belong together.
-    """
-    told = []
-    versions = store.info.get("eval_tasks")
-    data, graders = (found if isinstance(found := store.info.get(key), dict) else {} for key in ("data", "graders"))
-    for task in {task.name: task for task in (experiment.task, *experiment.evaluated)}.values():
-        then = versions.get(task.name) if isinstance(versions, dict) else None
-        then = store.info.get("task_version") if then is None and task.name == store.info.get("task") else then
-        if then is not None and str(then) != str(task.version):
-            told.append(f"task {task.name} is now version {task.version}; the run saw version {then}")
-        old, new = data.get(task.name), getattr(task, "provenance", None)
-        if isinstance(old, dict) and isinstance(new, dict) and old.get("digest") != new.get("digest"):
-            told.append(f"the data of task {task.name} has digest {new.get('digest')}; the run saw {old.get('digest')}")
-        grader = getattr(task.verifier, "grader", None)
-        if grader is not None and graders.get(task.name, str(grader)) != str(grader):
-            told.append(f"task {task.name} is now graded by {grader}; the run was graded by {graders[task.name]}")
-    if told:
-        listed = "\n  ".join(told)
-        raise StoreError(
-            f"{store.folder} was computed on other problems or by another grader:\n  {listed}\n"
-            "Go on with what it saw, or start a new run with another --out"
-        )
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """What a resumed run computes on that differs from before: {entry: [then, now]}, of entries that both have."""
-    found: dict[str, Any] = {}
-    for key in ("commit", "python", "platform", "versions", "plugins", "engine", "isolation", "data"):
-        then, now = old.get(key), new.get(key)
-        if isinstance(then, dict) and isinstance(now, dict):
-            found |= {
-                f"{key}.{name}": [then.get(name), now.get(name)]
-                for name in sorted(then.keys() | now.keys())
-                if then.get(name) != now.get(name)
-            }
-        elif key in old and then != now:
-            found[key] = [then, now]
-    return found
-
-
 def _set_threads(threads: int) -> None:
     """Before torch is imported: idle OpenMP threads that spin halve the speed of a busy machine."""
     os.environ["OMP_NUM_THREADS"] = str(max(1, threads))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def _identity(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
-    budget = experiment.budget
-    return {
-        "format": FORMAT,
-        "name": experiment.name,
-        "task": experiment.task.name,
-        "task_version": experiment.task.version,
-        "eval_tasks": {task.name: task.version for task in experiment.evaluated},
-        "data": _data(experiment),
-        "policy": experiment.policy.key,
-        "seed": experiment.seed,
-        "budget": {"steps": budget.steps, "problems": budget.problems, "samples": budget.samples},
-        "spent": {"trajectories": 0, "responses": 0, "updates": 0},
-        "plugins": {f"{entry.kind}.{entry.name}": entry.source for entry in registry.entries()},
-        "versions": _versions(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": _commit(),
-        "command": _command(args),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _versions() -> dict[str, str | None]:
-    """{package: version} of VERSIONS; None of one that is not installed."""
-    found: dict[str, str | None] = {}
-    for name in VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def _data(experiment: Experiment) -> dict[str, Any]:
-    """{task: where its problems came from}, for tasks that read data."""
-    tasks = {task.name: getattr(task, "provenance", None) for task in (experiment.task, *experiment.evaluated)}
-    return {name: told for name, told in tasks.items() if told is not None}
-
-
-def _isolation(experiment: Experiment) -> dict[str, str]:
-    """{task: the walls its verifier runs programs behind}, for verifiers that run any."""
-    tasks = {task.name: getattr(task.verifier, "isolation", None) for task in (experiment.task, *experiment.evaluated)}
-    return {name: str(getattr(walls, "level", walls)) for name, walls in tasks.items() if walls is not None}
-
-
-def _graders(experiment: Experiment) -> dict[str, dict[str, str]]:
-    """`graders`, {task: what graded it, with mode and versions}, of verifiers that say; empty when none does."""
-    tasks = {task.name: getattr(task.verifier, "grader", None) for task in (experiment.task, *experiment.evaluated)}
-    known = {name: str(grader) for name, grader in tasks.items() if grader is not None}
-    return {"graders": known} if known else {}
-
-
-# What samples, trains, grades or computes intervals.
-def _model(experiment: Experiment, engine: dict[str, Any]) -> dict[str, str]:
-    """`model`, where the bound path alone does not say what it is: dequantised weights are not the original's."""
-    if "gguf" not in engine:
-        return {}
-    return {"model": f"{experiment.policy.path} (dequantised from {engine['gguf']['quantisation']})"}
-
-
-VERSIONS = (
-    "torch", "transformers", "accelerate", "tokenizers", "safetensors", "huggingface-hub", "jinja2", "gin-config",
-    "math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "sympy", "mpmath", "rapidfuzz", "orjson",
-    "numpy", "scipy",
-)  # fmt: skip
-
-
-def _commit() -> str | None:
-    """The commit of the working tree, with '+' when it has changes; None outside git."""
-    try:
-        git = ["git", "-C", str(config.ROOT)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
-        )
-        return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _command(args: argparse.Namespace, resume: bool = False) -> str:

@@ -28,10 +28,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import config
-from harness.experiment import Experiment
-from harness.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, cells, parse_options, settle
-from harness.run import left_out
-from harness.terminal import inert
+from harness.terminal import describe_broken_plugin, inert
+from harness.training.experiment import Experiment
+from harness.training.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, cells, parse_options, settle
 
 EPILOG = """examples:
   python -m harness.suite --gin gin/suites/smoke.gin --out /tmp/smoke            every row, small, all cores
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, root in (("run", Experiment), ("suite", Suite)):
             broken = config.prepare(root, name)
         for plugin, error in broken.items():
-            console.print(left_out(plugin, error), soft_wrap=True)
+            console.print(describe_broken_plugin(plugin, error), soft_wrap=True)
         suite = _suite(args.gin, args.bind)
         options = ["--device", args.device, *(["--unsafe-exec"] if args.unsafe_exec else [])]
         grid = cells(suite, Path(args.out), options)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from rich.text import Text
+
 _JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are misspelt
 
 
@@ -25,3 +27,8 @@ def inert(text: object, newlines: bool = False) -> str:
 
 def _shown(char: str) -> str:
     return char if unicodedata.category(char) == "Zs" else char.encode("unicode_escape").decode("ascii")
+
+
+def describe_broken_plugin(plugin: str, error: str) -> Text:
+    """What is said of a plugin that cannot be imported."""
+    return Text.assemble((f"plugin {inert(plugin)} failed to import and is left out:", "yellow"), f" {inert(error)}")

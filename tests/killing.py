@@ -88,7 +88,7 @@ def state(root: Path) -> dict[str, Any]:
 
 def main() -> None:
     library, folder, kind, points = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    for name in ("torch", "transformers", "harness.policy.engine", "harness.display", "harness.run"):
+    for name in ("torch", "transformers", "harness.policy.engine", "harness.training.display", "harness.run"):
         importlib.import_module(name)
     killer = Killer(library, folder)
     done = folder / "done"

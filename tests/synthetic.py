@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import integrity
+from harness.runs import integrity
 
 TASK, POLICY = "synthetic", "tiny"
 

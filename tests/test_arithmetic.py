@@ -10,9 +10,9 @@ import re
 import pytest
 
 from harness.policy import EMBEDDED
-from harness.policy.corpus import Mix, line, slipped, wrong
 from harness.policy.engine import Policy
 from harness.tasks.arithmetic import RETRY, Arithmetic, ask, solve, split
+from harness.tools.arithmetic_corpus import Mix, line, slipped, wrong
 from verifiers.exact import Exact
 
 MODELS = sorted(path for path in EMBEDDED.iterdir() if path.is_dir())
@@ -68,7 +68,7 @@ def test_embedded_models_are_what_their_provenance_says(folder) -> None:
     assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == provenance["sha256"]
     assert provenance["parameters"] <= 1_000_000
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 2_000_000
-    assert re.match(r"python -m harness\.policy\.\w+", provenance["script"])
+    assert re.match(r"python -m harness\.tools\.\w+", provenance["script"])
 
 
 def test_sampler_and_trainer_agree_on_the_embedded_model(embedded: Policy) -> None:

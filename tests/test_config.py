@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.experiment import Experiment
+from harness.training.experiment import Experiment
 
 ROOT = config.ROOT
 

@@ -20,7 +20,7 @@ from harness.credit import (
     reinforce,
     returns,
 )
-from harness.experiment import Experiment
+from harness.training.experiment import Experiment
 from methods.naive_multi_turn_rl import NaiveMultiTurnRL
 from methods.score import Phase1, Phase2, SCoRe
 from methods.single_turn_rl import SingleTurnRL

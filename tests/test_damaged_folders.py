@@ -21,7 +21,8 @@ import matplotlib.pyplot as plt
 import pytest
 import synthetic
 
-from harness import leaderboard, plots, report, results, scaling, tables
+from harness.analysis import leaderboard, plots, report, scaling, tables
+from harness.runs import reader
 
 mpl.use("Agg")
 RUN = Path("runs", synthetic.TASK, synthetic.POLICY, "score_full", "seed1")
@@ -70,7 +71,7 @@ def read_everything(root: Path) -> tuple[dict[Any, Any], list[str]]:
             for table in data["tables"]
             for row in table["rows"]
         }
-        curves = scaling.curves(results.read_runs(root, whens=("after",))[0])
+        curves = scaling.curves(reader.read_runs(root, whens=("after",))[0])
         scaling.markdown(curves).encode()
         found = json.loads(scaling.as_json(curves), parse_constant=_refuse_constant)
         numbers |= {("scaling", curve["name"]): curve for curve in found}
@@ -219,7 +220,7 @@ def test_every_kind_of_damage_is_told_and_costs_the_run_alone(
                 json.dumps({key: value for key, value in info.items() if key not in ("records", "sha256")})
             )
         harm(folder / file)
-        runs, troubles = results.read_runs(tmp_path / "results")
+        runs, troubles = reader.read_runs(tmp_path / "results")
         assert len(runs) == (not any(trouble.left_out for trouble in troubles)), name
         for run in runs:
             assert [step["step"] for step in run.steps()] == sorted({step["step"] for step in run.steps()}), name

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.display import cells
 from harness.policy import EMBEDDED, HF
-from harness.policy.code_corpus import CODE_CLEAN, CodeMix, code_line
 from harness.policy.engine import Policy
-from harness.policy.pretrain import CORPORA, encode
-from harness.policy.pretrain import main as pretrain
 from harness.run import main
 from harness.tasks.embedded_code import RETRY, EmbeddedCode, EmbeddedHumanEval, EmbeddedRepair, ask, program, stub
 from harness.tasks.embedded_code_specs import CORES, OPERATORS, SIZES, Spec, examples, mistaken, split, work
+from harness.tools.code_corpus import CODE_CLEAN, CodeMix, code_line
+from harness.tools.pretrain import CORPORA, encode
+from harness.tools.pretrain import main as pretrain
+from harness.training.display import cells
 from verifiers.code_tests import CodeTests
 
 POOLS = ("corpus", "train", "validation", "test")

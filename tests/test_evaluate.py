@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness import config, evaluate, results, run
-from harness.evaluations import Evaluation
-from harness.experiment import Experiment
+from harness import config, run
+from harness.runs import reader
+from harness.training import evaluate
+from harness.training.evaluations import Evaluation
+from harness.training.experiment import Experiment
 
 SMALL = [
     "run.steps = 4", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 40", "hf.max_new_tokens = 12",
@@ -67,7 +69,7 @@ def test_the_greedy_records_are_the_same_bytes(plain: Path, asked: Path) -> None
 
 
 def test_every_evaluation_has_a_key_of_its_own(asked: Path) -> None:
-    counts = Counter(results.key_of(record) for record in records(asked))
+    counts = Counter(reader.key_of(record) for record in records(asked))
     assert {(k.when, k.split, k.temperature, k.first, k.turns): n for k, n in counts.items()} == {
         ("before", "test", 0.0, "policy", 2): 40,
         ("after", "test", 0.0, "policy", 2): 40,
@@ -77,7 +79,7 @@ def test_every_evaluation_has_a_key_of_its_own(asked: Path) -> None:
         ("after", "train", 0.0, "policy", 2): 8,
         ("after", "test", 0.0, "reference", 2): 40,
     }
-    run, troubles = results.read_run(asked)
+    run, troubles = reader.read_run(asked)
     assert run is not None
     assert troubles == []
     (pool,) = (e for key, e in run.evaluations.items() if key.temperature)

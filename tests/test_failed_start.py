@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import run
-from harness.store import RunStore, is_blank
+from harness.runs.store import RunStore, is_blank
 
 SMALL = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 4", "hf.max_new_tokens = 8"]
 

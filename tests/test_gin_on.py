@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.experiment import Experiment
+from harness.training.experiment import Experiment
 
 ON = config.ROOT / "gin" / "on"
 MODELS = sorted(path.stem for path in ON.glob("*.gin") if re.search(r"^hf\.path", path.read_text(), re.M))

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pytest
 import synthetic
 
-from harness import leaderboard, plots, report, scaling
+from harness.analysis import leaderboard, plots, report, scaling
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""harness.leaderboard and harness.tables: rows, intervals, lineage, separation of tables, and every output format."""
+"""harness.analysis.leaderboard and .tables: rows, intervals, lineage, separation of tables, every output format."""
 
 import csv
 import io
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from harness import leaderboard, stats, tables
+from harness.analysis import leaderboard, tables
+from harness.metrics import stats
 
 ROOT = Path(__file__).parents[1]
 EVIL = "<script>alert(1)</script>|`$x_1$`&\\input{/etc/passwd} *b* [l](http://e.x) %\t# h ë→"

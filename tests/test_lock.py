@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from harness import config
-from harness.run import VERSIONS
+from harness.training.provenance import VERSIONS
 
 ROOT: Path = config.ROOT
 LEFT_OUT = {"torch"}  # its builds have one version and many hashes

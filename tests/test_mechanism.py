@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import config, mechanism, results
+from harness import config
+from harness.analysis import mechanism
+from harness.runs import reader
 
 
 def record(problem: str, by: str, first: str, second: tuple[str, str]) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def record(problem: str, by: str, first: str, second: tuple[str, str]) -> dict[s
 def write_run(root: Path, seed: int, records: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> None:
     folder = root / "t" / "model" / "row" / f"seed{seed}"
     folder.mkdir(parents=True)
-    info = {"format": results.FORMAT, "status": "done", "task": "t", "policy": "model", "name": "row", "seed": seed}
+    info = {"format": reader.FORMAT, "status": "done", "task": "t", "policy": "model", "name": "row", "seed": seed}
     info |= {"task_version": "1", "eval_tasks": {"t": "1"}, "spent": {"trajectories": 1, "responses": 2, "updates": 3}}
     (folder / "run.json").write_text(json.dumps(info))
     (folder / "config.gin").write_text("hf.max_grad_norm = 2.0\n")
@@ -47,7 +49,7 @@ def test_counts_by_hand(tmp_path: Path) -> None:
     write_run(tmp_path, 0, [*same_text, *same_answer, *copied, *equal_firsts], metrics)
     write_run(tmp_path, 1, same_text, metrics[:1])
     write_run(tmp_path, 2, same_text[:1], metrics[:1])  # never asked after fixed first attempts
-    runs, troubles = results.read_runs(tmp_path)
+    runs, troubles = reader.read_runs(tmp_path)
     assert not troubles
     assert mechanism.swapped(runs) == {"row": [(3, 1, 2), (1, 1, 1)]}
     assert mechanism.updates(runs) == [("row", "rl", 5, 0.75, 3.0, pytest.approx(7.0))]
@@ -65,4 +67,4 @@ def test_the_tracked_page_is_what_the_command_gives(
     tracked = config.ROOT / "results" / "embedded_mechanism.md"
     assert made.read_text(encoding="utf-8") == tracked.read_text(encoding="utf-8")
     assert mechanism.main(["no/such/folder"]) == 2
-    assert "no results folder" in capsys.readouterr().err
+    assert "no reader folder" in capsys.readouterr().err

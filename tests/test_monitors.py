@@ -9,7 +9,7 @@ import pytest
 
 from harness.core import Problem, Trajectory, Turn, Verdict
 from harness.credit import Conditioned, Progress, Raw
-from harness.monitors import WINDOW, BonusFarming, of_examples, of_groups
+from harness.training.monitors import WINDOW, BonusFarming, of_examples, of_groups
 from methods.score import Phase2
 
 

@@ -6,7 +6,7 @@ import pytest
 import synthetic
 from matplotlib.text import Text
 
-from harness import plots
+from harness.analysis import plots
 
 mpl.use("Agg")
 mpl.rcParams["figure.max_open_warning"] = 0  # all figures of three scopes are looked at

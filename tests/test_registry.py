@@ -11,8 +11,8 @@ import pytest
 
 from harness import config, registry
 from harness.core import Problem
-from harness.experiment import Experiment
 from harness.tasks.arithmetic import Arithmetic
+from harness.training.experiment import Experiment
 from verifiers.exact import Exact
 
 

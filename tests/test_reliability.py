@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from harness import Problem, Verdict, config, evaluate, register, run, verify
-from harness.experiment import Experiment
-from harness.integrity import sha256
-from harness.store import RunStore, StoreError, dump, is_disk_full, read_jsonl
+from harness import Problem, Verdict, config, register, run, verify
+from harness.runs.integrity import sha256
+from harness.runs.store import RunStore, StoreError, dump, is_disk_full, read_jsonl
 from harness.tasks.arithmetic import Arithmetic
+from harness.training import evaluate
+from harness.training.experiment import Experiment
 
 SMALL = [
     "run.steps = 3", "run.problems = 3", "run.samples = 2", "run.checkpoint_every = 1", "arithmetic.test_size = 6",

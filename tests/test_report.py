@@ -8,7 +8,7 @@ import shutil
 import pytest
 import synthetic
 
-from harness import report
+from harness.analysis import report
 
 EVIL = "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> & \u2028 \\u003c"
 

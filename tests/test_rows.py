@@ -14,9 +14,10 @@ import pytest
 
 from harness import config
 from harness.core import Budget, Problem, Trajectory, Turn, Verdict
-from harness.experiment import Experiment, Stopped, execute
 from harness.run import main
-from harness.store import RunStore, read_jsonl
+from harness.runs.store import RunStore, read_jsonl
+from harness.training.experiment import Experiment
+from harness.training.loop import Stopped, execute
 from methods.pair_sft import PairSFT
 from methods.score import Phase1, SCoRe
 from methods.sft import SFTOracle, SFTSelf, corrections

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import RunStore
+from harness.runs.store import RunStore
 
 SMALL = [
     "run.steps = 6", "run.problems = 4", "run.samples = 2", "run.checkpoint_every = 2", "arithmetic.test_size = 300",

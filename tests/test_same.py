@@ -12,10 +12,11 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from harness import config, same
+from harness import config
 from harness.core import Budget, Credit, Example, Group, Phase
 from harness.credit import BatchMean, Bonus, Conditioned, Indicator, LeaveOneOut, NoBonus, Progress, Raw, reinforce
-from harness.experiment import Experiment
+from harness.tools import same
+from harness.training.experiment import Experiment
 
 BUDGET = Budget(10, 16, 4)
 

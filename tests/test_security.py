@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, evaluate
-from harness.experiment import Experiment
+from harness import config
 from harness.tasks.arithmetic import Arithmetic
+from harness.training import evaluate
+from harness.training.experiment import Experiment
 from verifiers.exact import Exact
 
 
@@ -163,7 +164,7 @@ def test_a_plugin_tasks_name_is_checked_too() -> None:
 
 
 def test_the_names_of_all_tracked_rows_pass() -> None:
-    from harness.experiment import FOLDER_NAME
+    from harness.training.experiment import FOLDER_NAME
 
     folders = {path.parent for path in (config.ROOT / "results").rglob("run.json")}
     names = {part for folder in folders for part in folder.parts[-4:-1]}

@@ -1,4 +1,4 @@
-"""harness.stats against the paper's integer table, scipy's own bootstrap, hand-worked values and simulated coverage."""
+"""harness.metrics.stats against the paper's integers, scipy's bootstrap, hand-worked values, simulated coverage."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
-from harness import stats
+from harness.metrics import stats
 
 # Counts derived from the percentages of arXiv 2409.12917v2, Tables 1-3. n, t1, t2, i->c, c->i, p, Wilson bounds in %.
 PAPER = {

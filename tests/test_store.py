@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs.store import RunStore, StoreError, read_jsonl, run_folders, write_atomic
 from harness.seeds import derive, draw
-from harness.store import RunStore, StoreError, read_jsonl, run_folders, write_atomic
 
 
 def test_a_half_written_line_is_cut_off(tmp_path: Path) -> None:

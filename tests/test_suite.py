@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, grid, suite
-from harness.experiment import Experiment
-from harness.grid import Clock, Launch, Suite, cells, settle
-from harness.store import IN_USE, RunStore
+from harness import config, suite
+from harness.runs.store import IN_USE, RunStore
+from harness.training import grid
+from harness.training.experiment import Experiment
+from harness.training.grid import Clock, Launch, Suite, cells, settle
 
 TINY = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 4", "hf.max_new_tokens = 8"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from harness import plots, scaling
+from harness.analysis import plots, scaling
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]

@@ -3,8 +3,8 @@
 import importlib
 import pkgutil
 
-PROGRAMS = frozenset({"check", "high_precision", "math_process", "numeric", "split_tests", "zygote"})
-"""Modules that run on their own (`python -m`, child processes); importing them here would only cost time."""
+PROGRAMS = frozenset({"check"})
+"""Modules that run on their own (`python -m`); importing them here would only cost time."""
 
 for _info in pkgutil.iter_modules(__path__):
     if _info.name not in PROGRAMS:

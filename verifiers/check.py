@@ -24,8 +24,8 @@ from typing import Any
 from harness.core import Problem
 from verifiers.code_tests import BadTests, CodeTests, answer_of
 from verifiers.math_answer import MathAnswer
-from verifiers.sandbox import UnsafeMachine
-from verifiers.worker_pool import WorkerDied
+from verifiers.sandbox.pool import UnsafeMachine
+from verifiers.workers import WorkerDied
 
 CHUNK = 256  # rows graded before their lines are written
 

@@ -6,7 +6,8 @@
 A `"mode": "compat"` in it asks for one-process grading of that problem. Without "prompt", the prompt of a problem in
 the first form is `problem.prompt`.
 
-Split-process grading is the default (see `split_tests`); the tests alone, never the program, can make a problem fall
+Split-process grading is the default (`sandbox.two_processes`); the tests alone, never the program, can make a problem
+fall
 back to `compat`, and that is recorded. Only the final text of a response is graded (see `thinking`).
 
 Policies repeat themselves, so a verifier remembers: an equal response to an equal problem is run once. What depends on
@@ -28,8 +29,8 @@ from typing import Any, Literal
 
 from harness.core import Problem, Verdict
 from harness.registry import register
-from verifiers import programs, trusted_tests
-from verifiers.sandbox import Isolation, Job, Outcome, Sandbox, shared_sandbox
+from verifiers.sandbox import programs, trusted_tests
+from verifiers.sandbox.pool import Isolation, Job, Outcome, Sandbox, shared_sandbox
 from verifiers.thinking import final_text
 
 VERSION = 3  # of the rules; raised whenever a verdict could change

@@ -21,11 +21,12 @@ from typing import Any, Literal
 
 from harness.core import Problem, Status, Verdict
 from harness.registry import register
-from verifiers import forms, latex_math, sampling, symbolic, thinking
-from verifiers.answer_text import normalise
+from verifiers import thinking
 from verifiers.boxed import final_answer, last_boxed
-from verifiers.latex_math import CannotTell, NotExact, NotMath, Undefined
-from verifiers.worker_pool import Worker, WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
+from verifiers.math import forms, latex_math, sampling, symbolic
+from verifiers.math.answer_text import normalise
+from verifiers.math.latex_math import CannotTell, NotExact, NotMath, Undefined
+from verifiers.workers import Worker, WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
 
 MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
 IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
@@ -258,7 +259,7 @@ def math_workers(time_limit: float, workers: int) -> WorkerPool:
     def start() -> WorkerPool:
         paths = json.dumps([path for path in sys.path if path])
         env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPMATH_NOGMPY": "1", "SYMPY_GROUND_TYPES": "python"}
-        argv = command("math_process", str(time_limit), paths, isolated=False)
+        argv = command("math.math_process", str(time_limit), paths, isolated=False)
         return WorkerPool(lambda: argv, env, workers, START_LIMIT)
 
     return shared(("math", time_limit, workers), start)

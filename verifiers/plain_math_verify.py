@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from harness.core import Problem, Verdict
 from harness.registry import register
 from verifiers.math_answer import LIBRARIES, ask, math_workers
-from verifiers.worker_pool import WorkerDied, WorkerPool, WorkerTimeout, cores
+from verifiers.workers import WorkerDied, WorkerPool, WorkerTimeout, cores
 
 
 @register("verifier", "math_verify")

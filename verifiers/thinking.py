@@ -17,7 +17,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-from verifiers import programs
+from verifiers.sandbox import programs
 
 MAX_MARKS = 50  # a text with more of them is read without looking for programs
 MAX_LINE = 1000  # characters on each side of a marker in which quotes are looked for

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics import Record, tabulate
-from harness.mutants import parsed
+from harness.python_source import parsed
 
 __all__ = ["is_repair", "repair_rates", "same_program"]
 

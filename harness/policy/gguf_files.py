@@ -11,6 +11,7 @@ Not covered: files split into several parts, and adapters.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -21,7 +22,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from harness.integrity import sha256
 from harness.registry import nearest
 
 PROVENANCE = "gguf.json"
@@ -76,7 +76,8 @@ def convert_gguf(path: str) -> Path:
             architecture; the message gives the whole reason.
     """
     file = find_gguf(path)
-    digest = sha256(file)
+    with open(file, "rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     folder = cache_folder() / f"{file.stem}-{digest[:12]}"
     if (folder / PROVENANCE).is_file():
         return folder

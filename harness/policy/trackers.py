@@ -18,7 +18,7 @@ from harness.config import ConfigError
 from harness.registry import nearest
 
 if TYPE_CHECKING:
-    from harness.experiment import Display
+    from harness.core import Display
 
 
 def check(names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from harness.core import Message, Problem, Verifier
-from harness.mutants import defined
+from harness.python_source import defined
 from harness.registry import register
 from harness.tasks.code_prompts import RETRY, Shot, Shown, answer_text, mbpp_prompt
 from harness.tasks.source import DataError, Hub, Loaded, Row, Schema, checked, load, pinned, unique

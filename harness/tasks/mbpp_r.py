@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import Message, Problem, Verifier
+from harness.grading import grade
 from harness.registry import register
-from harness.rollout import grade
 from harness.tasks.code_prompts import Shown, answer_text
 from harness.tasks.mbpp import check_prompt, mbpp_chat, part_of, tests_of
 from harness.tasks.source import DataError, Hub, Loaded, Row, Schema, checked, digest, load

@@ -400,7 +400,8 @@ def test_a_run_measures_its_conversations_before_anything_else(
 ) -> None:
     """The embedded model's window is 256. Ten attempts of 32 tokens would pass it, and are seldom so long."""
     from harness import config
-    from harness.experiment import Experiment, _measure_prompts
+    from harness.training.experiment import Experiment
+    from harness.training.loop import _measure_prompts
 
     config.prepare(Experiment, "run")
     config.parse([str(config.ROOT / "gin" / "score_full.gin")], bindings)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from harness.core import Example
-from harness.dialogue import Intrinsic
 from harness.policy import HF, sharding
 from harness.policy.engine import Policy
 from harness.policy.ranks import Ranks, RanksError
-from harness.rollout import rollout
 from harness.tasks.arithmetic import Arithmetic
+from harness.training.dialogue import Intrinsic
+from harness.training.rollout import rollout
 from verifiers.exact import Exact
 
 MODEL, FOLDER = sys.argv[1], Path(sys.argv[2])

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from harness.mutants import mutants
+from harness.tools.mutants import mutants
 
 SOURCE = '''
 import math

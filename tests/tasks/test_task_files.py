@@ -9,8 +9,8 @@ import pytest
 from real_data import real
 
 from harness import config
-from harness.experiment import Experiment
 from harness.tasks.math import math500
+from harness.training.experiment import Experiment
 
 HERE = Path(__file__).parent
 

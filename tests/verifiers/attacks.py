@@ -122,7 +122,7 @@ BREAKERS: dict[str, str] = {
     "rt_sigqueueinfo": "import ctypes,os\ndef double(x):\n    return 2*x if ctypes.CDLL(None).syscall(129,{victim},9,ctypes.create_string_buffer(128))==0 else 0",
     "fcntl SETOWN SIGIO": "import fcntl,os,signal\ndef double(x):\n    r,w=os.pipe()\n    fcntl.fcntl(r,fcntl.F_SETOWN,{victim})\n    fcntl.fcntl(r,10,9)\n    fcntl.fcntl(r,fcntl.F_SETFL,fcntl.fcntl(r,fcntl.F_GETFL)|os.O_ASYNC)\n    os.write(w,b'x')\n    import time; time.sleep(0.2)\n    open('/proc/{victim}/stat')\n    return 2*x",
     "environ file": "def double(x):\n    open('/proc/self/environ','rb').read()\n    return 2*x",
-    "own verifier source": "import sys\ndef double(x):\n    m=sys.modules.get('verifiers.zygote') or sys.modules.get('verifiers.split_tests')\n    open(m.__file__).read()\n    return 2*x",
+    "own verifier source": "import sys\ndef double(x):\n    m=sys.modules.get('verifiers.sandbox.fork_server') or sys.modules.get('verifiers.sandbox.two_processes')\n    open(m.__file__).read()\n    return 2*x",
     "netlink": "import socket\ndef double(x):\n    socket.socket(socket.AF_NETLINK,socket.SOCK_RAW,0)\n    return 2*x",
     "datagram pair": "import socket\ndef double(x):\n    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n    return 2*x",
     "pair sends to an address": "import socket\ndef double(x):\n    a, b = socket.socketpair()\n    a.sendto(b'x', '\\0verifiers-attack')\n    return 2*x",

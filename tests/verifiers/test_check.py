@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from harness import registry, run
 from harness.core import Problem, Trajectory, Turn, Verdict
-from harness.evaluate import line
-from verifiers import literals, sandbox
+from harness.training.evaluate import line
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.check import main
 from verifiers.code_tests import BadTests, CodeTests, answer_of
 from verifiers.exact import Exact
 from verifiers.math_answer import MathAnswer
-from verifiers.sandbox import Sandbox, UnsafeMachine
+from verifiers.sandbox import literals, pool
+from verifiers.sandbox.pool import Sandbox, UnsafeMachine
 
 REPO = Path(__file__).parents[2]
 
@@ -120,7 +120,7 @@ def test_below_the_floor_nothing_runs_without_consent(capsys):
     assert not willing.demand().safe
     said = capsys.readouterr().err.splitlines()
     assert said == [willing.isolation.warning]
-    assert "without a sound sandbox: " in said[0]
+    assert "without a sound pool: " in said[0]
     willing.close()
 
 
@@ -130,13 +130,13 @@ def test_a_python_that_the_lower_user_cannot_read_is_named(unsafe, monkeypatch, 
     folder = tempfile.TemporaryDirectory(dir="/var/tmp")  # mode 700; /tmp itself is hidden where namespaces work
     closed = Path(folder.name)
     (closed / "lib").mkdir()
-    whole = sandbox._configuration
+    whole = pool._configuration
 
     def configuration(*args) -> str:
         config = json.loads(whole(*args))
         return json.dumps(config | {"paths": [str(closed / "lib"), *config["paths"]]})
 
-    monkeypatch.setattr(sandbox, "_configuration", configuration)
+    monkeypatch.setattr(pool, "_configuration", configuration)
     box = Sandbox(workers=1, bubblewrap=False, seccomp=False, unsafe=unsafe)
     with pytest.raises(UnsafeMachine) if not unsafe else contextlib.nullcontext() as caught:
         assert "uid" not in box.demand().layers
@@ -149,7 +149,7 @@ def test_a_python_that_the_lower_user_cannot_read_is_named(unsafe, monkeypatch, 
 def test_closing_all_pools_ends_their_processes():
     """Also those of a pool that only the shared table still holds."""
     code = (
-        "from verifiers import worker_pool as w; from verifiers.sandbox import shared_sandbox\n"
+        "from verifiers import workers as w; from verifiers.sandbox.pool import shared_sandbox\n"
         "box = shared_sandbox(1); box.demand(); pids = box.pool.pids(); del box; w.close_all()\n"
         "import os, pathlib; print(len(pids), [p for p in pids if pathlib.Path(f'/proc/{p}').exists()])"
     )
@@ -332,5 +332,5 @@ def test_hostile_value_text_is_refused_or_plain(text):
         "fractions",
         "decimal",
         "datetime",
-        "verifiers.literals",
+        "verifiers.sandbox.literals",
     )

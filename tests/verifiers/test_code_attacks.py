@@ -38,7 +38,7 @@ def left_over(package: str) -> list[str]:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if package in line and ("zygote" in line or "math_process" in line) and state[1] == "1":
+            if package in line and ("fork_server" in line or "math_process" in line) and state[1] == "1":
                 found.append(f"{entry.name}: {line[:200]}")
     return found
 

@@ -401,111 +401,111 @@ WRONG: dict[str, Case] = {
     "wrong coroutine": ({"test_list": ["import asyncio\nassert asyncio.run(f(2)) == 4"]}, "async def f(x): return x"),
     '{"T":"__loader__"}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"T\":\"__loader__\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"T\":\"__loader__\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"q":[1,{"T":"__loader__"}]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"q\":[1,{\"T\":\"__loader__\"}]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"q\":[1,{\"T\":\"__loader__\"}]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"g":[1]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"g\":[1]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"g\":[1]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"mv":"00"}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"mv\":\"00\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"mv\":\"00\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"nd":["<i8",[1],[1]]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"nd\":[\"<i8\",[1],[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"nd\":[\"<i8\",[1],[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"nd":["O",[1],[1]]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"nd\":[\"O\",[1],[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"nd\":[\"O\",[1],[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"ref":[0,"int"]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"ref\":[0,\"int\"]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"ref\":[0,\"int\"]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"own":["int",1,{"ref":[0,"x"]}]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        'import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name==\'check_together\': split=False\n        f=f.f_back\n    if split:\n        sys.modules[\'verifiers.literals\'].write=lambda *a,**k: \'{"own":["int",1,{"ref":[0,"x"]}]}\'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)',
+        'import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name==\'check_together\': split=False\n        f=f.f_back\n    if split:\n        sys.modules[\'verifiers.sandbox.literals\'].write=lambda *a,**k: \'{"own":["int",1,{"ref":[0,"x"]}]}\'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)',
     ),
     '{"own":["object",1,{"ref":[0,"x"]}]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        'import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name==\'check_together\': split=False\n        f=f.f_back\n    if split:\n        sys.modules[\'verifiers.literals\'].write=lambda *a,**k: \'{"own":["object",1,{"ref":[0,"x"]}]}\'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)',
+        'import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name==\'check_together\': split=False\n        f=f.f_back\n    if split:\n        sys.modules[\'verifiers.sandbox.literals\'].write=lambda *a,**k: \'{"own":["object",1,{"ref":[0,"x"]}]}\'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)',
     ),
     '{"own":["dict",{"d":[]},{"ref":[null,"x"]}]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        'import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name==\'check_together\': split=False\n        f=f.f_back\n    if split:\n        sys.modules[\'verifiers.literals\'].write=lambda *a,**k: \'{"own":["dict",{"d":[]},{"ref":[null,"x"]}]}\'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)',
+        'import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name==\'check_together\': split=False\n        f=f.f_back\n    if split:\n        sys.modules[\'verifiers.sandbox.literals\'].write=lambda *a,**k: \'{"own":["dict",{"d":[]},{"ref":[null,"x"]}]}\'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)',
     ),
     '{"mp":[1]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"mp\":[1]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"mp\":[1]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"mp":[]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"mp\":[]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"mp\":[]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"cm":[1]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"cm\":[1]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"cm\":[1]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"p":["Path","/etc"]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"p\":[\"Path\",\"/etc\"]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"p\":[\"Path\",\"/etc\"]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"u":"zz"}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"u\":\"zz\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"u\":\"zz\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"dk":[[1]]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"dk\":[[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"dk\":[[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"T":"help"}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"T\":\"help\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"T\":\"help\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"T":"exit"}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"T\":\"exit\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"T\":\"exit\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"D":"sNaN"}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"D\":\"sNaN\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"D\":\"sNaN\"}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"e":0}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"e\":0}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"e\":0}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"sl":[1,2,3]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"sl\":[1,2,3]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"sl\":[1,2,3]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"m":[1,2,3]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"m\":[1,2,3]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"m\":[1,2,3]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"ar":["u",[1]]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"ar\":[\"u\",[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"ar\":[\"u\",[1]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"ar":["i",["a"]]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"ar\":[\"i\",[\"a\"]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"ar\":[\"i\",[\"a\"]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"nd":["<U9999999",[1],["a"]]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"nd\":[\"<U9999999\",[1],[\"a\"]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"nd\":[\"<U9999999\",[1],[\"a\"]]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"td":[1,2,3]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"td\":[1,2,3]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"td\":[1,2,3]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
     '{"g":[{"T":"__spec__"}]}': (
         {"test_list": ["assert dbl(dbl(2)) == 8", "assert dbl(7) == 14"]},
-        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.literals'].write=lambda *a,**k: '{\"g\":[{\"T\":\"__spec__\"}]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
+        "import sys\ndef dbl(x):\n    f=sys._getframe(); split=True\n    while f:\n        if f.f_code.co_name=='check_together': split=False\n        f=f.f_back\n    if split:\n        sys.modules['verifiers.sandbox.literals'].write=lambda *a,**k: '{\"g\":[{\"T\":\"__spec__\"}]}'\n        return 1\n    class E(int):\n        def __eq__(s,o): return True\n        __hash__=int.__hash__\n    return E(1)",
     ),
 }
 """Wrong programs, among them replies that no honest side writes."""

@@ -12,7 +12,7 @@ import pytest
 from harness import registry
 from harness.boxed import last_boxed
 from harness.core import Problem
-from verifiers import latex_math, sampling, symbolic
+from verifiers.math import latex_math, sampling, symbolic
 from verifiers.math_answer import MathAnswer
 from verifiers.plain_math_verify import PlainMathVerify
 

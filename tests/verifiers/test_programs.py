@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from verifiers.programs import canonical, extract
+from verifiers.sandbox.programs import canonical, extract
 
 PROMPT = 'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """Sum of xs.\n    >>> total([1, 2])\n    3\n    """\n'
 WHOLE = "def total(xs):\n    return sum(xs)"

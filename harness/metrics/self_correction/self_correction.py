@@ -11,7 +11,7 @@ import datasets
 import evaluate
 
 from harness.metrics import summarize
-from harness.stats import mcnemar
+from harness.metrics.stats import mcnemar
 
 DESCRIPTION = """\
 Accuracy at each attempt, delta, flips in both directions, fix and break rate, answer-change rate, edit-distance ratio

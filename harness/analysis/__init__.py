@@ -1,0 +1,1 @@
+"""Analysis reads finished runs: tables, figures, scaling, the report."""

@@ -1,0 +1,503 @@
+"""The leaderboard: run folders in, tables out (`python -m harness.leaderboard reader/ --format md`).
+
+Every number is recomputed from eval.jsonl. A row is one gin file's name over its seeds; a table holds only rows that
+share training task, model, evaluation task, both tasks' versions, grader, number of attempts and the very set of
+problems. Which interval stands where: docs/statistics.md. Rendering is `harness.analysis.tables`.
+Above 300 lines because the nouns of a board (a third of the file) and what fills them are read together.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.metrics import stats
+from harness.metrics.stats import Interval
+from harness.runs import reader
+from harness.runs.reader import Evaluation, Run, Trouble
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+GIN = ROOT / "gin" if (ROOT / "gin" / "base.gin").is_file() else HERE.parent / "packaged" / "gin"
+PAPER = HERE / "paper.json"
+BASE, SINGLE = "base", "single_turn_rl"
+PAPER_ORDER = (
+    BASE,
+    "self_refine",
+    "sft_oracle",
+    "sft_self",
+    "star",
+    "pair_sft",
+    SINGLE,
+    "naive_multi_turn_rl",
+    "score",
+)
+SPENT = ("trajectories", "responses", "updates")  # of run.json's `spent`: what every trained row has
+SHARED = ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged")
+
+
+class Subject(NamedTuple):
+    """What all rows of one table have in common."""
+
+    train_task: str
+    train_version: str
+    model: str
+    task: str
+    version: str
+    grader: str
+    turns: int
+    first: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: one name over its seeds.
+
+    Attributes:
+        name: The gin file's name, or `base (before training)`.
+        seeds: Seeds that are in the numbers.
+        trained: Whether any update was made; untrained rows have no training noise.
+        values: quantity -> [S, P] per seed and problem.
+        cells: quantity -> interval; fractions in [0, 1] (`delta` in [-1, 1]).
+        rates: Other metrics, means over seeds of `metrics.summarize`'s entries.
+        p: Of "attempt 1 and the last attempt are equally accurate"; None with one attempt.
+        budget: `responses` and `updates` per seed, as text; differing seeds are joined by '/'.
+        difference: What distinguishes the row from its parent gin file, '' where that cannot be told.
+        parent: The parent row's name, '' where that cannot be told.
+        notes: What a reader of the row must know.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    trained: bool
+    values: Mapping[str, NDArray[Any]] = field(repr=False)
+    cells: Mapping[str, Interval]
+    rates: Mapping[str, Any]
+    p: float | None
+    budget: Mapping[str, str]
+    difference: str = ""
+    parent: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Accuracy of one row's last attempt minus another's, paired by problem (and by seed where both were trained).
+
+    `trained` says that at least one of them was: with one seed its p value then cannot speak of training noise.
+    """
+
+    row: str
+    other: str
+    seeds: tuple[int, ...]
+    difference: Interval
+    p: float
+    p_holm: float
+    smallest: float
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A number that must stand beside two-turn rows; `cell` is None, and `note` says why, where there is none."""
+
+    label: str
+    cell: Interval | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: rows that may be compared, and their comparisons by family (each family is one Holm correction)."""
+
+    subject: Subject
+    problems: int
+    rows: tuple[Row, ...]
+    beside: tuple[Beside, ...]
+    families: Mapping[str, tuple[Comparison, ...]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overall:
+    """Rows across all evaluation tasks of one training task and model: interquartile means over seeds and tasks."""
+
+    train_task: str
+    model: str
+    turns: int
+    tasks: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...], Mapping[str, Interval]], ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything the leaderboard says, before rendering. `paper` is the content of paper.json."""
+
+    sections: tuple[Section, ...]
+    overall: tuple[Overall, ...]
+    troubles: tuple[Trouble, ...]
+    paper: Mapping[str, Any]
+
+
+def build(root: Path | str, *, gin: Path = GIN) -> Board:
+    """Reads every run under `root` and computes the board.
+
+    Args:
+        root: A reader folder.
+        gin: The folder of gin files, for what distinguishes a row from its parent.
+
+    Raises:
+        FileNotFoundError: `root` is no folder.
+    """
+    runs, troubles = reader.read_runs(root, whens=("after",))
+    return board_of(runs, troubles, root=Path(root), gin=gin)
+
+
+def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, gin: Path = GIN) -> Board:
+    """The board of runs that were read before; `root` is asked again only where a base row must be borrowed."""
+    grouped: dict[Subject, list[tuple[Run, Evaluation]]] = {}
+    more = list(troubles)
+    for run in runs:
+        greedy = [e for e in run.finals if (e.key.split, e.key.temperature) == ("test", 0.0)]
+        if not greedy:
+            more.append(Trouble(run.label, "has no greedy evaluation on a test split"))
+        for evaluation in greedy:
+            grouped.setdefault(_subject(run, evaluation), []).append((run, evaluation))
+    sections = tuple(_section(subject, grouped[subject], root, gin) for subject in sorted(grouped))
+    paper = json.loads(PAPER.read_text(encoding="utf-8"))
+    return Board(sections, _overall(sections), tuple(sorted(more, key=lambda t: (t.path, t.message))), paper)
+
+
+def _subject(run: Run, evaluation: Evaluation) -> Subject:
+    key = evaluation.key
+    version, grader, turns = run.version(key.task), run.grader(key.task), evaluation.summary["turns"]
+    task_version = str(run.info.get("task_version", ""))
+    return Subject(
+        run.task, task_version, run.model, key.task, version, grader, turns, key.first, evaluation.digest
+    )  # fmt: skip
+
+
+def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path, gin: Path) -> Section:
+    named: dict[str, list[tuple[Run, Evaluation]]] = {}
+    for run, evaluation in members:
+        named.setdefault(run.name, []).append((run, evaluation))
+    rows = {name: _row(name, group, gin) for name, group in named.items()}
+    if BASE not in rows:
+        borrowed = _before(subject, members, root)
+        rows |= {borrowed.name: borrowed} if borrowed else {}
+    ordered = tuple(sorted(rows.values(), key=lambda row: _rank(row.name)))
+    budgets = {tuple(row.budget.values()) for row in ordered if row.trained}
+    notes = ["Rows differ in budget: compare them with care."] if len(budgets) > 1 else []
+    notes += [*_unlike([run for run, _ in members]), *_flags(named)]
+    if not any(row.name.startswith(BASE) for row in ordered):
+        notes.append("No base row: neither a finished run called base nor an evaluation before training was found.")
+    return Section(
+        subject, len(members[0][1].problems), ordered, _beside(ordered) if subject.first == "policy" else (),
+        _families(ordered, own=subject.first == "policy"), tuple(notes),
+    )  # fmt: skip
+
+
+def _unlike(runs: Sequence[Run]) -> list[str]:
+    """What rows of one table differ in although it is no part of a method: the reply limit, a grader's settings."""
+    values = [value for run in runs for value in run.bindings.values() if "@verifier." in value]
+    heads = {f"{name}." for value in set(values) for name in re.findall(r"@verifier\.(\w+)", value)}
+    held: dict[str, set[str | None]] = {}
+    for key in {key for run in runs for key in run.bindings}:
+        if key == "hf.max_new_tokens" or key.rpartition("/")[2].partition(".")[0] + "." in heads:
+            held[key] = {run.bindings.get(key) for run in runs}
+    found = sorted(key for key, seen in held.items() if len(seen) > 1)
+    return [f"Rows differ in {', '.join(found)}: compare them with care."] if found else []
+
+
+def _flags(named: Mapping[str, list[tuple[Run, Evaluation]]]) -> list[str]:
+    """One sentence per flag that graders put on attempts: what they accepted, or refused, with a remark."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, members in named.items():
+        for _, evaluation in members:
+            for flag, count in evaluation.summary["flags"].items():
+                held = counts.setdefault(flag, {})
+                held[name] = held.get(name, 0) + count
+    return [
+        f"Attempts that the grader flagged {flag}: {', '.join(f'{name} {held[name]}' for name in sorted(held))}"
+        for flag, held in sorted(counts.items())
+    ]
+
+
+def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
+    group = sorted(group, key=lambda pair: pair[0].seed)
+    runs, evaluations = [run for run, _ in group], [evaluation for _, evaluation in group]
+    turns = evaluations[0].attempts.shape[1]
+    values = {q: np.stack([e.values[q] for e in evaluations]) for q in SHARED}
+    values |= {f"t{i + 1}": np.stack([e.attempts[:, i] for e in evaluations]) for i in range(turns)}
+    values["last"] = values[f"t{turns}"]
+    pooled = [(run.seed, e) for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
+    pools = [pool for _, pool in pooled]
+    if len({pool.digest for pool in pools}) == 1:
+        values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
+    trained = any(run.trained for run in runs)
+    parent, difference, notes = lineage(name, gin, runs[0].bindings)
+    notes = (*notes, *_unlike_settings(runs))
+    if trained and len(runs) == 1:
+        notes = (*notes, "1 seed: its intervals speak of the choice of problems and cannot speak of training noise")
+    if trained and len(runs) == 2:
+        notes = (*notes, "2 seeds: two trainings hardly tell how much trainings differ, hence its wide intervals")
+    if "majority_2" in values:
+        pool, asked = pools[0], len(evaluations[0].problems)
+        of = f", {len(pool.problems)} of the {asked} problems" if len(pool.problems) < asked else ""
+        of += f", seed {_and([seed for seed, _ in pooled])} only" if len(pools) < len(runs) else ""
+        what = f"majority@2 at temperature {pool.key.temperature:g}, {pool.summary['samples']} samples{of}"
+        notes = (*notes, what)
+    more = {k: v for run in runs for k, v in (run.info.get("spent") or {}).items() if k not in SPENT and v}
+    notes = (*notes, *(f"spent as well: {k.replace('_', ' ')} {v}" for k, v in sorted(more.items())))
+    return Row(
+        name=name,
+        seeds=tuple(run.seed for run in runs),
+        trained=trained,
+        values=values,
+        cells=_intervals({q: v for q, v in values.items() if not np.isnan(v).any()}, evaluations, trained),
+        rates=_means([e.summary for e in evaluations]),
+        p=stats.paired_test(values["delta"], seeds_vary=trained) if turns > 1 else None,
+        budget=_budget(runs),
+        difference=difference,
+        parent=parent,
+        notes=notes,
+    )
+
+
+def _and(seeds: Sequence[int]) -> str:
+    return " and ".join(filter(None, [", ".join(map(str, seeds[:-1])), str(seeds[-1])]))
+
+
+def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
+    """Interquartile means of rows that were evaluated on every one of at least two tasks with the same seeds."""
+    grouped: dict[tuple[str, str, str, int], list[Section]] = {}
+    for section in sections:
+        if section.subject.first == "policy" and section.subject.turns > 1:
+            grouped.setdefault((*section.subject[:3], section.subject.turns), []).append(section)
+    found = []
+    for (train_task, _, model, turns), members in grouped.items():
+        tasks = [section.subject.task for section in members]
+        if len(tasks) < 2 or len(set(tasks)) < len(tasks):
+            continue  # one task twice (another version, another set of problems): an average would mix them
+        held = [{row.name: row for row in section.rows} for section in members]
+        rows = []
+        for name, first in held[0].items():
+            if all(name in rows_of and rows_of[name].seeds == first.seeds for rows_of in held):
+                scores = {
+                    q: np.stack([h[name].values[q].mean(axis=1) for h in held], 1) for q in ("t1", "last", "delta")
+                }
+                rows.append((name, first.seeds, {q: stats.iqm_interval(grid) for q, grid in scores.items()}))
+        if rows:
+            found.append(Overall(train_task, model, turns, tuple(tasks), tuple(rows)))
+    return tuple(found)
+
+
+def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
+    """Whether an evaluation holds the sampled counterpart of a greedy one."""
+    mine, theirs = evaluation.key, greedy.key
+    same = (mine.when, mine.task, mine.split) == (theirs.when, theirs.task, theirs.split)
+    alone = mine.first == theirs.first == "policy"
+    return same and alone and "majority_2" in evaluation.values and set(evaluation.problems) <= set(greedy.problems)
+
+
+def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
+    """Wilson or adjusted Wald for one run with one sample per problem, else the nested bootstrap."""
+    summary, n = evaluations[0].summary, len(evaluations[0].problems)
+    single = len(evaluations) == 1 and summary["samples"] == 1
+    counted = {q: v for q, v in values.items() if single and q not in ("delta", "edit_ratio", "majority_2")}
+    cells = {q: stats.wilson(round(float(v.sum())), n) for q, v in counted.items()}
+    if single and "delta" in values:
+        cells["delta"] = stats.delta_interval(summary["i_to_c_count"], summary["c_to_i_count"], n)
+    rest = {q: v for q, v in values.items() if q not in cells}
+    means = _bootstraps([(grid, trained) for grid in rest.values()])
+    for q, (mean, lo, hi) in zip(rest, means, strict=True):
+        if lo == hi and mean in (0.0, 1.0):  # it never (always) happened; P problems cannot promise that it never will
+            cells[q] = stats.delta_interval(0, 0, n) if q == "delta" else stats.wilson(round(mean * n), n)
+        else:
+            cells[q] = Interval(mean, max(lo, -1.0 if q == "delta" else 0.0), min(hi, 1.0))
+    return {q: cells[q] for q in values}
+
+
+def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path) -> Row | None:
+    """The base row from an evaluation before training: greedy, so every run of the model has the same one."""
+    for run, evaluation in members:
+        again, _ = reader.read_run(run.path, root, whens=("before",))
+        wanted = evaluation.key._replace(when="before")
+        found = again.evaluations.get(wanted) if again else None
+        if found and (found.digest, found.summary["turns"]) == (subject.digest, subject.turns):
+            base = Run(run.path, run.label, run.task, run.policy, BASE, run.seed, {}, {wanted: found})
+            row = _row(f"{BASE} (before training)", [(base, found)], Path("-"))
+            return Row(**{**row.__dict__, "notes": (*row.notes, f"the evaluation before training of {run.label}")})
+    return None
+
+
+def _beside(rows: Sequence[Row]) -> tuple[Beside, ...]:
+    """What two attempts must be weighed against: one attempt of single-turn RL, and a vote of two."""
+    single = next((row for row in rows if row.name == SINGLE), None)
+    if single is None:
+        missing = f"no finished {SINGLE} run on this table's problems"
+        return Beside(f"{SINGLE}: Acc@t1", None, missing), Beside(f"{SINGLE}: majority@2", None, missing)
+    vote = single.cells.get("majority_2")
+    note = next((note for note in single.notes if note.startswith("majority")), "no sampled answers in its eval.jsonl")
+    return Beside(f"{SINGLE}: Acc@t1", single.cells["t1"], ""), Beside(f"{SINGLE}: majority@2", vote, note)
+
+
+def _families(rows: Sequence[Row], *, own: bool) -> dict[str, tuple[Comparison, ...]]:
+    """Accuracy of the last attempt against the parent, the base, and single-turn RL's first attempt (its `own`)."""
+    by_name = {row.name: row for row in rows}
+    base = next((row for row in rows if row.name.startswith(BASE)), None)
+    single = by_name.get(SINGLE)
+    families: dict[str, list[tuple[Row, Row, str]]] = {
+        "against the parent": [
+            (r, by_name[r.parent], "last") for r in rows if r.parent in by_name and r.parent != BASE
+        ],
+        "against the base": [(r, base, "last") for r in rows if base and r is not base],
+        f"against {SINGLE}'s first attempt": [(r, single, "t1") for r in rows if own and single and r is not single],
+    }
+    return {title: _compare(pairs) for title, pairs in families.items() if pairs}
+
+
+def _compare(pairs: Iterable[tuple[Row, Row, str]]) -> tuple[Comparison, ...]:
+    found = []
+    for row, other, quantity in pairs:
+        seeds, grid = paired(row, other, "last", quantity)
+        if seeds:
+            found.append((row, other, seeds, grid, row.trained or other.trained))
+    intervals = _bootstraps([(grid, vary) for *_, grid, vary in found])
+    p = [stats.paired_test(grid, seeds_vary=vary) for *_, grid, vary in found]
+    return tuple(
+        Comparison(row.name, other.name, seeds, interval, own, p_holm, stats.smallest_difference_of(grid), vary)
+        for (row, other, seeds, grid, vary), interval, own, p_holm in zip(
+            found, intervals, p, stats.holm(p), strict=True
+        )
+    )
+
+
+def _bootstraps(grids: Sequence[tuple[NDArray[Any], bool]]) -> list[Interval]:
+    """`stats.bootstrap` of each (values, seeds_vary): those of one shape in one pass, which is much quicker."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for place, (grid, vary) in enumerate(grids):
+        alike.setdefault((*grid.shape, vary), []).append(place)
+    found: dict[int, Interval] = {}
+    for (*_, vary), places in alike.items():
+        found |= stats.bootstrap_all({place: grids[place][0] for place in places}, seeds_vary=vary)
+    return [found[place] for place in range(len(grids))]
+
+
+def paired(row: Row, other: Row, mine: str, theirs: str) -> tuple[tuple[int, ...], NDArray[Any]]:
+    """Per-problem differences of two rows, [S, P], and the seeds they are of.
+
+    Trained rows are paired by seed and only common seeds count; an untrained row has no training noise, so its mean
+    over seeds stands against every seed of the other.
+    """
+    a, b = row.values[mine], other.values[theirs]
+    if not other.trained:
+        return row.seeds, a - b.mean(axis=0)
+    if not row.trained:
+        return other.seeds, a.mean(axis=0) - b
+    seeds = tuple(sorted(set(row.seeds) & set(other.seeds)))
+    pick = [row.seeds.index(s) for s in seeds], [other.seeds.index(s) for s in seeds]
+    return seeds, a[pick[0]] - b[pick[1]]
+
+
+def lineage(name: str, gin: Path, operative: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:
+    """Parent, difference from it and warnings, from the text of `gin/<name>.gin`; empty where that file is missing.
+
+    Args:
+        name: The row.
+        gin: Folder of the gin files.
+        operative: The run's own bindings; a literal there that contradicts the gin file is warned about.
+    """
+    path = gin / f"{name}.gin"
+    if not path.is_file():
+        return "", "", ()
+    includes = [
+        line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip().startswith("include ")
+    ]
+    if not includes:
+        return "", "", ()  # the root file: all of its bindings are defaults
+    parent = Path(includes[-1][len("include ") :].split("#")[0].strip().strip("'\"")).stem
+    own = {k: v for k, v in reader.read_bindings(path).items() if k != "run.name"}
+    clashes = [key for key, value in own.items() if key in operative and _clash(value, operative[key])]
+    changes = ", ".join(f"{key} = {value}" for key, value in own.items())
+    difference = "; ".join(part for part in (f"= {parent}", changes) if part)
+    notes = tuple(f"its config.gin has {key} = {operative[key]}, unlike its gin file" for key in clashes)
+    return parent, difference, notes
+
+
+def _clash(ours: str, theirs: str) -> bool:
+    try:
+        return ast.literal_eval(ours) != ast.literal_eval(theirs)
+    except (ValueError, SyntaxError):
+        return False
+
+
+def _unlike_settings(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What to say of seeds whose bindings are not the same.
+
+    A parameter that a config lacks, although it has others of the same part, is newer than that config: the run had its
+    default, which by rule changes nothing. That is told, and is no other setting.
+    """
+    all_settings = [settings(run) for run in runs]
+    names = set().union(*all_settings)
+    newer = set()
+    for name in names:
+        if len({bound[name] for bound in all_settings if name in bound}) > 1:
+            return ("its seeds were run with different bindings",)
+        for bound in all_settings:
+            if name not in bound:
+                owner = name.rpartition(".")[0]
+                if not owner or not any(other.rpartition(".")[0] == owner for other in bound):
+                    return ("its seeds were run with different bindings",)
+                newer.add(name)
+    return (f"some of its seeds are older than {', '.join(sorted(newer))}",) if newer else ()
+
+
+ASKING = ("run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.")
+NO_SCIENCE = ("code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds")  # they change no number
+
+
+def settings(run: Run) -> dict[str, str]:
+    """Bindings that must agree between the seeds of a row: all but the seed and what further evaluations were asked."""
+    return {
+        k: v
+        for k, v in run.bindings.items()
+        if k.rpartition(".")[2] != "seed" and not k.startswith((*ASKING, *NO_SCIENCE))
+    }
+
+
+def _budget(runs: Sequence[Run]) -> dict[str, str]:
+    def joined(key: str) -> str:
+        spent = {str((run.info.get("spent") or {}).get(key, 0)) for run in runs}
+        return "/".join(sorted(spent))
+
+    return {key: joined(key) for key in ("responses", "updates")}
+
+
+def _means(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over seeds of scalars and of lists, entry by entry; None where a seed has none."""
+    means: dict[str, Any] = {}
+    for key, value in summaries[0].items():
+        entries = [summary[key] for summary in summaries]
+        if any(entry is None or isinstance(entry, dict) for entry in entries):
+            means[key] = None
+        else:
+            means[key] = np.mean(entries, axis=0).tolist() if isinstance(value, list) else float(np.mean(entries))
+    return means
+
+
+def _rank(name: str) -> tuple[int, int, str]:
+    """The paper's order of rows, variants after what they vary, strangers last."""
+    for place, prefix in enumerate(PAPER_ORDER):
+        if name == prefix or name.startswith((f"{prefix}_", f"{prefix} ")):
+            return place, 0 if name in (prefix, "score_full") else 1, name
+    return len(PAPER_ORDER), 0, name

@@ -1,0 +1,566 @@
+"""Renders a leaderboard (`harness.analysis.leaderboard.Board`) as Markdown, CSV, LaTeX, HTML or JSON.
+
+Every text that came from a run folder (names, bindings, error messages) is escaped for the format it goes into. Nothing
+is set in bold: a winner is what its interval says. No dates and no absolute paths, so equal runs give equal bytes.
+Above 300 lines because it is five formats of one list of blocks.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.analysis.leaderboard import SHARED, Board, Comparison, Overall, Section, Subject
+from harness.metrics import stats
+from harness.metrics.stats import Interval
+
+TITLE = "Leaderboard"
+LEFT_OUT = "Not in the tables"
+NONE = "–"
+
+
+class Cell(NamedTuple):
+    """One cell: the text, a lighter bracket after it, and what to sort by (None: the text)."""
+
+    text: str
+    bracket: str = ""
+    sort: float | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One table with its heading; `split` is the column at which a page of paper has to break it."""
+
+    title: str
+    level: int
+    lead: str = ""
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[Cell, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    split: int | None = None
+    name: str = ""
+
+
+def blocks(board: Board) -> Iterator[Block]:
+    """The board as tables in reading order, the paper's own numbers after ours, what was left out last."""
+    yield Block(TITLE, 1, lead="" if board.sections else "No finished run was found.")
+    for section in board.sections:
+        yield from _section(section)
+    for overall in board.overall:
+        yield _overall(overall)
+    yield Block("Reference: the paper's own numbers", 2, lead=f"{board.paper['source']}. {board.paper['note']}")
+    for table in board.paper["tables"]:
+        header = ("Method", *(_heading(q, 2) for q in table["columns"]))
+        rows = tuple((Cell(r[0]), *_paper_cells(table, r[1:])) for r in table["rows"])
+        yield Block(table["title"], 3, header=header, rows=rows, name="paper")
+    if board.troubles:
+        rows = tuple((Cell(t.path), Cell(t.message), Cell("no" if t.left_out else "yes")) for t in board.troubles)
+        yield Block(LEFT_OUT, 2, header=("Run", "Why", "Row in a table"), rows=rows, name="troubles")
+
+
+def _section(section: Section) -> Iterator[Block]:
+    subject, turns, own = section.subject, section.subject.turns, section.subject.first == "policy"
+    shown = list(dict.fromkeys(["t1", "t2", f"t{turns}"][: max(1, turns)])) if turns > 1 else ["t1"]
+    columns = [*shown, *(("delta", "i_to_c", "c_to_i") if turns > 1 else ())]
+    records = max(int(row.rates["n"]) for row in section.rows)
+    several = not own and records > section.problems
+    if not own:  # attempt 1 is not the row's: no accuracy of it, nothing gained over it
+        fixable = any(row.rates["correct"][0] for row in section.rows)
+        columns = [*dict.fromkeys(["t2", f"t{turns}"]), *(("i_to_c", "c_to_i") if fixable else ())]
+    notes: dict[str, int] = {}
+    for row in section.rows:
+        for note in row.notes:
+            notes.setdefault(note, len(notes) + 1)
+    names = {row.name: row.name + "".join(f" ({notes[note]})" for note in row.notes) for row in section.rows}
+    header = ["Method", *(_heading(q, turns) for q in columns), *([f"p(t1=t{turns})"] if turns > 1 and own else [])]
+    header += ["per first attempt"] if several else []
+    header += ["seeds", *(["majority@2"] if own else []), "responses", "updates", "difference from parent"]
+    body: list[tuple[Cell, ...]] = [
+        (Cell(names[row.name]), *(_percent(row.cells.get(q), signed=q == "delta") for q in columns),
+         *([_p(row.p)] if turns > 1 and own else []),
+         *([_plain(row.rates["acc_records"][-1])] if several else []), _seed_count(row.seeds),
+         *([_percent(row.cells.get("majority_2"))] if own else []),
+         _count(row.budget["responses"]), _count(row.budget["updates"]), Cell(_short(row.difference) or NONE))
+        for row in section.rows
+    ]  # fmt: skip
+    for beside in section.beside:
+        at = 1 + shown.index("t1") if beside.label.endswith("Acc@t1") else header.index("majority@2")
+        line = [Cell(NONE)] * len(header)
+        line[0], line[-1] = Cell(f"beside: {beside.label}"), Cell(beside.note or NONE)
+        line[at] = _percent(beside.cell)
+        body.append(tuple(line))
+    firsts = f", {records} fixed first attempts" if not own else ""
+    firsts += "; accuracy is of a problem's mean, per first attempt that of all alike" if several else ""
+    lead = (
+        f"{section.problems} problems{firsts}; greedy decoding; percent of all problems, in brackets 95 % intervals. "
+        f"Responses and updates are what the training of one seed spent."
+    )
+    yield Block(
+        title_of(subject), 2, lead, tuple(header), tuple(body), (*_numbered(notes), *section.notes),
+        split=len(columns) + 1, name="accuracy",
+    )  # fmt: skip
+    yield _behaviour(section)
+    for family, comparisons in section.families.items():
+        yield _comparison_block(family, comparisons, turns)
+
+
+def _overall(overall: Overall) -> Block:
+    header = ("Method", "Acc@t1", "Acc at the last attempt", "Δ", "seeds")
+    rows = tuple(
+        (Cell(name), *(_percent(cells.get(q), signed=q == "delta") for q in ("t1", "last", "delta")),
+         _seed_count(seeds))
+        for name, seeds, cells in overall.rows
+    )  # fmt: skip
+    lead = (
+        "Interquartile mean over seeds and tasks, with stratified bootstrap intervals over seeds (none for one seed). "
+    )
+    lead += f"Tasks: {', '.join(overall.tasks)}."
+    title = f"All evaluation tasks; trained on {overall.train_task}; model {overall.model}"
+    title += f"; {overall.turns} attempts" if overall.turns != 2 else ""
+    return Block(title, 2, lead, header, rows, name="overall")
+
+
+def _behaviour(section: Section) -> Block:
+    turns = section.subject.turns
+    ends = [0] if turns == 1 else [0, turns - 1]
+    header = ["Method"]
+    header += ["fix rate", "break rate", "answer change", "edit ratio", "unchanged"] if turns > 1 else []
+    statuses = ("no_answer", "truncated", "timeout", "error")
+    header += [status.replace("_", " ") for status in statuses]
+    rows = []
+    for row in section.rows:
+        cells = [Cell(row.name)]
+        if turns > 1:
+            cells += [_plain(row.rates.get("fix_rate")), _plain(row.rates.get("break_rate"))]
+            cells += [_percent(row.cells.get("answer_change")), _percent(row.cells.get("edit_ratio"))]
+            cells += [_percent(row.cells.get("unchanged"))]
+        cells += [Cell("/".join(_number(row.rates[s][i]) for i in ends), sort=row.rates[s][-1]) for s in statuses]
+        rows.append((*cells, _tokens(row.rates.get("tokens_per_problem"))))
+    lead = "Percent. Fix rate: right at the end given a wrong first attempt; break rate: the reverse. Edit ratio: "
+    lead += "insertion/deletion distance over summed length, in characters. No answer, truncated, timeout, error: at "
+    lead += f"{' / '.join(f't{i + 1}' for i in ends)}. Tokens: written per problem, all attempts."
+    header = (*header, "tokens")
+    return Block("Behaviour", 3, lead, header, tuple(rows), split=6 if turns > 1 else None, name="behaviour")
+
+
+def _comparison_block(family: str, comparisons: Sequence[Comparison], turns: int) -> Block:
+    header = ("Comparison", "difference", "p", "p (Holm)", "smallest shown", "seeds")
+    rows = tuple(
+        (Cell(f"{c.row} − {c.other}"), _percent(c.difference, signed=True), _p(c.p), _p(c.p_holm),
+         Cell(_number(c.smallest), sort=c.smallest), _seed_count(c.seeds))
+        for c in comparisons
+    )  # fmt: skip
+    other = "Acc@t1" if family.endswith("first attempt") else f"Acc@t{turns}"
+    lead = f"Acc@t{turns} of the one minus {other} of the other, in points, paired by problem. Smallest shown: the "
+    lead += "difference that these data would show four times in five."
+    alone = [c for c in comparisons if c.trained and len(c.seeds) == 1]
+    notes = (
+        ("With 1 seed a difference, its p and what could be shown cannot speak of training noise.",) if alone else ()
+    )
+    return Block(f"Comparison {family}", 3, lead, header, rows, notes, name="comparison")
+
+
+def title_of(subject: Subject) -> str:
+    """A table's heading: everything its rows have in common."""
+    train = f"{subject.train_task} (version {subject.train_version})"
+    task = f"{subject.task} (version {subject.version or 'not told'})"
+    title = f"{task}, trained on {train}" if train != task else task
+    title += f"; model {subject.model}"
+    title += f"; graded by {subject.grader}" if subject.grader else ""
+    title += {"given": "; first attempts given", "reference": "; first attempts the base model's"}.get(
+        subject.first, ""
+    )
+    return title + (f"; {subject.turns} attempts" if subject.turns != 2 else "")
+
+
+def _short(difference: str, most: int = 3) -> str:
+    """The parent and its first few bindings; CSV and JSON have them all."""
+    parts = difference.split(", ")
+    return ", ".join(parts[:most]) + (f", and {len(parts) - most} more" if len(parts) > most else "")
+
+
+def _heading(quantity: str, turns: int) -> str:
+    known = {"delta": f"Δ(t1,t{turns})", "i_to_c": "Δi→c", "c_to_i": "Δc→i", "mbpp_r": "MBPP-R"}
+    return known.get(quantity, f"Acc@{quantity}")
+
+
+def _paper_cells(table: Any, numbers: Sequence[float]) -> Iterator[Cell]:
+    n = table["n"]
+    for quantity, printed in zip(table["columns"], numbers, strict=True):
+        if quantity in ("delta", "mbpp_r"):
+            yield Cell(_signed(printed / 100) if quantity == "delta" else f"{printed:.1f}", sort=printed)
+        else:
+            interval = stats.wilson(round(printed * n / 100), n)
+            yield Cell(f"{printed:.1f}", f"[{_number(interval.lo)}, {_number(interval.hi)}]", printed)
+
+
+def _numbered(notes: dict[str, int]) -> Iterator[str]:
+    return (f"({number}) {note}." for note, number in notes.items())
+
+
+def _number(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:.1f}"
+
+
+def _signed(share: float) -> str:
+    points = round(100 * share, 1) + 0.0
+    return f"{points:+.1f}" if points else "0.0"
+
+
+def _percent(interval: Interval | None, *, signed: bool = False) -> Cell:
+    if interval is None:
+        return Cell(NONE)
+    show = _signed if signed else _number
+    return Cell(show(interval.mean), f"[{show(interval.lo)}, {show(interval.hi)}]", interval.mean)
+
+
+def _plain(share: float | None) -> Cell:
+    return Cell(NONE) if share is None else Cell(_number(share), sort=share)
+
+
+def _tokens(count: float | None) -> Cell:
+    return Cell(NONE) if count is None else Cell(f"{count:.1f}", sort=count)
+
+
+def _count(text: str) -> Cell:
+    return Cell(text, sort=float(text) if text.isdecimal() else None)
+
+
+def _seed_count(seeds: Sequence[int]) -> Cell:
+    return Cell(str(len(set(seeds))), sort=len(set(seeds)))
+
+
+def _p(p: float | None) -> Cell:
+    return Cell(NONE) if p is None else Cell(p_text(p), sort=p)
+
+
+def p_text(p: float) -> str:
+    """A p value as every table shows it."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+# -- Markdown ----------------------------------------------------------------------------------------------------------
+
+
+def escape_html(text: str) -> str:
+    """Text that renders as itself in an HTML element or quoted attribute."""
+    return html.escape(_one_line(text))
+
+
+def escape_markdown(text: str) -> str:
+    """Text that renders as itself in a Markdown table cell: no markup, no HTML, no new cell or line."""
+    text = html.escape(_one_line(text), quote=False)
+    text = re.sub(r"([\\`|*\[\]~#])", r"\\\1", text)
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+
+
+def markdown(board: Board) -> str:
+    """GitHub-flavoured Markdown."""
+    parts = []
+    for block in blocks(board):
+        parts.append(f"{'#' * block.level} {escape_markdown(block.title)}\n")
+        if block.lead:
+            parts.append(f"{escape_markdown(block.lead)}\n")
+        if block.header:
+            rules = ["---" if i in _wordy(block) else "--:" for i in range(len(block.header))]
+            lines = [" | ".join(map(escape_markdown, block.header)), " | ".join(rules)]
+            lines += [" | ".join(f"{escape_markdown(c.text)} {c.bracket}".strip() for c in row) for row in block.rows]
+            parts.append("".join(f"| {line} |\n" for line in lines))
+        parts += [f"- {escape_markdown(note)}\n" for note in block.notes[:-1]]
+        parts += [f"- {escape_markdown(note)}\n" for note in block.notes[-1:]]
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    text = ""
+    for part in parts:
+        tight = part.startswith("- ") and text.rpartition("\n\n")[2].startswith("- ")
+        text += part if tight or not text else "\n" + part
+    return text
+
+
+# -- HTML --------------------------------------------------------------------------------------------------------------
+
+
+def fragment(board: Board, deeper: int = 0) -> str:
+    """The tables as HTML without a page around them, headings `deeper` by so many levels; the report shows the same."""
+    parts = []
+    for block in blocks(board):
+        level = block.level + deeper
+        parts.append(f"<h{level}>{escape_html(block.title)}</h{level}>")
+        if block.lead:
+            parts.append(f'<p class="lead">{escape_html(block.lead)}</p>')
+        if block.header:
+            words = _wordy(block)
+            kinds = [' class="text"' if i in words else "" for i in range(len(block.header))]
+            head = "".join(
+                f'<th scope="col"{k}>{escape_html(n)}</th>' for k, n in zip(kinds, block.header, strict=True)
+            )
+            parts.append(f'<div class="scroll"><table class="board {block.name}"><thead><tr>{head}</tr></thead><tbody>')
+            for row in block.rows:
+                first = f'<th scope="row">{escape_html(row[0].text)}</th>'
+                parts.append(f"<tr>{first}{''.join(map(_html_cell, row[1:]))}</tr>")
+            parts.append("</tbody></table></div>")
+        if block.notes:
+            parts.append(f"<ul class=notes>{''.join(f'<li>{escape_html(note)}</li>' for note in block.notes)}</ul>")
+    return "\n".join(parts) + "\n"
+
+
+def _html_cell(cell: Cell) -> str:
+    sort = "" if cell.sort is None else f' data-sort="{cell.sort:.9g}"'
+    text = escape_html(cell.text)
+    if cell.sort is not None:
+        text = text.replace("-", "−")  # a real minus
+    bracket = f" <small>{escape_html(cell.bracket).replace('-', '−')}</small>" if cell.bracket else ""
+    kind = "" if cell.sort is not None or cell.text == NONE else ' class="text"'
+    return f"<td{sort}{kind}>{text}{bracket}</td>"
+
+
+STYLE = """\
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}th:first-child,td.text{text-align:left}
+thead th{border-bottom:1px solid}small{opacity:.7}
+"""
+
+
+def page(board: Board) -> str:
+    """A self-contained HTML page of the tables alone."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{TITLE}</title>'
+    head = f"<head>{head}\n<style>\n{STYLE}</style></head>"
+    return f'<!doctype html>\n<html lang="en">{head}<body>\n{fragment(board)}</body></html>\n'
+
+
+# -- LaTeX -------------------------------------------------------------------------------------------------------------
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
+    "_": r"\_\allowbreak{}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "Δ": r"$\Delta$", "→": r"$\to$", "−": r"$-$", "–": "--",
+    "'": r"\textquotesingle{}", "`": r"\textasciigrave{}",
+}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text that typesets as itself under pdflatex (T1 and textcomp); what ASCII cannot say becomes '?'."""
+    out = []
+    for char in _one_line(text):
+        plain = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+        out.append(LATEX.get(char) or "".join(LATEX.get(c, c) for c in plain) or "?")
+    return "".join(out)
+
+
+def latex(board: Board) -> str:
+    r"""Tables for a paper, to be \input; they need booktabs and textcomp, nothing else."""
+    parts = [r"% needs \usepackage[T1]{fontenc}, \usepackage{booktabs}, \usepackage{textcomp}"]
+    for block in blocks(board):
+        if not block.header:
+            parts.append(f"% {_one_line(block.title)}")
+            continue
+        cut = block.split or len(block.header)
+        for low, high in ((1, cut), (cut, len(block.header))):
+            if low < high:
+                parts.append(_latex_table(block, [0, *range(low, high)], last=high == len(block.header)))
+    return "\n".join(parts) + "\n"
+
+
+def _latex_table(block: Block, columns: Sequence[int], *, last: bool) -> str:
+    wordy = {i for i in columns if i in _wordy(block)}
+    widths = {i: "p{0.2\\textwidth}" if i == 0 else "p{0.23\\textwidth}" for i in wordy}
+    narrow = len(wordy) > 1 or len(columns) > 6
+    kinds = {i: widths[i] if i in wordy and narrow else "l" if i == 0 else "r" for i in columns}
+    if block.name == "troubles":
+        kinds = dict(zip(columns, ("p{0.4\\textwidth}", "p{0.4\\textwidth}", "p{0.1\\textwidth}"), strict=True))
+
+    def line(cells: Iterable[tuple[int, str]], gap: str = "") -> str:
+        ragged = ((r"\raggedright " if kinds[i].startswith("p") and text else "") + text for i, text in cells)
+        return " & ".join(ragged) + rf" \tabularnewline{gap}"
+
+    caption = f"{block.title}. {block.lead}" if block.lead else f"{block.title}."
+    lines = [r"\begin{table}[htbp]", r"\centering\scriptsize\setlength{\tabcolsep}{3.5pt}"]
+    lines += [
+        rf"\caption{{{escape_latex(caption)}}}\smallskip",
+        rf"\begin{{tabular}}{{@{{}}{''.join(kinds.values())}@{{}}}}",
+    ]
+    lines += [r"\toprule", line((i, escape_latex(block.header[i])) for i in columns), r"\midrule"]
+    for row in block.rows:
+        lines.append(line((i, _latex_cell(row[i])) for i in columns))
+        if any(row[i].bracket for i in columns):  # intervals under their numbers: a column of text stays narrow
+            brackets = ((i, escape_latex(row[i].bracket.replace("-", "−"))) for i in columns)
+            lines.append(line(((i, rf"\tiny {text}" if text else "") for i, text in brackets), gap="[1pt]"))
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if last and block.notes:
+        lines += [r"\par\smallskip\raggedright", r"\\ ".join(escape_latex(note) for note in block.notes)]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _wordy(block: Block) -> list[int]:
+    """The columns that hold words: the first, and those with a long text and no number."""
+    columns = range(1, len(block.header))
+    texts = [i for i in columns if all(r[i].sort is None for r in block.rows)]
+    return [0, *(i for i in texts if max((len(r[i].text) for r in block.rows), default=0) > 12)]
+
+
+def _latex_cell(cell: Cell) -> str:
+    return escape_latex(cell.text.replace("-", "−") if cell.sort is not None else cell.text)
+
+
+# -- CSV and JSON ------------------------------------------------------------------------------------------------------
+
+
+def as_csv(board: Board) -> str:
+    """One line per row, comparison, reference row and left-out run; shares are fractions, six decimals."""
+    quantities = ["t1", "t2", "last", *SHARED, "majority_2"]
+    columns = ["kind", *Subject._fields, "problems", "method", "other", "seeds"]
+    columns += [f"{q}{end}" for q in quantities for end in ("", "_lo", "_hi")]
+    columns += ["difference_of_last", "difference_lo", "difference_hi", "p", "p_holm", "smallest_shown"]
+    columns += [
+        "fix_rate",
+        "break_rate",
+        "tokens_per_problem",
+        "responses",
+        "updates",
+        "parent",
+        "binding_difference",
+        "note",
+    ]
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    for line in _flat(board):
+        writer.writerow({key: _csv_value(value) for key, value in line.items() if key in columns})
+    return sheet.getvalue()
+
+
+def _flat(board: Board) -> Iterator[dict[str, Any]]:
+    for section in board.sections:
+        about = {**section.subject._asdict(), "problems": section.problems}
+        for row in section.rows:
+            cells = {f"{q}{end}": x for q, i in row.cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
+            yield {
+                "kind": "row", **about, **row.rates, **cells, "method": row.name, "seeds": _seeds(row.seeds),
+                "p": row.p, **row.budget, "parent": row.parent, "binding_difference": row.difference,
+                "note": "; ".join(row.notes),
+            }  # fmt: skip
+        for beside in section.beside:
+            quantity = "t1" if beside.label.endswith("Acc@t1") else "majority_2"
+            values = zip(("", "_lo", "_hi"), beside.cell or ("", "", ""), strict=True)
+            cells = {f"{quantity}{end}": x for end, x in values}
+            yield {"kind": "beside", **about, **cells, "method": beside.label, "note": beside.note}
+        for family, comparisons in section.families.items():
+            for c in comparisons:
+                ends = zip(("difference_of_last", "difference_lo", "difference_hi"), c.difference, strict=True)
+                yield {
+                    "kind": "comparison", **about, **dict(ends), "method": c.row, "other": c.other, "p": c.p,
+                    "p_holm": c.p_holm, "smallest_shown": c.smallest, "seeds": _seeds(c.seeds), "note": family,
+                }  # fmt: skip
+    for table in board.paper["tables"]:
+        for name, *printed in table["rows"]:
+            numbers = {q: x / 100 for q, x in zip(table["columns"], printed, strict=True)}
+            yield {"kind": "paper", "problems": table["n"], **numbers, "method": name, "note": table["title"]}
+    for trouble in board.troubles:
+        yield {"kind": "left out" if trouble.left_out else "remark", "method": trouble.path, "note": trouble.message}
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return " ".join(map(str, seeds))
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    if isinstance(value, str):
+        text = _one_line(value)
+        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text  # no spreadsheet formulas from run folders
+    return "" if value is None or isinstance(value, list) else value
+
+
+def as_json(board: Board) -> str:
+    """The board as data; shares are fractions, six decimals."""
+
+    def row(r: Any) -> dict[str, Any]:
+        cells = {q: i._asdict() for q, i in r.cells.items()}
+        kept = {
+            k: getattr(r, k)
+            for k in ("name", "seeds", "trained", "rates", "p", "budget", "parent", "difference", "notes")
+        }
+        return {**kept, "cells": cells}
+
+    sections = [
+        {
+            "subject": s.subject._asdict(), "problems": s.problems, "rows": [row(r) for r in s.rows], "notes": s.notes,
+            "beside": [{**b.__dict__, "cell": b.cell and b.cell._asdict()} for b in s.beside],
+            "comparisons": {
+                family: [{**c.__dict__, "difference": c.difference._asdict()} for c in members]
+                for family, members in s.families.items()
+            },
+        }
+        for s in board.sections
+    ]  # fmt: skip
+    overall = [
+        {
+            **o.__dict__,
+            "rows": [{"name": n, "seeds": s, "cells": {q: i._asdict() for q, i in c.items()}} for n, s, c in o.rows],
+        }
+        for o in board.overall
+    ]
+    whole = {
+        "tables": sections,
+        "overall": overall,
+        "paper": board.paper,
+        "troubles": [t.__dict__ for t in board.troubles],
+    }
+    return plain_json(whole)
+
+
+def plain_json(value: Any) -> str:
+    """JSON that is safe anywhere: ASCII alone (no control, nothing that turns the writing direction), no NaN."""
+    return json.dumps(_rounded(value), indent=1, allow_nan=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6) + 0.0 if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _one_line(text: str) -> str:
+    """Control characters and line ends as spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def deliver(text: str, out: Path | None = None) -> None:
+    """Writes a text to a file, as UTF-8, or to the screen: what the screen's encoding lacks, as an escape.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8", newline="\n")
+    else:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+FORMATS: dict[str, Callable[[Board], str]] = {
+    "md": markdown,
+    "csv": as_csv,
+    "latex": latex,
+    "html": page,
+    "json": as_json,
+}

@@ -1,0 +1,1 @@
+"""The run folder: what its records are, the writer, and the reader."""

@@ -1,0 +1,619 @@
+"""Reads run folders: finished runs as numbers recomputed from `eval.jsonl`, everything else as a named trouble.
+
+The reading side of docs/results_format.md; with the writing side it shares the format and `harness.runs.integrity`
+alone. Nothing here raises for what a folder holds: a missing file, a value of the wrong type, bytes that are not what run.json
+says they were, an unfinished run, a second run of one seed becomes a `Trouble` with the folder's path (above 300 lines
+because of that). `run.json` is asked what a run *was* (versions, status, budget), never for a number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from numpy.typing import NDArray
+
+from harness import metrics
+from harness.runs import integrity
+from harness.runs import records as forms
+
+FORMAT = 1
+SMALL, LARGE = 2**24, 2**34  # bytes: what run.json and config.gin, and what a .jsonl file may have at most
+TOLD = 3  # faults of one file that are told one by one
+
+
+class Key(NamedTuple):
+    """What one evaluation of a run was of: records that differ in any of these are never averaged together.
+
+    Attributes:
+        when: `before` or `after` training.
+        task: The evaluation task's name.
+        split: `test`, `validation` or `train`.
+        temperature: 0.0 for greedy decoding.
+        first: Who wrote the first attempt: `policy`; `given` to it (repair tasks); the `reference` model (fixed first
+            attempts of the base model).
+        turns: Attempts of each trajectory.
+    """
+
+    when: str
+    task: str
+    split: str
+    temperature: float
+    first: str
+    turns: int
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something a reader must be told about a run folder; `left_out` says that the run is in no table."""
+
+    path: str
+    message: str
+    left_out: bool = True
+
+    def __str__(self) -> str:
+        return f"{'left out' if self.left_out else 'remark'}: {self.path}: {self.message}"
+
+
+@dataclass(frozen=True, eq=False)  # holds arrays: two evaluations are the same one or not
+class Evaluation:
+    """One evaluation of one run, reduced to numbers.
+
+    Attributes:
+        key: What it was of.
+        summary: `metrics.summarize` of its records.
+        problems: The problem ids, sorted; P of them.
+        values: For each of `metrics.QUANTITIES`, [P] per-problem means in that order; with several samples per problem
+            also `majority_2`, the expected majority@2 of first attempts.
+        attempts: [P, k] per-problem accuracy of each attempt.
+    """
+
+    key: Key
+    summary: Mapping[str, Any]
+    problems: tuple[str, ...]
+    values: Mapping[str, NDArray[Any]]
+    attempts: NDArray[Any]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Names the set of problems: two evaluations can be paired when these are equal."""
+        return _digest(self.problems)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run folder `<task>/<policy>/<name>/seed<k>`.
+
+    Attributes:
+        path: The folder.
+        label: The folder relative to the results root, with forward slashes: how reports name the run.
+        task: Training task.
+        policy: The policy's name.
+        name: The row: the gin file's name.
+        seed: The training seed.
+        info: `run.json`.
+        evaluations: Every evaluation in `eval.jsonl`.
+    """
+
+    path: Path
+    label: str
+    task: str
+    policy: str
+    name: str
+    seed: int
+    info: Mapping[str, Any]
+    evaluations: Mapping[Key, Evaluation] = field(repr=False)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The training steps logged in `metrics.jsonl`, in order; [] for untrained rows. Bad lines are left out."""
+        return _steps(self.path)[0]
+
+    @functools.cached_property
+    def bindings(self) -> dict[str, str]:
+        """The operative configuration: {'name.param' or 'MACRO': value as text}."""
+        return read_bindings(self.path / "config.gin")
+
+    @property
+    def finals(self) -> list[Evaluation]:
+        """What the row is judged by: evaluations after training; of an untrained run, which may have none, before."""
+        last = "after" if self.trained or any(key.when == "after" for key in self.evaluations) else "before"
+        return [evaluation for key, evaluation in self.evaluations.items() if key.when == last]
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run made any update."""
+        return bool((self.info.get("spent") or {}).get("updates"))
+
+    def version(self, task: str) -> str:
+        """The version of an evaluation task, '' when run.json does not say."""
+        versions = self.info.get("eval_tasks")
+        if isinstance(versions, Mapping) and task in versions:
+            return str(versions[task])
+        return str(self.info.get("task_version", "")) if task == self.task else ""
+
+    def grader(self, task: str) -> str:
+        """What graded a task: run.json's `graders`, else the `verifier` bindings of config.gin, else ''."""
+        graders = self.info.get("graders")
+        if isinstance(graders, Mapping) and task in graders:
+            return str(graders[task])
+        verifiers = {k: v for k, v in self.bindings.items() if k.endswith(".verifier")}
+        mine = {k: v for k, v in verifiers.items() if k.split(".")[-2] == task} or verifiers
+        return ", ".join(sorted(set(mine.values())))
+
+    def table(self, task: str) -> tuple[str, ...]:
+        """What of a run decides in which table its evaluation on a task stands, whatever was evaluated there."""
+        return (
+            self.task,
+            str(self.info.get("task_version", "")),
+            self.model,
+            task,
+            self.version(task),
+            self.grader(task),
+        )
+
+    @property
+    def model(self) -> str:
+        """The model behind the policy: run.json's `model`, else the bound path and revision, else the policy's name."""
+        path, revision = (self.bindings.get(f"hf.{key}", "").strip("'\"") for key in ("path", "revision"))
+        at = f"@{revision}" if revision not in ("", "main") else ""
+        return str(self.info.get("model") or (f"{path}{at}" if path else self.policy))
+
+
+def find_runs(root: Path | str) -> list[Path]:
+    """Every folder `seed<k>` under a results folder, sorted; `root` may be that folder, its `runs/` or one run.
+
+    Links are followed; a folder that is reached twice is found once, where no link leads to it if there is such a way.
+    """
+    return _search(Path(root))[0]
+
+
+def _search(base: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The run folders, and (path, why) of what looks like one and is not read."""
+    if not base.is_dir():
+        raise FileNotFoundError(f"no results folder {str(base)!r}")
+    found: list[Path] = []
+    told: list[tuple[Path, str]] = []
+    seen: dict[tuple[int, int], Path] = {}
+    folders, links = deque([base]), deque[Path]()
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            about = folder.stat()
+            first = seen.setdefault((about.st_dev, about.st_ino), folder)
+            if first is not folder:
+                if _seed(folder.name) is not None:
+                    told.append((folder, f"is a link to {_label(first, base)}, which is read there"))
+                continue
+            if _seed(folder.name) is not None:
+                found.append(folder)
+                continue
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            told.append((folder, f"cannot be listed: {error.strerror}"))
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_symlink() and path.is_dir():
+                if base.resolve().is_relative_to(path.resolve()):
+                    told.append((path, "is a link to a folder above the results: not followed"))
+                else:
+                    links.append(path)
+            elif _seed(entry.name) is not None:
+                told.append((path, "is no folder"))
+            elif entry.name == "run.json":
+                told.append((folder, "holds a run.json, but a run's folder is called seed0, seed1, ..."))
+    return sorted(found, key=lambda path: (path.parts[:-1], _seed(path.name))), told
+
+
+def read_runs(root: Path | str, *, whens: Sequence[str] = ("before", "after")) -> tuple[list[Run], list[Trouble]]:
+    """Reads every run under `root`.
+
+    Args:
+        root: As in `find_runs`.
+        whens: Which evaluations of trained runs to read; leaving one out saves the time its lines take.
+
+    Returns:
+        The finished, undamaged runs, one per row and seed (`_one_per_seed`), in the order of their paths, and every
+        trouble met.
+
+    Raises:
+        FileNotFoundError: `root` is no folder. Nothing below it raises.
+    """
+    runs = []
+    with _uncollected():
+        paths, told = _search(Path(root))
+        troubles = [Trouble(_label(path, Path(root)), why) for path, why in told]
+        for path in paths:
+            run, found = read_run(path, Path(root), whens=whens)
+            troubles += found
+            if run is not None:
+                runs.append(run)
+        kept, found = _one_per_seed(runs)
+    return kept, troubles + found
+
+
+def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Trouble]]:
+    """Of several runs that would be one seed of one row of one table, the first in the order of the paths.
+
+    A copied folder is no further seed; neither is another seed's folder whose records and training log are, byte for
+    byte, those of a seed that is there: trainings with different seeds do not write the same log.
+    """
+    kept: list[Run] = []
+    troubles = []
+    seeds: dict[tuple[Any, ...], Run] = {}
+    prints: dict[tuple[str, ...], Run] = {}
+    for run in runs:
+        mine = [(run.name, run.seed, *run.table(task)) for task in {key.task for key in run.evaluations}]
+        there = next((seeds[key] for key in mine if key in seeds), None)
+        if there:
+            what = "this is a copy" if _print(there) == _print(run) else "this is another run of it, which differs"
+            troubles.append(
+                Trouble(run.label, f"seed {run.seed} of this row is in the tables from {there.label}: {what}")
+            )
+            continue
+        if run.trained:
+            twin = prints.setdefault((run.name, run.task, run.model, _print(run)), run)
+            if twin is not run and _bytes_of(twin, "metrics.jsonl") == _bytes_of(run, "metrics.jsonl"):
+                troubles.append(Trouble(run.label, f"its records and training log are those of {twin.label}: a copy"))
+                continue
+            if twin is not run:
+                same = f"its records are, byte for byte, those of {twin.label}; its training log is not"
+                troubles.append(Trouble(run.label, same, left_out=False))
+        seeds |= dict.fromkeys(mine, run)
+        kept.append(run)
+    return kept, troubles
+
+
+def _print(run: Run) -> str:
+    """Names the bytes of a run's records: their SHA-256, which was compared where run.json has it."""
+    recorded = run.info.get("sha256") or {}
+    return recorded.get("eval.jsonl") or hashlib.sha256(_bytes_of(run, "eval.jsonl")).hexdigest()
+
+
+def _bytes_of(run: Run, name: str) -> bytes:
+    try:
+        return read_file(run.path / name, LARGE)
+    except OSError:
+        return b""
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: records hold no cycles, and looking for some takes a tenth of the reading and more."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def read_run(
+    path: Path, root: Path | None = None, *, whens: Sequence[str] = ("before", "after")
+) -> tuple[Run | None, list[Trouble]]:
+    """One run folder; None (and why) when it is not finished, failed or damaged."""
+    label = _label(path, root)
+    try:
+        run, why, remarks = _read_run(path, label, whens)
+    except Exception as error:  # whatever else a folder may hold: it costs this run, not the table
+        return None, [Trouble(label, f"cannot be read: {type(error).__name__}: {error}")]
+    if run is None:
+        return None, [Trouble(label, why)]
+    return run, [Trouble(label, remarks, left_out=False)] if remarks else []
+
+
+def _read_run(path: Path, label: str, whens: Sequence[str]) -> tuple[Run | None, str, str]:
+    """The run, why it cannot be used ('' when it can), and what is wrong with its training log."""
+    info, why = _info(path)
+    if why:
+        return None, why, ""
+    task, policy, name = (*("", "", ""), *Path(os.path.abspath(path)).parts)[-4:-1]
+    run = Run(path, label, task, policy, name, _seed(path.name) or 0, info, {})
+    why = _misfit(info, {"task": task, "policy": policy, "name": name, "seed": run.seed})
+    if why:
+        return None, f"run.json: {why}", ""
+    try:
+        read_file(path / "config.gin", SMALL).decode()
+    except (OSError, ValueError) as error:
+        return None, _unreadable("config.gin", error), ""
+    bad: list[str] = []
+    whens = whens if run.trained else forms.WHENS
+    grouped = _grouped(read_records(path, whens=whens, bad=bad))
+    bad = bad or integrity.changed_files(path, info) or _miscounted(info, grouped, whens)
+    evaluations = {}
+    for key, records in grouped.items() if not bad else ():
+        try:
+            evaluations[key] = _evaluate(key, records)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            bad.append(f"eval.jsonl: {key.when} {key.task}: {error}")
+    if not evaluations and not bad:
+        bad.append("eval.jsonl holds no records")
+    if bad:
+        return None, _joined(bad), ""
+    logged = run.trained or (path / "metrics.jsonl").exists()
+    return dataclasses.replace(run, evaluations=evaluations), "", _joined(_steps(path)[1]) if logged else ""
+
+
+def _miscounted(
+    info: Mapping[str, Any], grouped: Mapping[Key, list[dict[str, Any]]], whens: Sequence[str]
+) -> list[str]:
+    """Evaluations that do not hold as many records as run.json says; [] for a run of before this was recorded."""
+    if "records" not in info:
+        return []
+    counted = {integrity.evaluation_label(records[0]): len(records) for records in grouped.values()}
+    recorded = {label: count for label, count in info["records"].items() if label.partition(" ")[0] in whens}
+    return [
+        f"eval.jsonl holds {counted.get(label, 0)} records of {label!r}; the run ended with {recorded.get(label, 0)}"
+        for label in sorted(counted.keys() | recorded.keys())
+        if counted.get(label) != recorded.get(label)
+    ]
+
+
+def _joined(faults: Sequence[str]) -> str:
+    more = f"; and {len(faults) - TOLD} more" if len(faults) > TOLD else ""
+    return "; ".join(faults[:TOLD]) + more
+
+
+def read_records(
+    path: Path, *, whens: Sequence[str] = ("before", "after"), bad: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """The records of a run folder's eval.jsonl; lines that are none are left out and told in `bad`, with their number.
+
+    Leading lines of a time that is not asked for are not parsed, which spares a table half of its time.
+    """
+    faults = [] if bad is None else bad
+    skipped = [when for when in forms.WHENS if when not in whens]
+    heads = tuple(f'{{"when":{space}"{when}"'.encode() for when in skipped for space in ("", " "))
+    data = _data(path / "eval.jsonl", faults)
+    start = 0
+    while heads and data.startswith(heads, start):
+        start = data.index(b"\n", start) + 1
+    first = data.count(b"\n", 0, start) + 1
+    rows = _strict(data, start)
+    if rows is not None:
+        wrong = forms.find_faults(rows)
+        faults += [f"eval.jsonl: line {first + place}: {fault}" for place, fault in wrong.items()]
+        found = [row for place, row in enumerate(rows) if place not in wrong] if wrong else rows
+    else:
+        found = []
+        for line, row in _one_by_one("eval.jsonl", data[start:], first, faults):
+            fault = forms.record_fault(row)
+            if fault:
+                faults.append(f"eval.jsonl: line {line}: {fault}")
+            else:
+                found.append(row)
+    return [record for record in found if record["when"] not in skipped] if skipped else found
+
+
+def _steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of a run's metrics.jsonl that are fit for a curve, and what is wrong with the others."""
+    faults: list[str] = []
+    data = _data(path / "metrics.jsonl", faults)
+    rows = _strict(data, 0)
+    numbered = enumerate(rows, 1) if rows is not None else _one_by_one("metrics.jsonl", data, 1, faults)
+    steps, wrong = forms.check_steps(numbered)
+    return steps, faults + [f"metrics.jsonl: {fault}" for fault in wrong]
+
+
+def key_of(record: Mapping[str, Any]) -> Key:
+    """What a record (one that is what `harness.runs.records` says) is an evaluation of."""
+    return _key(*_fields(record))
+
+
+def _grouped(records: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
+    """The records of each evaluation; a key is made once, not for every record."""
+    grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for record in records:
+        grouped.setdefault(_fields(record), []).append(record)
+    found: dict[Key, list[dict[str, Any]]] = {}
+    for fields, mine in grouped.items():
+        found.setdefault(_key(*fields), []).extend(mine)
+    return found
+
+
+def _fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    attempts = record["attempts"]
+    split, by = record.get("split", "test"), attempts[0]["by"]
+    return record["when"], record["task"], split, record["temperature"], by, len(attempts)
+
+
+def _key(when: str, task: str, split: str, temperature: float, first: str, turns: int) -> Key:
+    return Key(when, task, split, float(temperature) + 0.0, first, turns)
+
+
+def read_bindings(path: Path) -> dict[str, str]:
+    """The bindings of a gin file as text, {'name.param' or 'MACRO': 'value'}; comments, includes and imports left out.
+
+    A line ending in an open bracket or a backslash goes on; whitespace inside a value is normalised. {} without file.
+    """
+    try:
+        text = read_file(path, SMALL).decode(errors="replace")
+    except OSError:
+        return {}
+    bindings, pending = {}, ""
+    for raw in text.replace("\r", "\n").split("\n"):  # not splitlines: U+2028 may stand inside a text
+        line = _uncomment(raw).strip()
+        if not line:
+            continue
+        pending = f"{pending} {line}".strip()
+        if pending.endswith("\\"):
+            pending = pending[:-1].rstrip()
+            continue
+        if _depth(pending) > 0 or pending.endswith("="):
+            continue
+        name, equals, value = pending.partition("=")
+        if equals and not pending.startswith(("include ", "import ", "from ")):
+            bindings[name.strip()] = " ".join(value.split())
+        pending = ""
+    return bindings
+
+
+def _evaluate(key: Key, records: list[dict[str, Any]]) -> Evaluation:
+    table = metrics.tabulate(records)
+    values = {quantity: table.values(quantity) for quantity in metrics.QUANTITIES}
+    summary = metrics.summarize(table, values)
+    if summary["majority"]:
+        values["majority_2"] = metrics.majority_curve(*table.pools(0), 2)
+    return Evaluation(key, summary, _shared(tuple(table.problems)), values, table.per_problem(table.correct))
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(problems: tuple[str, ...]) -> tuple[str, ...]:
+    """One tuple for all runs over the same problems: a thousand runs need not hold a thousand copies."""
+    return problems
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(problems: tuple[str, ...]) -> str:
+    return hashlib.sha256(orjson.dumps(problems)).hexdigest()[:12]  # an id may hold any separator
+
+
+def _info(path: Path) -> tuple[dict[str, Any], str]:
+    """run.json, and why the run cannot be used ('' when it can)."""
+    try:
+        info = orjson.loads(read_file(path / "run.json", SMALL))
+    except FileNotFoundError:
+        return {}, "run.json is missing"
+    except (OSError, ValueError) as error:
+        return {}, _unreadable("run.json", error)
+    if not isinstance(info, dict):
+        return {}, "run.json does not hold an object"
+    if type(info.get("format")) is not int or info["format"] != FORMAT:
+        return info, f"run.json has format {info.get('format')!r}; this reader knows {FORMAT}"
+    status = info.get("status")
+    if status != "done":
+        error = str(info.get("error") or "").strip().split("\n")
+        return info, f"{status or 'no status'}" + (f": {error[-1]}" if error[-1] else "")
+    return info, ""
+
+
+def _misfit(info: Mapping[str, Any], place: Mapping[str, Any]) -> str:
+    """What in run.json of a run that is done contradicts its folder or is not of its type; '' where nothing does."""
+    for key, value in place.items():
+        if type(info.get(key)) is not type(value) or info[key] != value:
+            return f"{key} is {forms.shorten(info.get(key))}; the folder says {forms.shorten(value)}"
+    spent = info.get("spent")
+    if not isinstance(spent, dict) or "updates" not in spent:
+        return f"spent is {forms.shorten(spent)}, not what the run used (updates at least)"
+    counts = {"spent": spent, "records": info.get("records", {})}
+    texts = {key: info[key] for key in ("eval_tasks", "graders", "sha256") if key in info}
+    for kind, held in ((forms.COUNT, counts), (forms.TEXT, texts)):
+        for key, entries in held.items():
+            if not isinstance(entries, dict):
+                return f"{key} is {forms.shorten(entries)}, not an object"
+            for entry, value in entries.items():
+                if not forms.fits(value, kind):
+                    return f"{key}: {entry} is {forms.shorten(value)}, not {kind.name}"
+    if type(info.get("task_version")) is not str:
+        return f"task_version is {forms.shorten(info.get('task_version'))}, not a text"
+    if type(info.get("model", "")) is not str:
+        return f"model is {forms.shorten(info['model'])}, not a text"
+    return ""
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of a regular file, with at most `most` of them: no pipe, no device, nothing that never ends.
+
+    Raises:
+        OSError: there is none, it cannot be read, it is no regular file, or it is larger.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(0, "is no regular file")
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(0, f"holds more than {most:,} bytes")
+    return data
+
+
+def _unreadable(name: str, error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"finished, but {name} is missing"
+    return f"{name} cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+
+
+def _data(path: Path, bad: list[str]) -> bytes:
+    """The whole lines of a .jsonl file; what is wrong with it as a file is told in `bad`."""
+    try:
+        data = read_file(path, LARGE)
+    except OSError as error:
+        bad.append(_unreadable(path.name, error))
+        return b""
+    end = data.rfind(b"\n") + 1  # a finished file ends in a line feed
+    if end < len(data):
+        bad.append(f"{path.name}: the last line is cut off")
+        return data[:end]
+    return data
+
+
+def _strict(data: bytes, start: int) -> list[dict[str, Any]] | None:
+    """The objects of whole lines, parsed at once; None where a line is no object, or not one: look at each alone."""
+    if start == len(data):
+        return []
+    try:
+        rows = orjson.loads(b"[" + data[start:-1].replace(b"\n", b",") + b"]")
+    except ValueError:
+        return None
+    return rows if len(rows) == data.count(b"\n", start) and set(map(type, rows)) <= {dict} else None
+
+
+def _one_by_one(name: str, data: bytes, first: int, bad: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, object) of each line, also of those with a NaN in them, for which a better fault may be found."""
+    for line, row, why in forms.parse_lines(data, first):
+        if isinstance(row, dict):
+            yield line, row
+        else:
+            bad.append(f"{name}: line {line} is no JSON: {why}" if why else f"{name}: line {line} is no object")
+
+
+def _label(path: Path, root: Path | None) -> str:
+    try:
+        inside = path.relative_to(root) if root else path
+    except ValueError:
+        inside = path
+    text = inside.as_posix() if inside.parts else path.as_posix()
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")  # a name need not be UTF-8
+
+
+def _seed(name: str) -> int | None:
+    """The seed that a folder's name tells: `seed0`, `seed1`, ... as the writer writes them, and nothing like it."""
+    digits = name.removeprefix("seed")
+    return int(digits) if digits.isascii() and digits.isdecimal() and name == f"seed{int(digits)}" else None
+
+
+def _uncomment(line: str) -> str:
+    quote = ""
+    for i, char in enumerate(line):
+        if quote:
+            quote = "" if char == quote and line[i - 1] != "\\" else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "#":
+            return line[:i]
+    return line
+
+
+def _depth(text: str) -> int:
+    quote, depth = "", 0
+    for i, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote and text[i - 1] != "\\" else quote
+        elif char in "'\"":
+            quote = char
+        else:
+            depth += (char in "([{") - (char in ")]}")
+    return depth

@@ -1,0 +1,1 @@
+"""Tools build what runs need: repair problems, mutants, corpora and embedded models."""

@@ -1,0 +1,1 @@
+"""Training makes runs: the experiment, its loop, rollouts, evaluations, and what is shown meanwhile."""

@@ -1,0 +1,158 @@
+"""Progress of one run: a live table on a terminal, plain lines elsewhere; and the table at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness.metrics import summarize
+from harness.metrics.repair import is_repair, repair_rates
+from harness.metrics.stats import Interval, bootstrap, delta_interval, wilson
+from harness.terminal import inert
+
+SHOWN = {
+    "reward_t1": "reward t1",
+    "reward_t2": "reward t2",
+    "kl_t1": "KL t1",
+    "answer_change": "answer change",
+    "trajectories_per_second": "trajectories/s",
+}
+EVERY_SECONDS = 10.0
+
+
+class LiveDisplay:
+    """Shows phase, step, rewards, KL, answer-change rate, speed and time left."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stdout)
+        self._line: dict[str, Any] = {}
+        self._shown = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=self.console,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=None)
+        self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveDisplay:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def phase(self, text: str, total: int, done: int = 0) -> None:
+        """Begins a stretch of `total` updates or problems, `done` of them behind."""
+        self._line, self._shown = {}, time.monotonic()
+        self._bar.reset(self._task, description=inert(text), total=total, completed=done)
+        if not self.console.is_terminal:
+            self.console.print(f"{inert(text)}: {total - done} to go", highlight=False, markup=False)
+
+    def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None:
+        """Moves on by `count`; `line` is a step's log line."""
+        self._bar.advance(self._task, count)
+        self._line = line or {}
+        task = self._bar.tasks[0]
+        if self.console.is_terminal:
+            values = Table.grid(padding=(0, 2))
+            values.add_row(*(f"{label} {self._line[key]:.3f}" for key, label in SHOWN.items() if key in self._line))
+            flag = "[bold red]bonus farming: Acc@t1 falls while delta rises" if self._line.get("bonus_farming") else ""
+            self._live.update(Group(self._bar, values, flag))
+        elif line and (time.monotonic() - self._shown > EVERY_SECONDS or task.completed == task.total):
+            self._shown = time.monotonic()
+            parts = [f"{label} {line[key]:.3f}" for key, label in SHOWN.items() if key in line]
+            left = f"{task.time_remaining:.0f} s left" if task.time_remaining else ""
+            flag = "BONUS FARMING" if line.get("bonus_farming") else ""
+            text = "  ".join(
+                filter(None, [f"{line['phase']} {task.completed:.0f}/{task.total:.0f}", *parts, left, flag])
+            )
+            self.console.print(inert(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
+    """Acc@t1, Acc@t2, delta, i->c and c->i with 95 % intervals, before and after training.
+
+    Of the greedy evaluation of the test split alone; what other evaluations say is for the leaderboard and the figures.
+    """
+    records, others = _greedy(records)
+    table = Table(title=f"{escape(inert(name))}: percent, with 95 % intervals over problems", title_justify="left")
+    stages = [when for when in ("before", "after") if any(r["when"] == when for r in records)]
+    table.add_column("")
+    for when in stages:
+        table.add_column(f"{when} training", justify="right", no_wrap=True)
+    for task in sorted({r["task"] for r in records}):
+        columns = []
+        for when in stages:
+            mine = [r for r in records if r["task"] == task and r["when"] == when]
+            columns.append(cells(mine) if mine else {})
+        table.add_section()
+        sizes = sorted({column["problems"] for column in columns if column})
+        table.add_row(f"[bold]{escape(inert(task))}[/] ({', '.join(sizes)} problems)", *[""] * len(stages))
+        for row in columns[0] or columns[-1]:
+            if row != "problems":
+                table.add_row(row, *(column.get(row, "") for column in columns))
+    if others:
+        table.caption, table.caption_justify = f"and {others} records of further evaluations", "left"
+    return table
+
+
+def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The records of the evaluation that every run has, the first in the file, and how many others there are."""
+    turns = len(records[0]["attempts"]) if records else 0
+    kept = [
+        r
+        for r in records
+        if r["temperature"] == 0 and r.get("split", "test") == "test" and len(r["attempts"]) == turns
+        and r["attempts"][0]["by"] != "reference"
+    ]  # fmt: skip
+    return kept, len(records) - len(kept)
+
+
+def cells(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The numbers of one evaluation as text, by the name of the metric.
+
+    Where wrong first attempts were given (a repair task), what compares with them would only say Acc@t2 again: the rate
+    of unchanged copies stands there. With several given programs to a problem, problems weigh alike.
+    """
+    found = summarize(records)
+    n = found["n"]
+    given = is_repair(records)
+    shown = {"problems": str(n)}
+    accuracies = {f"Acc@t{i + 1}": _interval(wilson(count, n)) for i, count in enumerate(found["correct"])}
+    shown |= {name: "given, all wrong" if given and name == "Acc@t1" else text for name, text in accuracies.items()}
+    if given:
+        rates = repair_rates(records)
+        shown |= {"copied unchanged": f"{100 * rates['copied']:.1f}"}
+        if n > rates["problems"]:
+            shown |= {"problems": str(rates["problems"]), "Acc@t2": _interval(bootstrap(rates["by_problem"]))}
+            shown |= {"wrong programs given": str(n), "Acc@t2 over programs": f"{100 * rates['per_program']:.1f}"}
+    elif found["i_to_c_count"] is not None:
+        gained, lost = found["i_to_c_count"], found["c_to_i_count"]
+        shown |= {
+            "delta": _interval(delta_interval(gained, lost, n), "+"),
+            "i->c": _interval(wilson(gained, n)),
+            "c->i": _interval(wilson(lost, n)),
+            "answers changed": f"{100 * found['answer_change']:.1f}",
+        }
+    shown |= {
+        f"{name.replace('_', ' ')} at t{i + 1}": f"{100 * rate:.1f}"
+        for name in ("no_answer", "truncated", "timeout", "error")
+        for i, rate in enumerate(found[name])
+        if rate
+    }
+    return shown
+
+
+def _interval(value: Interval, sign: str = "") -> str:
+    mean, low, high = (f"{100 * v:{sign}.1f}" for v in (value.mean, value.lo, value.hi))
+    return f"{mean} [{low}, {high}]"
