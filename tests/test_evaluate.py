@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from harness import config, run
+from harness.evaluate import main as run_evaluate
 from harness.runs import reader
-from harness.training import evaluate
 from harness.training.evaluations import Evaluation
 from harness.training.experiment import Experiment
 
@@ -40,7 +40,7 @@ def folder(out: Path, name: str = "score_full") -> Path:
 
 def supplement(where: Path, *extra: str, bind: list[str] = MORE) -> int:
     bindings = [word for binding in bind for word in ("--bind", binding)]
-    return evaluate.main([str(where), "--device", "cpu", *extra, *bindings])
+    return run_evaluate([str(where), "--device", "cpu", *extra, *bindings])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,10 @@ import matplotlib.pyplot as plt
 import pytest
 import synthetic
 
-from harness.analysis import leaderboard, plots, report, scaling
+from harness.analysis import plots, report
+from harness.leaderboard import main as run_leaderboard
+from harness.plots import main as run_plots
+from harness.scaling import main as run_scaling
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
@@ -40,7 +43,7 @@ def hostile(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("form", ["md", "csv", "latex", "html", "json"])
 def test_no_table_holds_what_a_terminal_obeys(form: str, hostile: Path, capsys: Any) -> None:
-    assert leaderboard.main([str(hostile), "--format", form]) == 0
+    assert run_leaderboard([str(hostile), "--format", form]) == 0
     shown = capsys.readouterr()
     assert not TURNS_AND_CONTROLS & set(shown.out + shown.err)
     if form == "json":
@@ -49,7 +52,7 @@ def test_no_table_holds_what_a_terminal_obeys(form: str, hostile: Path, capsys: 
 
 @pytest.mark.parametrize("form", ["md", "json"])
 def test_no_scaling_table_holds_what_a_terminal_obeys(form: str, hostile: Path, capsys: Any) -> None:
-    assert scaling.main([str(hostile), "--format", form]) == 0
+    assert run_scaling([str(hostile), "--format", form]) == 0
     shown = capsys.readouterr()
     assert not TURNS_AND_CONTROLS & set(shown.out + shown.err)
     assert r"\x1b[31mred" in shown.err
@@ -58,7 +61,7 @@ def test_no_scaling_table_holds_what_a_terminal_obeys(form: str, hostile: Path, 
 def test_figures_of_any_name_are_drawn_and_no_row_is_missing_in_a_legend(hostile: Path, tmp_path, capsys: Any) -> None:
     figures = ["accuracy", "training", "kl_first"]
     out = [word for name in figures for word in ("--only", name)]
-    assert plots.main([str(hostile), "--out", str(tmp_path), *out]) == 0
+    assert run_plots([str(hostile), "--out", str(tmp_path), *out]) == 0
     shown = capsys.readouterr()
     assert not TURNS_AND_CONTROLS & set(shown.out + shown.err)
     assert len(list(tmp_path.rglob("*.pdf"))) == len(figures)

@@ -14,6 +14,7 @@ import pytest
 import synthetic
 
 from harness.analysis import leaderboard, tables
+from harness.leaderboard import main as run_leaderboard
 from harness.metrics import stats
 
 ROOT = Path(__file__).parents[1]
@@ -300,19 +301,19 @@ def test_latex_compiles_with_booktabs(board, tmp_path):
 def test_the_command_line_writes_checks_and_refuses(suite, gin, tmp_path, capsys):
     out = tmp_path / "new" / "leaderboard.md"
     common = [str(suite), "--gin", str(gin)]
-    assert leaderboard.main([*common, "--out", str(out)]) == 0
-    assert leaderboard.main([*common, "--check", str(out)]) == 0
+    assert run_leaderboard([*common, "--out", str(out)]) == 0
+    assert run_leaderboard([*common, "--check", str(out)]) == 0
     out.write_text(out.read_text().replace("score_full", "score_best"))
     capsys.readouterr()
-    assert leaderboard.main([*common, "--check", str(out)]) == 1
+    assert run_leaderboard([*common, "--check", str(out)]) == 1
     assert "score_best" in capsys.readouterr().out
-    assert leaderboard.main([str(tmp_path / "nowhere")]) == 2
+    assert run_leaderboard([str(tmp_path / "nowhere")]) == 2
     assert "no results folder" in capsys.readouterr().err
 
 
 def test_no_torch_no_gin_no_pandas(suite):
     code = (
-        "import sys; from harness import leaderboard; leaderboard.main([sys.argv[1], '--format', 'json'])\n"
+        "import sys; from harness import leaderboard; run_leaderboard([sys.argv[1], '--format', 'json'])\n"
         "print(*(set(sys.modules) & {'torch', 'transformers', 'gin', 'pandas'}), file=sys.stderr)"
     )
     done = subprocess.run(

@@ -10,6 +10,7 @@ import pytest
 
 from harness import config
 from harness.analysis import mechanism
+from harness.mechanism import main as run_mechanism
 from harness.runs import reader
 
 
@@ -63,8 +64,8 @@ def test_the_tracked_page_is_what_the_command_gives(
 ) -> None:
     monkeypatch.chdir(config.ROOT)
     made = tmp_path / "mechanism.md"
-    assert mechanism.main(["results/embedded", "--out", str(made)]) == 0
+    assert run_mechanism(["results/embedded", "--out", str(made)]) == 0
     tracked = config.ROOT / "results" / "embedded_mechanism.md"
     assert made.read_text(encoding="utf-8") == tracked.read_text(encoding="utf-8")
-    assert mechanism.main(["no/such/folder"]) == 2
+    assert run_mechanism(["no/such/folder"]) == 2
     assert "no reader folder" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import synthetic
 from matplotlib.text import Text
 
 from harness.analysis import plots
+from harness.plots import main as run_plots
 
 mpl.use("Agg")
 mpl.rcParams["figure.max_open_warning"] = 0  # all figures of three scopes are looked at
@@ -128,9 +129,9 @@ def test_what_is_missing_is_said(tmp_path):
 def test_the_command_line(tmp_path, capsys):
     root = synthetic.write_suite(tmp_path / "r", problems=10, seeds=(1,))
     out = tmp_path / "figures"
-    assert plots.main([str(root), "--out", str(out), "--only", "accuracy", "--only", "discount"]) == 0
+    assert run_plots([str(root), "--out", str(out), "--only", "accuracy", "--only", "discount"]) == 0
     assert sorted(file.name for file in out.iterdir()) == ["accuracy.pdf", "accuracy.png"]
     assert "not drawn: discount: needs" in capsys.readouterr().out
-    assert plots.main([str(tmp_path / "nowhere")]) == 2
+    assert run_plots([str(tmp_path / "nowhere")]) == 2
     (tmp_path / "empty").mkdir()
-    assert plots.main([str(tmp_path / "empty")]) == 0
+    assert run_plots([str(tmp_path / "empty")]) == 0

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from harness import Problem, Verdict, config, register, run, verify
+from harness.evaluate import main as run_evaluate
 from harness.runs.integrity import sha256
 from harness.runs.store import RunStore, StoreError, dump, is_disk_full, read_jsonl
 from harness.tasks.arithmetic import Arithmetic
-from harness.training import evaluate
 from harness.training.experiment import Experiment
 
 SMALL = [
@@ -121,7 +121,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 def more(where: Path) -> int:
     bindings = ["run.evaluations = [@evaluation.attempts()]", "attempts.count = 3", "attempts.problems = 4"]
-    return evaluate.main([str(where), "--device", "cpu", *(w for b in bindings for w in ("--bind", b))])
+    return run_evaluate([str(where), "--device", "cpu", *(w for b in bindings for w in ("--bind", b))])
 
 
 def test_every_character_comes_through(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import synthetic
 
 from harness.analysis import report
+from harness.report import main as run_report
 
 EVIL = "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> & \u2028 \\u003c"
 
@@ -78,9 +79,9 @@ def test_long_logs_are_averaged_in_bins(tmp_path):
 
 def test_an_empty_folder_gives_a_page(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert report.main([str(tmp_path / "empty")]) == 0
+    assert run_report([str(tmp_path / "empty")]) == 0
     assert "No finished run was found" in (tmp_path / "empty" / "report.html").read_text()
-    assert report.main([str(tmp_path / "nowhere")]) == 2
+    assert run_report([str(tmp_path / "nowhere")]) == 2
     assert "no results folder" in capsys.readouterr().err
 
 

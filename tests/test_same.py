@@ -15,6 +15,7 @@ import pytest
 from harness import config
 from harness.core import Budget, Credit, Example, Group, Phase
 from harness.credit import BatchMean, Bonus, Conditioned, Indicator, LeaveOneOut, NoBonus, Progress, Raw, reinforce
+from harness.same import main as run_same
 from harness.tools import same
 from harness.training.experiment import Experiment
 
@@ -173,13 +174,13 @@ def test_recorded_trajectories_take_the_place_of_drawn_ones() -> None:
     [(["score_ful", "base"], "nearest: score_full"), (["base", "base", "--bind", "run.sed = 1"], "nearest: seed")],
 )
 def test_a_mistake_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert same.main(words) == 2
+    assert run_same(words) == 2
     assert message in capsys.readouterr().err
 
 
 def test_the_tracked_page_is_what_the_command_gives(tmp_path: Path) -> None:
     made = tmp_path / "equivalences.md"
-    assert same.main(["--all", "--out", str(made)]) == 0
+    assert run_same(["--all", "--out", str(made)]) == 0
     tracked = config.ROOT / "results" / "equivalences.md"
     assert made.read_text(encoding="utf-8") == tracked.read_text(encoding="utf-8")
     count = len(same.names())

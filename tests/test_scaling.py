@@ -9,6 +9,7 @@ import synthetic
 from harness import metrics
 from harness.analysis import scaling
 from harness.runs import reader
+from harness.scaling import main as run_scaling
 
 
 def record(p, sample, first, second, gold="g"):
@@ -60,15 +61,15 @@ def test_corrections_that_help_win_at_equal_budget(tmp_path):
 
 def test_the_command_line(tmp_path, capsys):
     root = synthetic.write_suite(tmp_path / "r", problems=12, samples=4, seeds=(1,))
-    assert scaling.main([str(root), "--row", "score_full"]) == 0
+    assert run_scaling([str(root), "--row", "score_full"]) == 0
     text = capsys.readouterr().out
     assert text.count("## ") == 1
     assert "temperature 0.7" in text
     assert "parallel +7.4 points" in text
-    assert scaling.main([str(root), "--format", "json", "--out", str(tmp_path / "s" / "x.json")]) == 0
+    assert run_scaling([str(root), "--format", "json", "--out", str(tmp_path / "s" / "x.json")]) == 0
     data = json.loads((tmp_path / "s" / "x.json").read_text())
     assert {curve["name"] for curve in data} == {"base", "single_turn_rl", "score_full"}
-    assert scaling.main([str(tmp_path / "none")]) == 2
+    assert run_scaling([str(tmp_path / "none")]) == 2
     (tmp_path / "empty").mkdir()
-    assert scaling.main([str(tmp_path / "empty")]) == 0
+    assert run_scaling([str(tmp_path / "empty")]) == 0
     assert "No finished run holds a pool" in capsys.readouterr().out

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness import config
+from harness.evaluate import main as run_evaluate
 from harness.tasks.arithmetic import Arithmetic
-from harness.training import evaluate
 from harness.training.experiment import Experiment
 from verifiers.exact import Exact
 
@@ -106,7 +106,7 @@ def test_evaluate_leaves_unsafe_exec_of_the_folder_out(tmp_path: Path, capsys: p
     text = config.operative()
     (tmp_path / "config.gin").write_text(text)
     (tmp_path / "run.json").write_text(json.dumps({"status": "done"}))
-    assert evaluate.main([str(tmp_path)]) == 2
+    assert run_evaluate([str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "unsafe_exec = True is left out" in said
     assert "only evaluations can be added" not in said

@@ -10,7 +10,8 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from harness.analysis import plots, scaling
+from harness.analysis import plots
+from harness.scaling import main as run_scaling
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def test_the_tracked_leaderboard_is_made_from_the_tracked_runs() -> None:
 
 def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path) -> None:
     made = tmp_path / "scaling.md"
-    assert scaling.main([str(TRACKED), "--out", str(made)]) == 0
+    assert run_scaling([str(TRACKED), "--out", str(made)]) == 0
     assert made.read_text(encoding="utf-8") == (ROOT / "results" / "embedded_scaling.md").read_text(encoding="utf-8")
 
 

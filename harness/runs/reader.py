@@ -1,9 +1,9 @@
 """Reads run folders: finished runs as numbers recomputed from `eval.jsonl`, everything else as a named trouble.
 
 The reading side of docs/results_format.md; with the writing side it shares the format and `harness.runs.integrity`
-alone. Nothing here raises for what a folder holds: a missing file, a value of the wrong type, bytes that are not what run.json
-says they were, an unfinished run, a second run of one seed becomes a `Trouble` with the folder's path (above 300 lines
-because of that). `run.json` is asked what a run *was* (versions, status, budget), never for a number.
+alone. Nothing here raises for what a folder holds: a missing file, a value of the wrong type, bytes that are not what
+run.json says they were, an unfinished run, a second run of one seed becomes a `Trouble` with the folder's path (above
+300 lines because of that). `run.json` is asked what a run *was* (versions, status, budget), never for a number.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from parrot import teach
 
+from harness.build_mbpp_r import main as run_build_mbpp_r
 from harness.core import Problem, Verdict
 from harness.metrics.repair import is_repair, repair_rates, same_program
 from harness.run import main as run
@@ -75,7 +76,7 @@ def words(home: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def built(home: Path) -> Path:
     out = home / "sets_v1.5" / "wrong.jsonl"
-    assert mbpp_r.main(words(home, "--out", str(out))) == 0
+    assert run_build_mbpp_r(words(home, "--out", str(out))) == 0
     return out
 
 
@@ -97,18 +98,18 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(home, built, monk
     out, parts = home / "again.jsonl", ("--bind", "mbpp_r.parts = ('test', 'validation')")
     monkeypatch.setattr(mbpp_r, "BATCH", 2)
     monkeypatch.setattr(mbpp_r, "append", stop_after(1))
-    assert mbpp_r.main(words(home, "--out", str(out), *parts)) == 130
+    assert run_build_mbpp_r(words(home, "--out", str(out), *parts)) == 130
     assert "the same command goes on" in capsys.readouterr().err
     kept = (home / "again.samples.jsonl").read_text()
     assert len(kept.splitlines()) == 3  # the recipe and the first batch
     (home / "again.samples.jsonl").write_text(kept + '{"id": "mbpp/5')  # killed while writing
     monkeypatch.setattr(mbpp_r, "append", stop_after(99))
-    assert mbpp_r.main(words(home, "--out", str(out), *parts)) == 0
+    assert run_build_mbpp_r(words(home, "--out", str(out), *parts)) == 0
     assert [r["wrong_code"] for r in lines(out)] == [r["wrong_code"] for r in lines(built)[:2]]
     first = out.read_bytes()
-    assert mbpp_r.main(words(home, "--out", str(out), *parts)) == 0  # nothing left to sample
+    assert run_build_mbpp_r(words(home, "--out", str(out), *parts)) == 0  # nothing left to sample
     assert out.read_bytes() == first
-    assert mbpp_r.main(words(home, "--out", str(out), "--bind", "mbpp_r.parts = ('test',)")) == 2
+    assert run_build_mbpp_r(words(home, "--out", str(out), "--bind", "mbpp_r.parts = ('test',)")) == 2
     assert "programs of another recipe" in capsys.readouterr().err
 
 
@@ -143,7 +144,7 @@ def test_the_task_gives_the_wrong_program_and_asks_for_its_repair(home, built):
 
 def test_mutants_need_no_model_and_several_programs_of_one_problem_are_its_samples(home, tmp_path):
     out = home / "mutants.jsonl"
-    assert mbpp_r.main(words(home, "--out", str(out), "--mutants")) == 0
+    assert run_build_mbpp_r(words(home, "--out", str(out), "--mutants")) == 0
     task = MBPPR(CodeTests(), data=str(out))
     assert task.name == "MBPP-R (rebuilt, base=mutants)"
     samples = [(p.meta["problem"], p.meta["sample"]) for p in task.test]
@@ -207,9 +208,9 @@ def test_another_set_is_verified_before_use_and_can_be_cleaned(home, tmp_path, c
     with pytest.raises(DataError, match=r"not every row names its generator.*task\.mbpp_r\.label"):
         _ = MBPPR(CodeTests(), data=str(theirs)).name
     clean = tmp_path / "clean.jsonl"
-    assert mbpp_r.main(words(home, "--check", str(theirs))) == 1
+    assert run_build_mbpp_r(words(home, "--check", str(theirs))) == 1
     assert "line 2: task 11 passes all tests" in capsys.readouterr().out
-    assert mbpp_r.main(words(home, "--check", str(theirs), "--out", str(clean))) == 0
+    assert run_build_mbpp_r(words(home, "--check", str(theirs), "--out", str(clean))) == 0
     checked = MBPPR(nobody, data=str(clean), label="MBPP-R")
     assert (checked.name, len(checked.test)) == ("MBPP-R", 1)
     write(clean, [{"task_id": 11, **fine}])
@@ -230,9 +231,9 @@ def test_what_is_missing_is_said_before_anything_runs(home, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"never published: build one with .*harness\.build_mbpp_r"):
         MBPPR(nobody)
     with pytest.raises(SystemExit):
-        mbpp_r.main(["--mutants"])
+        run_build_mbpp_r(["--mutants"])
     with pytest.raises(SystemExit):
-        mbpp_r.main(["--out", str(tmp_path / "x.jsonl")])
+        run_build_mbpp_r(["--out", str(tmp_path / "x.jsonl")])
     assert "which model?" in capsys.readouterr().err
     bad = write(tmp_path / "bad.jsonl", [{"task_id": 11, "prompt": "x", "test_list": ["assert f()"]}])
     with pytest.raises(DataError, match=r"bad\.jsonl, line 1: the field 'wrong_code' is missing"):

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import registry, run
+from harness import registry
 from harness.core import Problem, Trajectory, Turn, Verdict
+from harness.training import provenance
 from harness.training.evaluate import line
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.check import main
@@ -225,13 +226,13 @@ def test_run_records_name_the_graders_and_their_walls():
         return SimpleNamespace(name=name, verifier=verifier)
 
     ran = SimpleNamespace(task=task("math", MathAnswer()), evaluated=[task("code", CodeTests(mode="compat"))])
-    graders = run._graders(ran)["graders"]  # pyright: ignore[reportArgumentType]
+    graders = provenance.graders_of(ran)["graders"]  # pyright: ignore[reportArgumentType]
     assert graders["math"].startswith("math ")
     assert "math-verify 0.9" in graders["math"]
     assert "compat" in graders["code"]
-    assert list(run._isolation(ran)) == ["code"]  # pyright: ignore[reportArgumentType]
+    assert list(provenance.isolation_of(ran)) == ["code"]  # pyright: ignore[reportArgumentType]
     plain = SimpleNamespace(task=task("arithmetic", Exact()), evaluated=[])
-    assert run._graders(plain) == {}  # pyright: ignore[reportArgumentType]
+    assert provenance.graders_of(plain) == {}  # pyright: ignore[reportArgumentType]
 
 
 def test_a_program_cannot_replace_the_tests_own_helpers():
