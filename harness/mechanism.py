@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m harness.mechanism", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", help="the reader folder")
+    parser.add_argument("results", help="the results folder")
     parser.add_argument("--out", type=Path, help="write to this file instead of the screen")
     options = parser.parse_args(argv)
     try:

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="examples:\n  python -m harness.same score_full score_turn2_weight\n"
         "  python -m harness.same naive_multi_turn_rl naive_last_reward \\\n"
         "      --bind-first 'naive_multi_turn_rl.scale = (0.0, 1.0)'\n"
-        "  python -m harness.same --all --out reader/equivalences.md",
+        "  python -m harness.same --all --out results/equivalences.md",
     )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="two names of gin/, or paths of gin files")
     parser.add_argument("--all", action="store_true", help="every pair of the rows of gin/, as a Markdown page")

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m harness.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", help="the reader folder")
+    parser.add_argument("results", help="the results folder")
     parser.add_argument("--row", action="append", default=[], help="only this row; repeatable")
     parser.add_argument("--format", choices=("md", "json"), default="md")
     parser.add_argument("--out", type=Path, help="write to this file instead of the screen")

@@ -313,7 +313,7 @@ def test_the_command_line_writes_checks_and_refuses(suite, gin, tmp_path, capsys
 
 def test_no_torch_no_gin_no_pandas(suite):
     code = (
-        "import sys; from harness import leaderboard; run_leaderboard([sys.argv[1], '--format', 'json'])\n"
+        "import sys; from harness.leaderboard import main; main([sys.argv[1], '--format', 'json'])\n"
         "print(*(set(sys.modules) & {'torch', 'transformers', 'gin', 'pandas'}), file=sys.stderr)"
     )
     done = subprocess.run(

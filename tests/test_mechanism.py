@@ -68,4 +68,4 @@ def test_the_tracked_page_is_what_the_command_gives(
     tracked = config.ROOT / "results" / "embedded_mechanism.md"
     assert made.read_text(encoding="utf-8") == tracked.read_text(encoding="utf-8")
     assert run_mechanism(["no/such/folder"]) == 2
-    assert "no reader folder" in capsys.readouterr().err
+    assert "no results folder" in capsys.readouterr().err

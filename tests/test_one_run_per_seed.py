@@ -48,7 +48,7 @@ def test_a_suite_copied_beside_itself_changes_no_table(copy: str, tmp_path: Path
 
 
 def test_of_two_runs_of_one_seed_the_first_whole_one_stays(tmp_path: Path) -> None:
-    """As after `make run`, which writes to reader/runs beside reader/embedded."""
+    """As after `make run`, which writes to results/runs beside results/embedded."""
     for seed in (0, 1):
         write(tmp_path / "embedded", seed)
     alone = tables_of(tmp_path)
@@ -143,8 +143,8 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     here = "runs/synthetic/tiny/score_full"
     assert {run.label for run in runs} == {f"linked/{here}/seed0", f"{here}/seed1"}
     assert {trouble.path: trouble.message for trouble in troubles} == {
-        "loop": "is a link to a folder above the reader: not followed",
-        "top": "is a link to a folder above the reader: not followed",
+        "loop": "is a link to a folder above the results: not followed",
+        "top": "is a link to a folder above the results: not followed",
         f"{here}/seed2": f"is a link to {here}/seed1, which is read there",
         f"{here}/seed3": "is no folder",
     }

@@ -102,7 +102,7 @@ def test_a_cut_off_training_log_is_told_but_does_not_cost_the_row(tmp_path):
 
 
 def test_no_folder_is_the_only_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no reader folder"):
+    with pytest.raises(FileNotFoundError, match="no results folder"):
         reader.read_runs(tmp_path / "nowhere")
     assert reader.read_runs(tmp_path) == ([], [])
 

@@ -1,4 +1,4 @@
-"""The leaderboard: run folders in, tables out (`python -m harness.leaderboard reader/ --format md`).
+"""The leaderboard: run folders in, tables out (`python -m harness.leaderboard results/ --format md`).
 
 Every number is recomputed from eval.jsonl. A row is one gin file's name over its seeds; a table holds only rows that
 share training task, model, evaluation task, both tasks' versions, grader, number of attempts and the very set of
@@ -152,7 +152,7 @@ def build(root: Path | str, *, gin: Path = GIN) -> Board:
     """Reads every run under `root` and computes the board.
 
     Args:
-        root: A reader folder.
+        root: A results folder.
         gin: The folder of gin files, for what distinguishes a row from its parent.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What finished runs say about *how* their rows learn: `python -m harness.mechanism reader/embedded`.
+"""What finished runs say about *how* their rows learn: `python -m harness.mechanism results/embedded`.
 
 Two tables, from metrics.jsonl and eval.jsonl alone. *Updates*: how often the gradient was clipped. A clipped gradient
 has a fixed length, whatever the scale of the rewards, so a factor such as 1 + alpha acts as a ratio only. *Swapped

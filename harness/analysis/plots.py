@@ -1,9 +1,9 @@
-"""The figures: `python -m harness.plots reader/ --out figures/` draws every plot that the reader can fill.
+"""The figures: `python -m harness.plots results/ --out figures/` draws every plot that the results can fill.
 
-Each figure is a function from one `Scope` (rows that may be compared) to a matplotlib figure; where the reader lack
+Each figure is a function from one `Scope` (rows that may be compared) to a matplotlib figure; where the results lack
 what it shows, it raises `Missing` with what is needed. Vector PDF and PNG, column width by default, one colour-blind
 safe palette (Okabe and Ito) ordered by lightness and doubled by marker, dash or hatch, so that it reads in greyscale.
-No dates in the files: equal reader give equal figures. `FIGURES` says which figure of arXiv 2409.12917v2 each follows.
+No dates in the files: equal results give equal figures. `FIGURES` says which figure of arXiv 2409.12917v2 each follows.
 Above 300 lines because it is fourteen short figures in one style.
 """
 
@@ -61,7 +61,7 @@ VISIBLE = "\u200b"  # before a name in a legend: matplotlib leaves out what begi
 
 
 class Missing(Exception):
-    """The reader do not hold what a figure shows; the message says what would."""
+    """The results do not hold what a figure shows; the message says what would."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Scope:
 
 
 def scopes(root: Path | str, *, gin: Path = leaderboard.GIN) -> tuple[list[Scope], Board]:
-    """Reads a reader folder once, for all figures and for the tables that go with them."""
+    """Reads a results folder once, for all figures and for the tables that go with them."""
     runs, troubles = reader.read_runs(root)
     board = leaderboard.board_of(runs, troubles, root=Path(root), gin=gin)
     curves = scaling.curves(runs)

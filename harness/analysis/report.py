@@ -1,4 +1,4 @@
-"""The report: `python -m harness.report reader/ --out report.html` writes one self-contained page.
+"""The report: `python -m harness.report results/ --out report.html` writes one self-contained page.
 
 Leaderboard (sort, filter), figures, training curves and a trajectory browser (filter by method, outcome, seed; attempts
 side by side with a diff). The page asks nothing of any network, and a content security policy with the hash of its one
@@ -40,10 +40,10 @@ POINTS = 120  # per training curve; longer logs are averaged in equal bins
 
 
 def build(root: Path | str, *, gin: Path = leaderboard.GIN, trajectories: int = 200, figures: bool = True) -> str:
-    """The page as text; equal reader give equal bytes.
+    """The page as text; equal results give equal bytes.
 
     Args:
-        root: A reader folder.
+        root: A results folder.
         gin: Folder of the gin files, for the leaderboard's lineage.
         trajectories: Problems per run whose trajectories are embedded.
         figures: Whether to draw the figures.

@@ -1,6 +1,6 @@
 """Inference-time scaling: 2K parallel samples against K samples with one correction each, by majority vote.
 
-`python -m harness.scaling reader/` reads one cached pool of sampled two-attempt trajectories per run: the eval.jsonl
+`python -m harness.scaling results/` reads one cached pool of sampled two-attempt trajectories per run: the eval.jsonl
 records with temperature > 0 (0.7 in arXiv 2409.12917v2, section 6.2), the same number n >= 2 of samples for every
 problem. First attempts alone are the parallel pool; (first, second) pairs are the corrected one; both are resampled
 from the same n samples, so a budget of B = 2K answers per problem needs n >= 2K.

@@ -63,7 +63,7 @@ def words(home: Path, *more: str) -> list[str]:
     bind = {
         "task.mbpp.data": str(home / "mbpp.jsonl"), "task.mbpp.pin": None, "task.mbpp.shots": 0,
         "verifier.code.time_limit": 2.0, "hf.path": str(home / "parrot"), "hf.max_new_tokens": 80,
-        "mbpp_r.samples": 2, "mbpp_r.keep": 2, "mbpp_r.temperature": 0.01,
+        "build_mbpp_r.samples": 2, "build_mbpp_r.keep": 2, "build_mbpp_r.temperature": 0.01,
     }  # fmt: skip
     return [
         "--device",
@@ -95,7 +95,7 @@ def test_a_models_own_errors_become_a_hashed_set_with_provenance(home, built):
 
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(home, built, monkeypatch, capsys):
-    out, parts = home / "again.jsonl", ("--bind", "mbpp_r.parts = ('test', 'validation')")
+    out, parts = home / "again.jsonl", ("--bind", "build_mbpp_r.parts = ('test', 'validation')")
     monkeypatch.setattr(mbpp_r, "BATCH", 2)
     monkeypatch.setattr(mbpp_r, "append", stop_after(1))
     assert run_build_mbpp_r(words(home, "--out", str(out), *parts)) == 130
@@ -109,7 +109,7 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(home, built, monk
     first = out.read_bytes()
     assert run_build_mbpp_r(words(home, "--out", str(out), *parts)) == 0  # nothing left to sample
     assert out.read_bytes() == first
-    assert run_build_mbpp_r(words(home, "--out", str(out), "--bind", "mbpp_r.parts = ('test',)")) == 2
+    assert run_build_mbpp_r(words(home, "--out", str(out), "--bind", "build_mbpp_r.parts = ('test',)")) == 2
     assert "programs of another recipe" in capsys.readouterr().err
 
 

@@ -121,7 +121,7 @@ def test_below_the_floor_nothing_runs_without_consent(capsys):
     assert not willing.demand().safe
     said = capsys.readouterr().err.splitlines()
     assert said == [willing.isolation.warning]
-    assert "without a sound pool: " in said[0]
+    assert "without a sound sandbox: " in said[0]
     willing.close()
 
 

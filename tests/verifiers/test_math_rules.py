@@ -107,7 +107,7 @@ def test_points_have_all_signs_and_sizes_and_lie_around_the_constants():
 
 def test_a_verdict_and_its_points_repeat_in_another_process():
     program = (
-        "from verifiers import latex_math as l, sampling as s; "
+        "from verifiers.math import latex_math as l, sampling as s; "
         "print([{k: str(v) for k, v in p.items()} for p in s.points(l.read('xy'), l.read('yx'), ('xy', 'yx'))])"
     )
     runs = {subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout for _ in range(2)}
