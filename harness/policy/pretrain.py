@@ -1,7 +1,7 @@
 """Builds an embedded model: `python -m harness.policy.pretrain --task code --out FOLDER` writes a Hugging Face folder.
 
 Deterministic: same script, config and seed give the same weights on one CPU thread; provenance.json records them with
-the hash. Not covered: any other corpora than those of `harness.policy.corpus` and `harness.policy.code_corpus`.
+the hash. Not covered: any other corpora than those of `corpus`, `code_corpus` and `shell_game_corpus` beside this file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from harness.policy import EMBEDDED
 from harness.policy.code_corpus import CODE_CLEAN, CodeMix, code_line
 from harness.policy.code_corpus import WORDS as CODE_WORDS
 from harness.policy.corpus import CLEAN, Mix, line
-from harness.tasks import arithmetic, embedded_code
+from harness.policy.shell_game_corpus import SHELL_GAME_CLEAN, ShellGameMix, shell_game_line
+from harness.policy.shell_game_corpus import WORDS as SHELL_GAME_WORDS
+from harness.tasks import arithmetic, embedded_code, shell_game
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -52,6 +54,12 @@ def both_lines(mix: CodeMix, rng: random.Random, other: Mix) -> Line:
         return arithmetic_line(other, rng)
     prompt, first, response = code_line(mix, rng)
     return _chat(prompt, first, embedded_code.RETRY), response
+
+
+def shell_line(mix: ShellGameMix, rng: random.Random) -> Line:
+    """A line of the shell game's corpus as a conversation."""
+    game, first, response = shell_game_line(mix, rng)
+    return _chat(shell_game.ask(game), first, arithmetic.RETRY), response
 
 
 def _chat(prompt: str, first: str | None, retry: str) -> list[Message]:
@@ -100,6 +108,15 @@ CORPORA = {
         {"clean": 1500, "steps": 300, "batch": 80, "parts": 2},
         lr=2e-3,  # at 4e-3 the arithmetic it begins with is lost
         start="arithmetic",
+    ),
+    "shell_game": Corpus(
+        SHELL_GAME_WORDS,
+        ShellGameMix,
+        lambda mix: (
+            lambda rng: shell_line(dataclasses.replace(mix, **SHELL_GAME_CLEAN), rng),
+            lambda rng: shell_line(mix, rng),
+        ),
+        {"clean": 1400, "steps": 300, "batch": 128, "parts": 2},
     ),
 }
 
