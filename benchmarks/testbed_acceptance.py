@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the fits")
     parser.add_argument("--updates", type=int, default=200, help="gradient updates of one fit")
     parser.add_argument("--problems", type=int, default=64, help="problems of one update")
-    parser.add_argument("--samples", type=int, default=4, help="first attempts sampled on each")
+    parser.add_argument("--samples", type=int, default=1, help="first attempts sampled on each")
     parser.add_argument("--test", type=int, default=1000, help="test problems, from the first")
     parser.add_argument("--pool", type=int, default=250, help="of them sampled for head room")
     parser.add_argument("--out", type=Path, help="Markdown file to write (default: print)")
