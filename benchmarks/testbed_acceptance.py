@@ -154,31 +154,37 @@ def contexts(
     return found
 
 
-def fit(policy: Policy, experiment: Experiment, budget: Budget, form: str, seed: int) -> list[float]:
-    """Fits the base on right answers in one form of context, from its own weights; returns the loss of each update.
-
-    Problems and drafts follow from the seed alone: every form sees the same ones.
-    """
-    task, losses = experiment.task, []
-    policy.restart()
-    for update in range(budget.updates):
-        chosen = [
-            task.train[i] for i in draw(seed, "acceptance", len(task.train), update * budget.problems, budget.problems)
-        ]
-        policy.refresh()
+def sample_drafts(
+    policy: Policy, experiment: Experiment, budget: Budget, seed: int
+) -> list[tuple[list[Problem], list[Turn]]]:
+    """For each update of a fit its problems and the base's first attempts on them, at temperature 1."""
+    task, size = experiment.task, budget.problems
+    order = draw(seed, "acceptance", len(task.train), 0, budget.updates * size)
+    each = [task.train[i] for i in order for _ in range(budget.samples)]
+    turns: list[Turn] = []
+    policy.refresh()
+    for begin in range(0, len(order), BATCH):
+        chats = [task.chat(task.train[i], []) for i in order[begin : begin + BATCH]]
         session = policy.open(
-            [task.chat(problem, []) for problem in chosen], budget.samples,
-            seed=derive(seed, "acceptance", "drafts", update), temperature=1.0, reference=True,
-        )  # fmt: skip
-        each = [problem for problem in chosen for _ in range(budget.samples)]
-        found = contexts(policy, experiment, each, session.reply(), form)
-        examples = policy.encoded(
-            [
-                Example(Turn(context, (), _solution(problem), Verdict(1.0, True), index=1))
-                for context, problem in zip(found, each, strict=True)
-            ]
+            chats, budget.samples, seed=derive(seed, "acceptance", "drafts", begin), temperature=1.0, reference=True
         )
-        stats, _ = policy.step(examples, denominator=len(examples))
+        turns += session.reply()
+    step = size * budget.samples
+    return [(each[i : i + step], turns[i : i + step]) for i in range(0, len(each), step)]
+
+
+def fit(
+    policy: Policy, experiment: Experiment, batches: Sequence[tuple[list[Problem], list[Turn]]], form: str
+) -> list[float]:
+    """Fits the base, from its own weights, on right answers in one form of context; returns each update's loss."""
+    losses = []
+    policy.restart()
+    for problems, drafts in batches:
+        examples = [
+            Example(Turn(context, (), _solution(problem), Verdict(1.0, True), index=1))
+            for problem, context in zip(problems, contexts(policy, experiment, problems, drafts, form), strict=True)
+        ]
+        stats, _ = policy.step(policy.encoded(examples), denominator=len(examples))
         losses.append(-sum(item.logprob for item in stats) / len(stats))
     policy.refresh()
     return losses
@@ -364,8 +370,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     right: dict[str, list[list[bool]]] = {form: [] for form in (*FORMS, OTHER)}
     losses: dict[str, list[float]] = {form: [] for form in FORMS}
     for seed in args.seeds:
+        batches = sample_drafts(policy, experiment, budget, seed)
         for form in FORMS:
-            losses[form] += fit(policy, experiment, budget, form, seed)[-20:]
+            losses[form] += fit(policy, experiment, batches, form)[-20:]
             right[form].append(answer_again(policy, experiment, problems, drafts, form))
             if form == DRAFT:
                 right[OTHER].append(answer_again(policy, experiment, problems, [*drafts[1:], drafts[0]], form))

@@ -84,7 +84,7 @@ def test_reference_solutions_are_graded_right_and_every_other_symbol_wrong() -> 
 
 def test_the_corpus_follows_from_its_seed_and_its_shares() -> None:
     def lines(mix: ShellGameMix, count: int = 4000) -> list[tuple[Game, str | None, str]]:
-        rng = random.Random(5)
+        rng = random.Random(6)
         return [shell_game_line(mix, rng) for _ in range(count)]
 
     mix = ShellGameMix()
