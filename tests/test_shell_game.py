@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 
 import pytest
 
@@ -18,46 +17,60 @@ from harness.policy.shell_game_corpus import (
     slipped,
     too_far,
 )
-from harness.tasks.shell_game import BUSY, MOVES, RETRY, SIZES, Game, ShellGame, ask, draw, solve, split
+from harness.tasks.shell_game import (
+    BUSY,
+    BUSY_SHARE,
+    CUPS,
+    OPENING,
+    QUIET,
+    RETRY,
+    ROUND,
+    SIZES,
+    Game,
+    ShellGame,
+    ask,
+    draw,
+    solve,
+    split,
+)
 from verifiers.exact import Exact
 
 GAMES = [draw(random.Random(i)) for i in range(300)]
+END = len(r"\boxed{") + OPENING + 1  # where an answer states the end
 PAIRS = {"a": (0, 1), "b": (1, 2), "c": (0, 2)}
 
 
 def test_an_answer_by_hand() -> None:
-    game = Game("2", ("ab------", "c-b-----"))
-    assert solve(game) == r"\boxed{1:11111111 2:33222222}"
+    game = Game("2", "ab---", "c-b-----")
+    assert solve(game) == r"\boxed{11111 2:33222222}"
     assert ask(game) == (
-        "A ball is under cup 2 of three. Move a swaps cups 1 and 2, b swaps 2 and 3, c swaps 1 and 3, - none. "
-        "Two rounds: ab------ then c-b-----. For each round give where the ball is at its end, a colon, and where it "
-        "is after every move."
+        "A ball is under cup 2 of three. Move a swaps cups 1 and 2, b swaps 2 and 3, c swaps 1 and 3, - none. First come "
+        "ab---, then c-b-----. Give where the ball is after each of the first moves, then where it is at the very end, a "
+        "colon, and where it is after each of the other moves."
     )
 
 
 def test_answers_are_those_of_a_table_with_three_cups() -> None:
     """The cups themselves are moved here; the task follows the ball alone."""
     for game in GAMES:
-        cups, seen = [game.start == cup for cup in "123"], []
-        for moves in game.rounds:
-            way = ""
-            for move in moves:
-                if move in PAIRS:
-                    i, j = PAIRS[move]
-                    cups[i], cups[j] = cups[j], cups[i]
-                way += str(cups.index(True) + 1)
-            seen.append(f"{way[-1]}:{way}")
-        assert solve(game) == rf"\boxed{{{' '.join(seen)}}}"
+        cups, way = [game.start == cup for cup in "123"], ""
+        for move in game.opening + game.round:
+            if move in PAIRS:
+                i, j = PAIRS[move]
+                cups[i], cups[j] = cups[j], cups[i]
+            way += str(cups.index(True) + 1)
+        assert solve(game) == rf"\boxed{{{way[:5]} {way[-1]}:{way[5:]}}}"
 
 
-def test_every_end_needs_the_start_and_half_of_the_rounds_are_busy() -> None:
+def test_the_end_needs_every_move_and_most_rounds_are_busy() -> None:
     for game in GAMES[:100]:
-        assert {Game(cup, game.rounds).ends()[-1] for cup in "123"} == set("123")
+        assert {solve(Game(cup, game.opening, game.round))[-2] for cup in CUPS} == set(CUPS)
+        at = next(i for i, move in enumerate(game.round) if move != "-")
+        others = [game.round[:at] + move + game.round[at + 1 :] for move in "abc"]
+        assert len({solve(Game(game.start, game.opening, moves))[-2] for moves in others}) == 3
     for pool in ("train", "validation", "test"):
-        busy = [flag for game in split(pool) for flag in game.busy()]
-        assert sum(busy) / len(busy) == pytest.approx(0.51, abs=0.025)
-    swaps = {MOVES - moves.count("-") for game in split("train") for moves in game.rounds}
-    assert swaps == {1, 2, *BUSY}
+        assert sum(game.busy() for game in split(pool)) / SIZES[pool] == pytest.approx(BUSY_SHARE, abs=0.03)
+    assert {ROUND - game.round.count("-") for game in split("train")} == {*QUIET, *BUSY}
 
 
 def test_the_pools_are_disjoint_and_the_corpus_keeps_out_of_them() -> None:
@@ -101,23 +114,22 @@ def test_the_corpus_follows_from_its_seed_and_its_shares() -> None:
     assert all(text in (first, solve(game)) for game, first, text in clean)
 
 
-def test_drafts_guess_the_ends_of_busy_rounds_and_nothing_else() -> None:
+def test_a_draft_guesses_the_end_of_a_busy_round_and_knows_the_rest() -> None:
     mix, rng = ShellGameMix(draft_careless=0.0, draft_stray=0.0), random.Random(2)
-    right = {True: 0, False: 0}
-    rounds = {True: 0, False: 0}
+    right = {True: [], False: []}
     for game in GAMES:
-        ends = re.findall(r"(\d):", drafted(game, mix, rng))
-        assert drafted(game, mix, rng)[9:17] == game.ways()[0]
-        for end, given, busy in zip(game.ends(), ends, game.busy(), strict=True):
-            right[busy] += end == given
-            rounds[busy] += 1
-    assert right[False] == rounds[False]
-    assert right[True] / rounds[True] == pytest.approx(1 / 3, abs=0.09)
+        draft, solution = drafted(game, mix, rng), solve(game)
+        assert [a for i, a in enumerate(draft) if i != END] == [a for i, a in enumerate(solution) if i != END]
+        right[game.busy()].append(draft[END] == solution[END])
+    assert all(right[False])
+    assert sum(right[True]) / len(right[True]) == pytest.approx(1 / 3, abs=0.1)
 
 
-def test_a_slip_is_one_symbol() -> None:
+def test_a_careless_draft_is_wrong_in_its_last_place_and_a_slip_in_one_symbol() -> None:
     rng = random.Random(3)
     for game in GAMES:
+        draft = drafted(game, ShellGameMix(draft_careless=1.0, draft_stray=0.0), rng)
+        assert draft[-2] == too_far(solve(game)[-2])
         assert sum(a != b for a, b in zip(slipped(game, rng), solve(game), strict=True)) == 1
 
 

@@ -1,7 +1,7 @@
-r"""The shell game, an embedded task whose answer states each round's end before its steps; needs no download.
+r"""The shell game, an embedded task whose answer states an end before the steps to it; needs no download.
 
-A ball under one of three cups, two rounds of moves that swap two cups or none; answered in \boxed{}. Written so, the
-answer is easy to check and mend once it stands there, and hard to state in one go. See docs/testbed.md.
+A ball under one of three cups and moves that swap two cups or none; answered in \boxed{}. Written so, the answer is
+easy to check and mend once it stands there, and hard to state in one go. See docs/testbed.md.
 """
 
 from __future__ import annotations
@@ -19,54 +19,49 @@ from harness.tasks.arithmetic import RETRY
 
 SPLIT_SEED = 2409_12918
 SIZES = {"test": 2_000, "validation": 1_000, "train": 20_000}  # every other game is the corpus's
-ROUNDS, MOVES = 2, 8
+OPENING, ROUND = 5, 8  # moves
 CUPS = "123"
 SWAPS = {"-": {}, "a": {"1": "2", "2": "1"}, "b": {"2": "3", "3": "2"}, "c": {"1": "3", "3": "1"}}
-QUIET, BUSY = range(1, 3), range(6, 9)  # swaps in a round: its end is told at a glance, or has to be followed
+QUIET, BUSY = range(1, 3), range(6, 9)  # swaps in the round: its end is told at a glance, or has to be followed
+BUSY_SHARE = 0.65
 BEGIN = "A ball is under cup "
-LEGEND = " of three. Move a swaps cups 1 and 2, b swaps 2 and 3, c swaps 1 and 3, - none. Two rounds: "
-BETWEEN = " then "
-QUESTION = ". For each round give where the ball is at its end, a colon, and where it is after every move."
+LEGEND = " of three. Move a swaps cups 1 and 2, b swaps 2 and 3, c swaps 1 and 3, - none. First come "
+BETWEEN = ", then "
+QUESTION = (
+    ". Give where the ball is after each of the first moves, then where it is at the very end, a colon, and where it "
+    "is after each of the other moves."
+)
 
 Pool = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class Game:
-    """The cup the ball starts under, and the moves of each round (letters of `SWAPS`)."""
+    """The cup the ball starts under, the opening's moves and the round's (letters of `SWAPS`)."""
 
     start: str
-    rounds: tuple[str, ...]
+    opening: str
+    round: str
 
-    def ways(self) -> list[str]:
-        """For each round the ball's place after every move; a round begins where the one before it ended."""
-        ways, place = [], self.start
-        for moves in self.rounds:
-            way = ""
-            for move in moves:
-                place = SWAPS[move].get(place, place)
-                way += place
-            ways.append(way)
-        return ways
+    def ways(self) -> tuple[str, str]:
+        """The ball's place after every move, of the opening and of the round."""
+        way, place = "", self.start
+        for move in self.opening + self.round:
+            place = SWAPS[move].get(place, place)
+            way += place
+        return way[: len(self.opening)], way[len(self.opening) :]
 
-    def ends(self) -> list[str]:
-        """The ball's place at the end of each round."""
-        return [way[-1] for way in self.ways()]
-
-    def busy(self) -> list[bool]:
-        """For each round whether its end has to be followed move by move."""
-        return [len(moves) - moves.count("-") in BUSY for moves in self.rounds]
+    def busy(self) -> bool:
+        """Whether the end has to be followed move by move."""
+        return len(self.round) - self.round.count("-") in BUSY
 
 
-def draw(rng: random.Random) -> Game:
-    """A game: each round is quiet or busy with equal chance."""
-    return Game(rng.choice(CUPS), tuple(_moves(rng) for _ in range(ROUNDS)))
-
-
-def _moves(rng: random.Random) -> str:
-    swaps = rng.choice(BUSY if rng.random() < 0.5 else QUIET)
-    at = set(rng.sample(range(MOVES), swaps))
-    return "".join(rng.choice("abc") if i in at else "-" for i in range(MOVES))
+def draw(rng: random.Random, busy: float = BUSY_SHARE) -> Game:
+    """A game whose round is busy in a share of the draws."""
+    start, opening = rng.choice(CUPS), "".join(rng.choices(list(SWAPS), k=OPENING))
+    swaps = rng.choice(BUSY if rng.random() < busy else QUIET)
+    at = set(rng.sample(range(ROUND), swaps))
+    return Game(start, opening, "".join(rng.choice("abc") if i in at else "-" for i in range(ROUND)))
 
 
 @functools.cache
@@ -84,37 +79,43 @@ def _held_out() -> dict[Game, None]:
     return games
 
 
-def draw_for_corpus(rng: random.Random) -> Game:
+def draw_for_corpus(rng: random.Random, busy: float = BUSY_SHARE) -> Game:
     """A game that is in none of the pools."""
-    while (game := draw(rng)) in _held_out():
+    while (game := draw(rng, busy)) in _held_out():
         pass
     return game
 
 
 def ask(game: Game) -> str:
     """The problem as text."""
-    return f"{BEGIN}{game.start}{LEGEND}{BETWEEN.join(game.rounds)}{QUESTION}"
+    return f"{BEGIN}{game.start}{LEGEND}{game.opening}{BETWEEN}{game.round}{QUESTION}"
 
 
-def answer(ends: Sequence[str], ways: Sequence[str]) -> str:
-    """The content of the box: `3:22131133 1:33212211`."""
-    return " ".join(f"{end}:{way}" for end, way in zip(ends, ways, strict=True))
+def answer(opening: str, end: str, way: str) -> str:
+    """The content of the box: `22133 1:33212211`."""
+    return f"{opening} {end}:{way}"
 
 
-def boxed(ends: Sequence[str], ways: Sequence[str]) -> str:
+def boxed(opening: str, end: str, way: str) -> str:
     """A whole reply."""
-    return rf"\boxed{{{answer(ends, ways)}}}"
+    return rf"\boxed{{{answer(opening, end, way)}}}"
+
+
+def parts(game: Game) -> tuple[str, str, str]:
+    """The right answer's parts: the opening's places, the end, the round's places."""
+    opening, way = game.ways()
+    return opening, way[-1], way
 
 
 def solve(game: Game) -> str:
     """The reference solution."""
-    return boxed(game.ends(), game.ways())
+    return boxed(*parts(game))
 
 
 @register("task", "shell_game")
 @dataclass(frozen=True)
 class ShellGame:
-    """Follow a ball under swapped cups; the answer states each round's end before its steps (embedded, no download).
+    """Follow a ball under swapped cups; the answer states the end before the steps to it (embedded, no download).
 
     Attributes:
         verifier: Grades a response.
@@ -155,6 +156,6 @@ class ShellGame:
 @functools.cache
 def _problems(pool: Pool) -> tuple[Problem, ...]:
     return tuple(
-        Problem(f"{game.start} {' '.join(game.rounds)}", ask(game), answer(game.ends(), game.ways()), solve(game))
+        Problem(f"{game.start} {game.opening} {game.round}", ask(game), answer(*parts(game)), solve(game))
         for game in split(pool)
     )
