@@ -44,9 +44,9 @@ def test_an_answer_by_hand() -> None:
     game = Game("2", "ab---", "c-b-----")
     assert solve(game) == r"\boxed{11111 2:33222222}"
     assert ask(game) == (
-        "A ball is under cup 2 of three. Move a swaps cups 1 and 2, b swaps 2 and 3, c swaps 1 and 3, - none. First come "
-        "ab---, then c-b-----. Give where the ball is after each of the first moves, then where it is at the very end, a "
-        "colon, and where it is after each of the other moves."
+        "A ball is under cup 2 of three. Move a swaps cups 1 and 2, b swaps 2 and 3, c swaps 1 and 3, - none. First "
+        "come ab---, then c-b-----. Give where the ball is after each of the first moves, then where it is at the very "
+        "end, a colon, and where it is after each of the other moves."
     )
 
 
