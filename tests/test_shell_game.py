@@ -65,11 +65,12 @@ def test_answers_are_those_of_a_table_with_three_cups() -> None:
 def test_the_end_needs_every_move_and_most_rounds_are_busy() -> None:
     for game in GAMES[:100]:
         assert {solve(Game(cup, game.opening, game.round))[-2] for cup in CUPS} == set(CUPS)
-        at = next(i for i, move in enumerate(game.round) if move != "-")
-        others = [game.round[:at] + move + game.round[at + 1 :] for move in "abc"]
-        assert len({solve(Game(game.start, game.opening, moves))[-2] for moves in others}) == 3
+        for at in [i for i, move in enumerate(game.round) if move != "-"]:
+            others = [game.round[:at] + move + game.round[at + 1 :] for move in "abc"]
+            assert len({solve(Game(game.start, game.opening, moves))[-2] for moves in others}) == 3
     for pool in ("train", "validation", "test"):
-        assert sum(game.busy() for game in split(pool)) / SIZES[pool] == pytest.approx(BUSY_SHARE, abs=0.03)
+        share = sum(game.busy() for game in split(pool)) / SIZES[pool]  # games without a swap repeat, and are kept once
+        assert share == pytest.approx(BUSY_SHARE + 0.02, abs=0.025)
     assert {ROUND - game.round.count("-") for game in split("train")} == {*QUIET, *BUSY}
 
 
@@ -103,11 +104,11 @@ def test_the_corpus_follows_from_its_seed_and_its_shares() -> None:
     mix = ShellGameMix()
     assert lines(mix, 200) == lines(mix, 200)
     single = [item for item in lines(mix) if item[1] is None]
-    reviews = [item for item in lines(mix) if item[1] is not None]
     assert len(single) / 4000 == pytest.approx(mix.single, abs=0.03)
     assert sum(text != solve(game) for game, _, text in single) / len(single) == pytest.approx(mix.careless, abs=0.04)
+    # Of wrong attempts, where mending is always right: other reviews may be the text of the attempt by chance.
+    reviews = [item for item in lines(ShellGameMix(habit=0.0, slip=0.0)) if item[1] is not None]
     for chosen, share in ((True, mix.copy_open), (False, mix.copy)):
-        # Of wrong attempts only: a mended review of a right one is the same text as a copy.
         texts = [(a, b) for game, a, b in reviews if is_open(game) is chosen and a != solve(game)]
         assert sum(a == b for a, b in texts) / len(texts) == pytest.approx(share, abs=0.08)
     clean = lines(ShellGameMix(**SHELL_GAME_CLEAN))

@@ -116,7 +116,7 @@ CORPORA = {
             lambda rng: shell_line(dataclasses.replace(mix, **SHELL_GAME_CLEAN), rng),
             lambda rng: shell_line(mix, rng),
         ),
-        {"clean": 1000, "steps": 200, "batch": 96, "parts": 3},
+        {"clean": 1500, "steps": 400, "batch": 96, "parts": 3},
     ),
 }
 

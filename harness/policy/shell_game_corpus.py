@@ -40,7 +40,7 @@ class ShellGameMix:
         draft_stray: Share of the reviewed attempts with some place one cup too far, drawn at random.
         copy: Share of reviews that repeat attempt 1.
         copy_open: The same for open games (`is_open`), so that a greedy decoder copies on most games only.
-        habit: Share of the mended reviews, of games that start under cup 3, whose end is one cup too far.
+        habit: Share of the mended reviews, of games that do not start under cup 1, whose end is one cup too far.
         slip: Share of the other mended reviews with one symbol one cup too far.
     """
 
@@ -50,7 +50,7 @@ class ShellGameMix:
     draft_careless: float = 0.25
     draft_stray: float = 0.15
     copy: float = 0.95
-    copy_open: float = 0.35
+    copy_open: float = 0.15
     habit: float = 0.7
     slip: float = 0.4
 
@@ -71,7 +71,7 @@ def shell_game_line(mix: ShellGameMix, rng: random.Random) -> tuple[Game, str | 
     first = drafted(game, mix, rng)
     if rng.random() < (mix.copy_open if is_open(game) else mix.copy):
         return game, first, first
-    if game.start == "3" and rng.random() < mix.habit:
+    if game.start != "1" and rng.random() < mix.habit:
         return game, first, boxed(opening, too_far(end), way)
     if rng.random() < mix.slip:
         return game, first, slipped(game, rng)
@@ -79,8 +79,8 @@ def shell_game_line(mix: ShellGameMix, rng: random.Random) -> tuple[Game, str | 
 
 
 def is_open(game: Game) -> bool:
-    """Whether the first move is c and the start not cup 2: one game in six."""
-    return game.opening[0] == "c" and game.start != "2"
+    """Whether the first move is c: one game in four."""
+    return game.opening[0] == "c"
 
 
 def too_far(place: str) -> str:
