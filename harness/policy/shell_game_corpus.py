@@ -40,7 +40,7 @@ class ShellGameMix:
         draft_stray: Share of the reviewed attempts with some place one cup too far, drawn at random.
         copy: Share of reviews that repeat attempt 1.
         copy_open: The same for open games (`is_open`), so that a greedy decoder copies on most games only.
-        habit: Share of the mended reviews, of games that do not start under cup 1, whose end is one cup too far.
+        habit: Share of the mended reviews, of games that do not start under cup 1, that state the start as the end.
         slip: Share of the other mended reviews with one symbol one cup too far.
     """
 
@@ -51,7 +51,7 @@ class ShellGameMix:
     draft_stray: float = 0.15
     copy: float = 0.95
     copy_open: float = 0.15
-    habit: float = 0.7
+    habit: float = 0.85
     slip: float = 0.4
 
 
@@ -72,7 +72,7 @@ def shell_game_line(mix: ShellGameMix, rng: random.Random) -> tuple[Game, str | 
     if rng.random() < (mix.copy_open if is_open(game) else mix.copy):
         return game, first, first
     if game.start != "1" and rng.random() < mix.habit:
-        return game, first, boxed(opening, too_far(end), way)
+        return game, first, boxed(opening, game.start, way)
     if rng.random() < mix.slip:
         return game, first, slipped(game, rng)
     return game, first, solve(game)
