@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
 from harness import config
 from harness.experiment import Experiment
+from harness.policy import pretrain
 from harness.policy.shell_game_corpus import (
     SHELL_GAME_CLEAN,
     ShellGameMix,
@@ -147,3 +150,14 @@ def test_the_gin_file_puts_a_row_on_it_with_room_for_one_answer() -> None:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert tokenizer.unk_token_id not in ids
             assert tokenizer.decode(ids) == text
+
+
+def test_pretraining_gives_the_same_bytes_again(tmp_path: Path) -> None:
+    sizes = ["--task", "shell_game", "--clean", "2", "--steps", "1", "--batch", "6", "--hidden", "16", "--layers", "1"]
+    hashes = []
+    for name in ("a", "b"):
+        pretrain.main([*sizes, "--out", str(tmp_path / name)])
+        hashes.append(json.loads((tmp_path / name / "provenance.json").read_text())["sha256"])
+    assert hashes[0] == hashes[1]
+    pretrain.main([*sizes, "--seed", "1", "--out", str(tmp_path / "c")])
+    assert json.loads((tmp_path / "c" / "provenance.json").read_text())["sha256"] != hashes[0]
