@@ -24,10 +24,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.core import Message
 from harness.policy import EMBEDDED
-from harness.tasks import arithmetic, embedded_code
+from harness.tasks import arithmetic, embedded_code, shell_game
 from harness.tools.arithmetic_corpus import CLEAN, Mix, line
 from harness.tools.code_corpus import CODE_CLEAN, CodeMix, code_line
 from harness.tools.code_corpus import WORDS as CODE_WORDS
+from harness.tools.shell_game_corpus import SHELL_GAME_CLEAN, ShellGameMix, shell_game_line
+from harness.tools.shell_game_corpus import WORDS as SHELL_GAME_WORDS
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -52,6 +54,12 @@ def both_lines(mix: CodeMix, rng: random.Random, other: Mix) -> Line:
         return arithmetic_line(other, rng)
     prompt, first, response = code_line(mix, rng)
     return _chat(prompt, first, embedded_code.RETRY), response
+
+
+def shell_line(mix: ShellGameMix, rng: random.Random) -> Line:
+    """A line of the shell game's corpus as a conversation."""
+    game, first, response = shell_game_line(mix, rng)
+    return _chat(shell_game.ask(game), first, arithmetic.RETRY), response
 
 
 def _chat(prompt: str, first: str | None, retry: str) -> list[Message]:
@@ -100,6 +108,15 @@ CORPORA = {
         {"clean": 1500, "steps": 300, "batch": 80, "parts": 2},
         lr=2e-3,  # at 4e-3 the arithmetic it begins with is lost
         start="arithmetic",
+    ),
+    "shell_game": Corpus(
+        SHELL_GAME_WORDS,
+        ShellGameMix,
+        lambda mix: (
+            lambda rng: shell_line(dataclasses.replace(mix, **SHELL_GAME_CLEAN), rng),
+            lambda rng: shell_line(mix, rng),
+        ),
+        {"clean": 1500, "steps": 400, "batch": 96, "parts": 3},
     ),
 }
 
