@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.core import Budget, Credit, Example, Method, Phase, Problem, Task, Trajectory, Turn, Verdict
 from harness.dialogue import Dialogue
+from harness.drafts import require_room
 from harness.evaluate import PROBED, evaluate, expected, probe
 from harness.evaluations import Evaluation, Split
 from harness.integrity import count_records, evaluation_label, sha256
@@ -147,7 +148,7 @@ class Experiment:
         splits: list[Split] = [*(e.split for e in asked[1:]), *(PROBED if self.probe_every else ())]
         for split in dict.fromkeys(splits):
             _require(self.task, split)
-        fixed = self.probe_every or any(e.fixed_first for e in asked)
+        fixed = self.probe_every or any(e.draft == "reference" for e in asked)
         if fixed and any(task.test[0].given for task in self.evaluated):
             raise ValueError("a repair task's first attempts are given: they cannot be the base model's as well")
 
@@ -410,6 +411,11 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
             return []
 
         policy.ranks.map(measure, problems)
+    for evaluation in experiment.evaluations:
+        if evaluation.control:
+            for task in experiment.tasks_of(evaluation):
+                for problem in evaluation.chosen(task):
+                    require_room(policy, task, dialogue, evaluation, problem)
     policy.cut_prompts = 0
 
 
