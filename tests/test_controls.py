@@ -317,6 +317,23 @@ def test_at_a_run_s_end_or_added_later_the_same_bytes(tmp_path: Path) -> None:
     assert firsts["other"] == [*own[12:24], *own[:12]]
 
 
+@pytest.mark.slow
+def test_controls_of_a_repair_task_run_programs(tmp_path: Path) -> None:
+    files = ["gin/base.gin", "gin/on/embedded_code.gin", "gin/on/controls_repair.gin"]
+    words = [word for file in files for word in ("--gin", file)]
+    bindings = ["run.eval_tasks = [@task.embedded_repair()]", "embedded_repair.test_size = 4"]
+    assert run.main([*words, "--out", str(tmp_path), "--device", "cpu", *bound(bindings)]) == 0
+    (section,) = leaderboard.build(tmp_path).sections
+    (found,) = section.controls
+    assert found.problems == 4
+    assert found.left_out == {"right": 0, "wrong": 0}
+    rows = [json.loads(line) for path in tmp_path.rglob("eval.jsonl") for line in path.read_text().splitlines()]
+    own = [row["attempts"] for row in rows if "draft" not in row]
+    wrong = [row["attempts"] for row in rows if row.get("draft") == "wrong"]
+    assert own == wrong  # the given program is the wrong draft: the same conversation
+    assert all(row["attempts"][0]["correct"] for row in rows if row.get("draft") == "right")
+
+
 def test_a_prompt_that_a_draft_makes_too_long_is_told_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
