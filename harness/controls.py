@@ -62,7 +62,8 @@ def find_controls(run: Run, own: Evaluation) -> dict[str, Key]:
     plain = [key for key in alike if not key.draft and key.first == greedy.first and key.turns > 1]
     if greedy.turns > min(key.turns for key in plain):
         return {}
-    found = {key.draft: key for key in alike if key.draft}
+    shapes = {draft: (1, "policy") if draft == "blind" else (2, "given") for draft in DRAFTS}
+    found = {key.draft: key for key in alike if key.draft and (key.turns, key.first) == shapes[key.draft]}
     fixed = [key for key in alike if key.first == BASE and key.turns == 2 and not key.draft]
     return {**found, **({BASE: fixed[0]} if found and fixed else {})}
 
@@ -105,11 +106,11 @@ def _remarks(read: Sequence[Mapping[str, Attempts]], cells: Mapping[str, Interva
         for held in read
         if "blind" in held and held[OWN] and next(iter(held[OWN].values()))[0]["by"] == "policy"
     ]
-    if not firsts or "blind" not in cells or cells["blind"].hi >= (first := float(np.mean(np.concatenate(firsts)))):
+    if not firsts or "blind" not in cells or cells["blind"].hi >= np.mean(np.concatenate(firsts)):
         return ()
     return (
-        f"blind is below the row's own Acc@t1 on the same problems ({100 * first:.1f}): the model does not read such a "
-        "prompt as it reads the problem, so the gain over blind and the role gap say nothing of correction",
+        "blind is below the row's own Acc@t1 on the same problems: the model does not read such a prompt as it reads "
+        "the problem, so the gain over blind and the role gap say nothing of correction",
     )
 
 

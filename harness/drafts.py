@@ -102,12 +102,20 @@ def find_other(problems: Sequence[Problem], place: int) -> Problem:
     raise ValueError("drafts of another problem (evaluation.other_first) need at least two problems")
 
 
-def require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Evaluation, problem: Problem) -> None:
-    """Checks that a control's conversation on a problem fits the limits of length.
+def require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Evaluation) -> None:
+    """Checks before any training that a control can be asked: that its conversations fit the limits of length.
 
     Raises:
-        ValueError: it does not; as `Policy.require_room`.
+        ValueError: one does not, as `Policy.require_room`; `other` has one problem only.
     """
+    problems = evaluation.chosen(task)
+    if evaluation.draft == "other":
+        find_other(problems, 0)
+    for problem in problems:
+        _require_room(policy, task, dialogue, evaluation, problem)
+
+
+def _require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Evaluation, problem: Problem) -> None:
     if evaluation.draft in ("blind", "relabelled"):
         retold = _OneTurn(task, dialogue, {problem.id: ""} if evaluation.draft == "relabelled" else {})
         chat = retold.chat(problem, [])

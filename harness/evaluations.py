@@ -101,7 +101,10 @@ class Evaluation:
         return max(1, ROWS // self.samples)
 
     def __str__(self) -> str:
-        parts = [self.split if self.split != "test" else "", f"{self.attempts} attempts" if self.attempts != 2 else ""]
+        parts = [
+            self.split if self.split != "test" else "",
+            f"{self.attempts} attempts" if self.attempts != 2 and not self.control else "",
+        ]
         parts += [f"{self.samples} samples at {self.temperature:g}" if self.temperature else ""]
         parts += [{"own": "", **TOLD}[self.draft]]
         return ", ".join(filter(None, parts))

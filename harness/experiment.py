@@ -414,8 +414,7 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
     for evaluation in experiment.evaluations:
         if evaluation.control:
             for task in experiment.tasks_of(evaluation):
-                for problem in evaluation.chosen(task):
-                    require_room(policy, task, dialogue, evaluation, problem)
+                require_room(policy, task, dialogue, evaluation)
     policy.cut_prompts = 0
 
 

@@ -208,7 +208,7 @@ def test_a_blind_prompt_that_a_model_cannot_read_is_told(tmp_path: Path) -> None
 
     (note,) = controls(tmp_path, rule).notes
     assert "does not read such a prompt" in note
-    assert "(25.0)" in note
+    assert "gain over blind and the role gap say nothing" in note
 
 
 def test_a_row_without_controls_has_no_table(tmp_path: Path) -> None:
@@ -273,6 +273,15 @@ def test_a_repair_task_has_the_drafts_that_its_data_give(tmp_path: Path) -> None
     assert "reliance" not in found.cells  # every draft is the same text: no case
 
 
+def test_records_of_another_shape_are_no_controls(tmp_path: Path) -> None:
+    """A foreign folder may name as a control what is none: it costs that column alone."""
+    rows = ask(COPIES, "own") + [{**row, "attempts": row["attempts"][1:]} for row in ask(COPIES, "other")]
+    rows += [{**row, "attempts": row["attempts"] * 2} for row in ask(COPIES, "blind")] + ask(COPIES, "right")
+    write_run(tmp_path, "row", 0, rows, logged=[])
+    (found,) = leaderboard.build(tmp_path).sections[0].controls
+    assert set(found.cells) == {"own", "right"}
+
+
 def test_another_problem_is_never_another_program_of_the_same() -> None:
     problems = [Problem(f"m{n}#{i}", "", "1", meta={"problem": f"m{n}", "sample": i}) for n in range(2) for i in (0, 1)]
     assert [find_other(problems, place).id for place in range(4)] == ["m1#0", "m1#1", "m0#0", "m0#1"]
@@ -332,6 +341,16 @@ def test_controls_of_a_repair_task_run_programs(tmp_path: Path) -> None:
     wrong = [row["attempts"] for row in rows if row.get("draft") == "wrong"]
     assert own == wrong  # the given program is the wrong draft: the same conversation
     assert all(row["attempts"][0]["correct"] for row in rows if row.get("draft") == "right")
+
+
+def test_a_control_that_needs_two_problems_is_told_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bindings = [*SMALL, "other_first.problems = 1", "run.evaluations = [@evaluation.other_first()]"]
+    out = ["--out", str(tmp_path), "--device", "cpu"]
+    assert run.main(["--gin", "gin/naive_multi_turn_rl.gin", *out, *bound(bindings)]) == 1
+    assert "at least two problems" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("eval.jsonl"))
 
 
 def test_a_prompt_that_a_draft_makes_too_long_is_told_before_training(
