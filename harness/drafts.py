@@ -70,6 +70,10 @@ def ask_after_drafts(
             verifier_seconds=verifier_seconds,
         )  # fmt: skip
 
+    def graded(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """Verdicts that all processes share: a grader's time limit may strike in one of them alone."""
+        return policy.ranks.map(lambda part, _: grade(task.verifier, part, verifier_seconds), pairs) if pairs else []
+
     if kind in ("blind", "relabelled"):
         drafts = first_attempts(asked) if kind == "relabelled" else None
         texts = {p.id: turn.text for p, turn in zip(asked, drafts, strict=True)} if drafts else {}
@@ -83,7 +87,7 @@ def ask_after_drafts(
         others = [find_other(problems, i) for i in batch]
         found = [turn.text for turn in first_attempts(others)]
     else:
-        found = _find(evaluation, task, asked, first_attempts, verifier_seconds)
+        found = _find(evaluation, asked, graded, first_attempts)
     given = [dataclasses.replace(p, given=(text,)) for p, text in zip(asked, found, strict=True)]
     return second_attempts(given, task, dialogue, 2)
 
@@ -132,8 +136,8 @@ def _require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Ev
             )
         return None
     asks = [dialogue.ask(task, problem, [""] * n) for n in range(1, len(dialogue.plan(2)))]
-    right = evaluation.draft == "right" and problem.given and problem.solution
-    return policy.require_room(task.chat(problem, []), asks, (right,) if right else problem.given)
+    right = problem.solution if evaluation.draft == "right" and problem.given else None
+    return policy.require_room(task.chat(problem, []), asks, [right] if right else problem.given)
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,9 @@ class _OneTurn:
 
 def _find(
     evaluation: Evaluation,
-    task: Task,
     problems: Sequence[Problem],
+    graded: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]],
     sample: Callable[[Sequence[Problem], int], list[Turn]],
-    seconds: float,
 ) -> list[str]:
     """A right or a wrong draft for each problem; where none was found, the last one that was tried.
 
@@ -192,7 +195,7 @@ def _find(
 
     texts: list[str] = [fixed(p) or "" for p in problems]
     known = [i for i, p in enumerate(problems) if fixed(p) is not None]
-    verdicts = grade(task.verifier, [(problems[i], texts[i]) for i in known], seconds)
+    verdicts = graded([(problems[i], texts[i]) for i in known])
     found = {i for i, verdict in zip(known, verdicts, strict=True) if fits(verdict)}
     for number in range(evaluation.draws):
         missing = [i for i in range(len(problems)) if i not in found]

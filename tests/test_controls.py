@@ -242,6 +242,20 @@ def test_what_each_control_asks_and_writes() -> None:
     assert rows["wrong"] == ask(COPIES, "wrong")  # drafts are drawn by seed
 
 
+def test_an_interrupted_control_goes_on_where_it_stopped() -> None:
+    """300 problems are two batches; drafts of another problem cross them, and samples are drawn by batch."""
+    task = Numbers(300)
+    for kind in CONTROLS:
+        rows: list[dict[str, Any]] = []
+        evaluation = Evaluation(attempts=1 if kind == "blind" else 2, draft=kind)
+        for done in (0, 100, 260):
+            evaluate.evaluate(
+                cast(Any, Scripted(COPIES)), cast(Task, task), Intrinsic(), evaluation, when="after", done=done,
+                record=rows.extend,
+            )  # fmt: skip
+        assert rows[300:] == rows[100:300] + rows[260:300]
+
+
 def test_the_user_s_turn_holds_everything_where_there_is_no_turn_of_the_policy() -> None:
     def conversation(kind: Draft, dialogue: Dialogue, task: Numbers) -> list[Message]:
         policy = Scripted(COPIES)
