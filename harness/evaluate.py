@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EPILOG = """examples:
   python -m harness.evaluate results/runs/arithmetic/arithmetic/score_full/seed0 --gin gin/on/pool.gin
+  python -m harness.evaluate RUN_FOLDER --gin gin/on/controls.gin
   python -m harness.evaluate RUN_FOLDER --bind "run.evaluations = [@evaluation.attempts(), @evaluation.fixed_first()]"
 """
 

@@ -171,7 +171,7 @@ def test_two_evaluations_that_could_not_be_told_apart_are_refused() -> None:
     [
         ({"split": "dev"}, "test, validation, train"),
         ({"samples": 4}, "the same answer"),
-        ({"attempts": 1, "fixed_first": True}, "asks the policy nothing"),
+        ({"attempts": 1, "draft": "reference"}, "asks the policy nothing"),
         ({"problems": 0}, "at least 1"),
     ],
 )

@@ -91,6 +91,22 @@ def test_every_rate_by_hand():
     assert got["majority"] is got["pass"] is None
 
 
+def test_decisions_by_hand():
+    table = metrics.tabulate(
+        [
+            record(0, attempt(0, "1"), attempt(1, "2")),  # wrong, changed, mended
+            record(1, attempt(0, "1"), attempt(0, "3")),  # wrong, changed in vain
+            record(2, attempt(0, None), attempt(0, None)),  # wrong, no answer twice: no change
+            record(3, attempt(1, "2"), attempt(0, "3")),  # right, spoilt
+            record(4, attempt(1, "2"), attempt(1, "2")),
+            record(5, attempt(1, "2"), attempt(1, "4/2")),  # right, changed, still right
+        ]
+    )
+    assert table.values("wrong_changed").tolist() == [1, 1, 0, 0, 0, 0]
+    assert table.values("right_changed").tolist() == [0, 0, 0, 1, 0, 1]
+    assert table.values("mended").tolist() == [1, 0, 0, 0, 0, 0]
+
+
 def test_edit_ratio_is_an_insertion_deletion_distance_between_0_and_1():
     assert metrics.edit_ratio("", "") == 0
     assert metrics.edit_ratio("abc", "abc") == 0

@@ -140,6 +140,29 @@ def test_seed_noise_widens_the_interval_and_only_when_seeds_vary():
     assert wide.hi - wide.lo > 5 * (narrow.hi - narrow.lo)
 
 
+def test_a_conditional_rate_of_one_run_is_wilsons_and_without_a_condition_it_is_the_bootstrap():
+    hits, cases = [1, 0, 0, 1, 0, 0], [1, 1, 0, 1, 0, 1]
+    assert stats.ratio_interval(hits, cases) == stats.wilson(2, 4)
+    assert stats.ratio_interval([0, 0], [0, 0]) is None
+    assert stats.ratio_interval([[0, 0, 0], [0, 0, 0]], [[1, 0, 1], [0, 0, 1]]) == stats.wilson(0, 2)
+    grid = np.random.default_rng(0).integers(0, 2, (3, 50)).astype(float)
+    assert stats.ratio_interval(grid, np.ones((3, 50))) == pytest.approx(stats.bootstrap(grid))
+    with pytest.raises(ValueError, match="one shape"):
+        stats.ratio_interval([1, 0], [1])
+
+
+def test_a_conditional_rate_covers_over_seeds_that_differ_in_condition_and_rate():
+    """Rates differ between seeds, problems differ in how often they are cases, and the mean over cases is the truth."""
+    rng, held, runs = np.random.default_rng(5), 0, 400
+    for _ in range(runs):
+        often = rng.uniform(0.1, 0.9, 150)
+        cases = (rng.random((4, 150)) < often).astype(float)
+        rate = np.clip(0.4 + 0.05 * rng.standard_normal((4, 1)) + 0.3 * (rng.random(150) - 0.5), 0, 1)
+        interval = stats.ratio_interval(cases * (rng.random((4, 150)) < rate), cases)
+        held += interval.lo <= 0.4 <= interval.hi
+    assert 0.92 <= held / runs <= 0.98
+
+
 def _coverage(seeds: int, problems: int, noise: float, runs: int) -> float:
     """Share of intervals that hold the true mean, for crossed normal seed, problem and cell effects."""
     rng, hits = np.random.default_rng(seeds * 1000 + problems), 0

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis.controls import Controls, measure_controls
 from harness.metrics import stats
 from harness.metrics.stats import Interval
 from harness.runs import reader
@@ -42,6 +43,11 @@ PAPER_ORDER = (
 )
 SPENT = ("trajectories", "responses", "updates")  # of run.json's `spent`: what every trained row has
 SHARED = ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged")
+DECISIONS = {  # conditional rates: {name: (per-problem quantity that is met, that which is the condition)}
+    "change_if_wrong": ("wrong_changed", "t1_wrong"),
+    "change_if_right": ("right_changed", "t1"),
+    "right_if_changed": ("mended", "wrong_changed"),
+}
 
 
 class Subject(NamedTuple):
@@ -67,7 +73,8 @@ class Row:
         seeds: Seeds that are in the numbers.
         trained: Whether any update was made; untrained rows have no training noise.
         values: quantity -> [S, P] per seed and problem.
-        cells: quantity -> interval; fractions in [0, 1] (`delta` in [-1, 1]).
+        cells: quantity -> interval; fractions in [0, 1] (`delta` in [-1, 1]). Of `DECISIONS` those whose condition
+            ever holds.
         rates: Other metrics, means over seeds of `metrics.summarize`'s entries.
         p: Of "attempt 1 and the last attempt are equally accurate"; None with one attempt.
         budget: `responses` and `updates` per seed, as text; differing seeds are joined by '/'.
@@ -125,6 +132,7 @@ class Section:
     beside: tuple[Beside, ...]
     families: Mapping[str, tuple[Comparison, ...]]
     notes: tuple[str, ...]
+    controls: tuple[Controls, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, gi
     grouped: dict[Subject, list[tuple[Run, Evaluation]]] = {}
     more = list(troubles)
     for run in runs:
-        greedy = [e for e in run.finals if (e.key.split, e.key.temperature) == ("test", 0.0)]
+        greedy = [e for e in run.finals if (e.key.split, e.key.temperature, e.key.draft) == ("test", 0.0, "")]
         if not greedy:
             more.append(Trouble(run.label, "has no greedy evaluation on a test split"))
         for evaluation in greedy:
@@ -203,6 +211,7 @@ def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path
     return Section(
         subject, len(members[0][1].problems), ordered, _beside(ordered) if subject.first == "policy" else (),
         _families(ordered, own=subject.first == "policy"), tuple(notes),
+        tuple(c for row in ordered if row.name in named and (c := measure_controls(row.name, named[row.name]))),
     )  # fmt: skip
 
 
@@ -263,7 +272,8 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
         seeds=tuple(run.seed for run in runs),
         trained=trained,
         values=values,
-        cells=_intervals({q: v for q, v in values.items() if not np.isnan(v).any()}, evaluations, trained),
+        cells=_intervals({q: v for q, v in values.items() if not np.isnan(v).any()}, evaluations, trained)
+        | (_decisions(evaluations, trained) if turns > 1 else {}),
         rates=_means([e.summary for e in evaluations]),
         p=stats.paired_test(values["delta"], seeds_vary=trained) if turns > 1 else None,
         budget=_budget(runs),
@@ -325,6 +335,17 @@ def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation]
         else:
             cells[q] = Interval(mean, max(lo, -1.0 if q == "delta" else 0.0), min(hi, 1.0))
     return {q: cells[q] for q in values}
+
+
+def _decisions(evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
+    """`DECISIONS` of one row."""
+    held = {q: np.stack([e.values[q] for e in evaluations]) for q in ("t1", "wrong_changed", "right_changed", "mended")}
+    held["t1_wrong"] = 1 - held["t1"]
+    found = {
+        name: stats.ratio_interval(held[hits], held[cases], seeds_vary=trained)
+        for name, (hits, cases) in DECISIONS.items()
+    }
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path) -> Row | None:
@@ -462,7 +483,10 @@ def _unlike_settings(runs: Sequence[Run]) -> tuple[str, ...]:
     return (f"some of its seeds are older than {', '.join(sorted(newer))}",) if newer else ()
 
 
-ASKING = ("run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.")
+ASKING = (
+    "run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.", "right_first.",
+    "wrong_first.", "other_first.", "blind.", "relabelled.",
+)  # fmt: skip
 NO_SCIENCE = ("code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds")  # they change no number
 
 

@@ -69,7 +69,8 @@ def swapped(runs: Iterable[Run]) -> dict[str, list[tuple[int, int, int]]]:
         pairs: dict[tuple[str, str, int], dict[str, Sequence[Mapping[str, Any]]]] = defaultdict(dict)
         for record in reader.read_records(run.path, whens=("after",)):
             attempts = record["attempts"]
-            if record["temperature"] == 0 and len(attempts) == 2 and record.get("split", "test") == "test":
+            plain = record["temperature"] == 0 and "draft" not in record
+            if plain and len(attempts) == 2 and record.get("split", "test") == "test":
                 pairs[record["task"], record["id"], record["sample"]][attempts[0]["by"]] = attempts
         whole = [pair for pair in pairs.values() if {"policy", "reference"} <= pair.keys()]
         both = [(pair["policy"], pair["reference"]) for pair in whole]

@@ -123,7 +123,8 @@ class Scope:
     def evaluations(self, row: Row, **wanted: Any) -> list[Evaluation]:
         """The row's evaluations on this table's task whose key agrees with `wanted`, one per seed that has it."""
         subject = self.section.subject
-        wanted = {"task": subject.task, "temperature": 0.0, "first": subject.first, "turns": subject.turns, **wanted}
+        alike = {"task": subject.task, "temperature": 0.0, "first": subject.first, "turns": subject.turns}
+        wanted = {**alike, "draft": "", **wanted}
         return [
             evaluation
             for run in self.runs.get(row.name, [])

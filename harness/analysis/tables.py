@@ -20,13 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.analysis.leaderboard import SHARED, Board, Comparison, Overall, Section, Subject
+from harness.analysis.controls import GAINS
+from harness.analysis.leaderboard import DECISIONS, SHARED, Board, Comparison, Overall, Section, Subject
 from harness.metrics import stats
 from harness.metrics.stats import Interval
 
 TITLE = "Leaderboard"
 LEFT_OUT = "Not in the tables"
 NONE = "–"
+DECIDED = {
+    "change_if_wrong": "P(change | wrong)",
+    "change_if_right": "P(change | right)",
+    "right_if_changed": "P(right | wrong, changed)",
+}
+CONTROLS = {
+    "own": "t2 after own", "right": "right", "wrong": "wrong", "other": "other", "reference": "base's",
+    "relabelled": "relabelled", "blind": "blind", "reliance": "reliance", "gain_over_blind": "gain over blind",
+    "gain_over_other": "gain over other", "role_gap": "role gap",
+}  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -110,6 +121,8 @@ def _section(section: Section) -> Iterator[Block]:
         split=len(columns) + 1, name="accuracy",
     )  # fmt: skip
     yield _behaviour(section)
+    if section.controls:
+        yield _controls(section)
     for family, comparisons in section.families.items():
         yield _comparison_block(family, comparisons, turns)
 
@@ -134,7 +147,8 @@ def _behaviour(section: Section) -> Block:
     turns = section.subject.turns
     ends = [0] if turns == 1 else [0, turns - 1]
     header = ["Method"]
-    header += ["fix rate", "break rate", "answer change", "edit ratio", "unchanged"] if turns > 1 else []
+    header += ["fix rate", "break rate", *DECIDED.values()] if turns > 1 else []
+    header += ["answer change", "edit ratio", "unchanged"] if turns > 1 else []
     statuses = ("no_answer", "truncated", "timeout", "error")
     header += [status.replace("_", " ") for status in statuses]
     rows = []
@@ -142,15 +156,43 @@ def _behaviour(section: Section) -> Block:
         cells = [Cell(row.name)]
         if turns > 1:
             cells += [_plain(row.rates.get("fix_rate")), _plain(row.rates.get("break_rate"))]
+            cells += [_percent(row.cells.get(q)) for q in DECIDED]
             cells += [_percent(row.cells.get("answer_change")), _percent(row.cells.get("edit_ratio"))]
             cells += [_percent(row.cells.get("unchanged"))]
         cells += [Cell("/".join(_number(row.rates[s][i]) for i in ends), sort=row.rates[s][-1]) for s in statuses]
         rows.append((*cells, _tokens(row.rates.get("tokens_per_problem"))))
-    lead = "Percent. Fix rate: right at the end given a wrong first attempt; break rate: the reverse. Edit ratio: "
-    lead += "insertion/deletion distance over summed length, in characters. No answer, truncated, timeout, error: at "
+    lead = "Percent. Fix rate: right at the end given a wrong first attempt; break rate: the reverse. "
+    if turns > 1:
+        lead += "P(change | wrong), P(change | right): the last answer is another than the first, given that the first "
+        lead += "was wrong (right); P(right | wrong, changed): the new answer is then right. "
+    lead += "Edit ratio: insertion/deletion distance over summed length, in characters. No answer, truncated, timeout, "
+    lead += "error: at "
     lead += f"{' / '.join(f't{i + 1}' for i in ends)}. Tokens: written per problem, all attempts."
     header = (*header, "tokens")
     return Block("Behaviour", 3, lead, header, tuple(rows), split=6 if turns > 1 else None, name="behaviour")
+
+
+def _controls(section: Section) -> Block:
+    header = ("Method", *CONTROLS.values(), "no right / wrong draft", "problems", "seeds")
+    notes = list(dict.fromkeys(note for row in section.controls for note in row.notes))
+    marks = {note: f" ({i + 1})" for i, note in enumerate(notes)}
+    rows = tuple(
+        (Cell(row.name + "".join(marks[note] for note in row.notes)),
+         *(_percent(row.cells.get(q), signed=q in GAINS) for q in CONTROLS),
+         Cell(" / ".join(f"{row.left_out[d]:.0f}" if d in row.left_out else NONE for d in ("right", "wrong"))),
+         Cell(str(row.problems), sort=row.problems), _seed_count(row.seeds))
+        for row in section.controls
+    )  # fmt: skip
+    lead = "Attempt 2 after other drafts than the row's own, greedy, paired by problem; percent. t2 after own: all "
+    lead += (
+        "problems; after a right, a wrong, another problem's draft, the base model's; after the own one told in the "
+    )
+    lead += "user's turn (relabelled); asked again without a draft (blind). Reliance: of the problems where the own "
+    lead += "draft and another problem's give different answers, the share on which attempt 2's answer changes with "
+    lead += "them. Gain over blind: t2 minus blind; gain over other: t2 minus t2 after another problem's; role gap: t2 "
+    lead += "minus relabelled; each on the same problems."
+    notes = [f"({i + 1}) {note}." for i, note in enumerate(notes)]
+    return Block("Controls", 3, lead, header, rows, tuple(notes), split=8, name="controls")
 
 
 def _comparison_block(family: str, comparisons: Sequence[Comparison], turns: int) -> Block:
@@ -422,7 +464,7 @@ def _latex_cell(cell: Cell) -> str:
 
 def as_csv(board: Board) -> str:
     """One line per row, comparison, reference row and left-out run; shares are fractions, six decimals."""
-    quantities = ["t1", "t2", "last", *SHARED, "majority_2"]
+    quantities = ["t1", "t2", "last", *SHARED, *DECISIONS, "majority_2", *CONTROLS]
     columns = ["kind", *Subject._fields, "problems", "method", "other", "seeds"]
     columns += [f"{q}{end}" for q in quantities for end in ("", "_lo", "_hi")]
     columns += ["difference_of_last", "difference_lo", "difference_hi", "p", "p_holm", "smallest_shown"]
@@ -453,6 +495,12 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                 "kind": "row", **about, **row.rates, **cells, "method": row.name, "seeds": _seeds(row.seeds),
                 "p": row.p, **row.budget, "parent": row.parent, "binding_difference": row.difference,
                 "note": "; ".join(row.notes),
+            }  # fmt: skip
+        for c in section.controls:
+            cells = {f"{q}{end}": x for q, i in c.cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
+            yield {
+                "kind": "controls", **about, **cells, "problems": c.problems, "method": c.name,
+                "seeds": _seeds(c.seeds), "note": "; ".join(c.notes),
             }  # fmt: skip
         for beside in section.beside:
             quantity = "t1" if beside.label.endswith("Acc@t1") else "majority_2"
@@ -501,6 +549,9 @@ def as_json(board: Board) -> str:
     sections = [
         {
             "subject": s.subject._asdict(), "problems": s.problems, "rows": [row(r) for r in s.rows], "notes": s.notes,
+            "controls": [
+                {**c.__dict__, "cells": {q: i._asdict() for q, i in c.cells.items()}} for c in s.controls
+            ],
             "beside": [{**b.__dict__, "cell": b.cell and b.cell._asdict()} for b in s.beside],
             "comparisons": {
                 family: [{**c.__dict__, "difference": c.difference._asdict()} for c in members]

@@ -46,8 +46,13 @@ Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 STATUSES = ("no_answer", "truncated", "timeout", "error")
-QUANTITIES = ("t1", "t2", "delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged")
-"""What `Table.values` gives per problem; `t2` and `delta` speak of the last attempt."""
+QUANTITIES = (
+    "t1", "t2", "delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged", "wrong_changed",
+    "right_changed", "mended",
+)  # fmt: skip
+"""What `Table.values` gives per problem; `t2` and `delta` speak of the last attempt. `wrong_changed`, `right_changed`:
+attempt 1 is wrong (right) and the last attempt's answer is another; `mended`: wrong_changed, and the last one is right.
+"""
 
 
 def edit_ratio(first: str, second: str) -> float:
@@ -146,6 +151,9 @@ class Table:
         if quantity == "answer_change":
             pairs = zip(self.answers[0], self.answers[-1], strict=True)
             return np.asarray([a != b for a, b in pairs], dtype=float)
+        if quantity in ("wrong_changed", "right_changed", "mended"):
+            held = (self.column("answer_change") > 0) & (first if quantity == "right_changed" else ~first)
+            return (held & last if quantity == "mended" else held).astype(float)
         if quantity == "edit_ratio":
             distances = cpdist(self.texts[0], self.texts[-1], scorer=Indel.normalized_distance, dtype=np.float64)
             return np.asarray(distances, dtype=float)

@@ -33,6 +33,7 @@ __all__ = [
     "iqm_interval",
     "mcnemar",
     "paired_test",
+    "ratio_interval",
     "seeds_needed",
     "smallest_difference",
     "smallest_difference_of",
@@ -221,6 +222,43 @@ def _widened(grid: Floats, draws: Floats, confidence: float, seeds_vary: bool) -
     stretch = _t(1 - tail, freedom) / _z(confidence) * error / spread
     lo, hi = np.quantile(draws, [tail, 1 - tail])
     return Interval(mean, mean + (float(lo) - mean) * stretch, mean + (float(hi) - mean) * stretch)
+
+
+def ratio_interval(hits: Any, cases: Any, *, seeds_vary: bool = True, confidence: float = 0.95) -> Interval | None:
+    """Interval of a conditional rate: the sum of `hits` over the sum of `cases`, whose number is random as well.
+
+    One run of zeros and ones gets the Wilson interval of its cases. Anything else gets `bootstrap`'s interval of the
+    linearised ratio, (hits - rate * cases) / (mean of cases), which has mean 0 and, per seed and problem, the influence
+    of that cell on the rate. A rate of 0 or 1 gets the Wilson interval of as many cases as the largest seed has.
+
+    Args:
+        hits: [S, P] (or [P]) outcomes per seed and problem, 0 where the condition does not hold; at most `cases`.
+        cases: The same shape: 1 where the condition holds, else 0 (or the share of a problem's samples where it does).
+        seeds_vary: As in `bootstrap`.
+        confidence: Of the two-sided interval.
+
+    Returns:
+        The rate with bounds in [0, 1]; None where the condition never holds.
+
+    Raises:
+        ValueError: shapes differ, an empty array, NaN.
+
+    Source: the linearised ratio estimator, Cochran 1977, Sampling Techniques, section 6.3.
+    """
+    top, bottom = _grid(hits), _grid(cases)
+    if top.shape != bottom.shape:
+        raise ValueError(f"hits and cases must have one shape, got {top.shape} and {bottom.shape}")
+    total = float(bottom.sum())
+    if not total:
+        return None
+    rate = float(top.sum()) / total
+    if len(top) == 1 and np.isin(top, (0.0, 1.0)).all() and np.isin(bottom, (0.0, 1.0)).all():
+        return wilson(round(float(top.sum())), round(total), confidence)
+    if rate in (0.0, 1.0):
+        most = max(1, round(float(bottom.sum(axis=1).max())))
+        return wilson(round(rate * most), most, confidence)
+    _, lo, hi = bootstrap((top - rate * bottom) / float(bottom.mean()), seeds_vary=seeds_vary, confidence=confidence)
+    return Interval(rate, max(0.0, rate + lo), min(1.0, rate + hi))
 
 
 def paired_test(differences: Any, *, seeds_vary: bool = True) -> float:

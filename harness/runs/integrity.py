@@ -30,12 +30,13 @@ def sha256(path: Path) -> str:
 
 def evaluation_label(record: Mapping[str, Any]) -> str:
     """Names the evaluation a record belongs to: `after arithmetic test T=0.7 policy 2` (when, task, split,
-    temperature, who wrote attempt 1, attempts)."""
+    temperature, who wrote attempt 1, attempts; of a control, its draft as well)."""
     attempts = record["attempts"]
-    return (
+    label = (
         f"{record['when']} {record['task']} {record.get('split', 'test')} T={float(record['temperature']):g} "
         f"{attempts[0]['by']} {len(attempts)}"
     )
+    return f"{label} {record['draft']}" if "draft" in record else label
 
 
 def count_records(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -44,6 +44,7 @@ class Key(NamedTuple):
         first: Who wrote the first attempt: `policy`; `given` to it (repair tasks); the `reference` model (fixed first
             attempts of the base model).
         turns: Attempts of each trajectory.
+        draft: Of a control, what stood in for attempt 1 (`harness.records.DRAFTS`); '' for evaluations that are none.
     """
 
     when: str
@@ -52,6 +53,7 @@ class Key(NamedTuple):
     temperature: float
     first: str
     turns: int
+    draft: str = ""
 
 
 @dataclass(frozen=True)
@@ -428,11 +430,11 @@ def _grouped(records: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]
 def _fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
     attempts = record["attempts"]
     split, by = record.get("split", "test"), attempts[0]["by"]
-    return record["when"], record["task"], split, record["temperature"], by, len(attempts)
+    return record["when"], record["task"], split, record["temperature"], by, len(attempts), record.get("draft", "")
 
 
-def _key(when: str, task: str, split: str, temperature: float, first: str, turns: int) -> Key:
-    return Key(when, task, split, float(temperature) + 0.0, first, turns)
+def _key(when: str, task: str, split: str, temperature: float, first: str, turns: int, draft: str) -> Key:
+    return Key(when, task, split, float(temperature) + 0.0, first, turns, draft)
 
 
 def read_bindings(path: Path) -> dict[str, str]:

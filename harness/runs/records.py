@@ -21,6 +21,7 @@ from harness.core import Status
 WHENS = ("before", "after")
 SPLITS = ("test", "validation", "train")
 AUTHORS = ("policy", "given", "reference")
+DRAFTS = ("right", "wrong", "other", "blind", "relabelled")  # of controls: harness.evaluations says what each is
 STATUSES = get_args(Status)
 MOST = 2**53  # the largest count that every JSON reader holds exactly
 LARGEST_LOGGED = 1e100  # beyond it a mean, a sum or an axis runs over
@@ -81,7 +82,12 @@ RECORD: Mapping[str, Kind] = {
     "temperature": TEMPERATURE,
     "attempts": ATTEMPTS,
 }
-RECORD_OPTIONAL: Mapping[str, Kind] = {"split": _one_of(SPLITS), "prompt": TEXT, "extra_tokens": COUNT}
+RECORD_OPTIONAL: Mapping[str, Kind] = {
+    "split": _one_of(SPLITS),
+    "draft": _one_of(DRAFTS),
+    "prompt": TEXT,
+    "extra_tokens": COUNT,
+}
 ATTEMPT: Mapping[str, Kind] = {
     "text": TEXT,
     "answer": ANSWER,
@@ -94,6 +100,18 @@ ATTEMPT: Mapping[str, Kind] = {
 }
 ATTEMPT_OPTIONAL: Mapping[str, Kind] = {"flag": NAME}
 _ABSENT = object()
+
+
+def draft_fits(draft: str, correct: bool, answer: str | None, status: str) -> bool:
+    """Whether a graded draft is of the kind that a control asks for.
+
+    A right one is right. A wrong one has an answer, and a grader that could tell: no reply that was cut off, and no
+    program that ran out of time. Of the other kinds every draft is one. A record whose draft is not of its kind, as
+    none was found, counts in no rate.
+    """
+    if draft == "wrong":
+        return not correct and answer is not None and status == "ok"
+    return correct or draft != "right"
 
 
 def find_faults(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:

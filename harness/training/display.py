@@ -113,7 +113,7 @@ def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], in
         r
         for r in records
         if r["temperature"] == 0 and r.get("split", "test") == "test" and len(r["attempts"]) == turns
-        and r["attempts"][0]["by"] != "reference"
+        and r["attempts"][0]["by"] != "reference" and "draft" not in r
     ]  # fmt: skip
     return kept, len(records) - len(kept)
 

@@ -12,7 +12,8 @@ from harness.core import Problem, Task, Trajectory
 from harness.grading import VERIFIER_SECONDS
 from harness.seeds import derive
 from harness.training.dialogue import Dialogue
-from harness.training.evaluations import Evaluation, Split
+from harness.training.drafts import ask_after_drafts
+from harness.training.evaluations import Draft, Evaluation, Split
 from harness.training.rollout import rollout
 
 if TYPE_CHECKING:
@@ -44,21 +45,30 @@ def evaluate(
     problems, samples = evaluation.chosen(task), evaluation.samples
     behind, written = divmod(done, evaluation.batch * samples)
     for begin in range(behind * evaluation.batch, len(problems), evaluation.batch):
-        groups = rollout(
-            policy,
-            task,
-            dialogue,
-            problems[begin : begin + evaluation.batch],
-            samples=samples,
-            attempts=evaluation.attempts,
-            offline_share=float(evaluation.fixed_first),
-            seed=derive(seed, "evaluate", when, task.name, begin, *evaluation.stream),
-            temperature=evaluation.temperature,
-            verifier_seconds=verifier_seconds,
-        )
-        split = {"split": evaluation.split} if evaluation.split != "test" else {}
+        own_seed = derive(seed, "evaluate", when, task.name, begin, *evaluation.stream)
+        if evaluation.control:
+            batch = range(begin, min(begin + evaluation.batch, len(problems)))
+            groups = ask_after_drafts(
+                policy, task, dialogue, evaluation, problems, batch, seed=own_seed,
+                verifier_seconds=verifier_seconds,
+            )  # fmt: skip
+        else:
+            groups = rollout(
+                policy,
+                task,
+                dialogue,
+                problems[begin : begin + evaluation.batch],
+                samples=samples,
+                attempts=evaluation.attempts,
+                offline_share=float(evaluation.draft == "reference"),
+                seed=own_seed,
+                temperature=evaluation.temperature,
+                verifier_seconds=verifier_seconds,
+            )
+        more = {"split": evaluation.split} if evaluation.split != "test" else {}
+        more |= {"draft": evaluation.control} if evaluation.control else {}
         lines = [
-            line(t, when, task.name, i, evaluation.temperature) | split for group in groups for i, t in enumerate(group)
+            line(t, when, task.name, i, evaluation.temperature) | more for group in groups for i, t in enumerate(group)
         ]
         record(lines[written:])
         written = 0
@@ -91,13 +101,14 @@ def probe(
     """
     found: dict[str, float] = {}
     for split in PROBED:
-        for name, fixed in (("own", False), ("fixed", True)):
+        drafts: tuple[tuple[str, Draft], ...] = (("own", "own"), ("fixed", "reference"))
+        for name, draft in drafts:
             right: list[bool] = []
 
             def record(lines: Sequence[dict[str, Any]], right: list[bool] = right) -> None:
                 right.extend(entry["attempts"][-1]["correct"] for entry in lines)
 
-            evaluation = Evaluation(split, problems=problems, fixed_first=fixed)
+            evaluation = Evaluation(split, problems=problems, draft=draft)
             evaluate(policy, task, dialogue, evaluation, when="probe", verifier_seconds=verifier_seconds, record=record)
             found[f"acc_t2_{name}_{split}"] = sum(right) / len(right)
     return found

@@ -13,9 +13,19 @@ from typing import Any, Literal, get_args
 
 from harness.core import Problem, Task
 from harness.registry import register
+from harness.runs.records import DRAFTS
 
 Split = Literal["test", "validation", "train"]
+Draft = Literal["own", "reference", "right", "wrong", "other", "blind", "relabelled"]
 ROWS = 256  # trajectories decoded together
+TOLD: Mapping[Draft, str] = {
+    "reference": "after the base model's first attempts",
+    "right": "after right drafts",
+    "wrong": "after wrong drafts",
+    "other": "after drafts of another problem",
+    "blind": "asked again without a draft",
+    "relabelled": "after own drafts told as somebody else's",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,11 @@ class Evaluation:
         samples: Trajectories of each problem.
         temperature: 0.0 is greedy.
         problems: At most this many of the split, evenly spaced, so the same for every run; None takes all.
-        fixed_first: First attempts are the base model's, and context only, instead of the policy's own.
+        draft: What attempt 2 reads as attempt 1. `own`: the policy's attempt, or the given one of a repair task;
+            `reference`: the base model's. The others are *controls*, whose records name them: a `right` draft; a
+            `wrong` one; the policy's attempt at an `other` problem; none at all (`blind`); the policy's own, told in
+            the user's turn as somebody else's (`relabelled`). All but `own` are context only. See `harness.drafts`.
+        draws: Most attempts sampled to find a right or a wrong draft.
     """
 
     split: Split = "test"
@@ -36,7 +50,8 @@ class Evaluation:
     samples: int = 1
     temperature: float = 0.0
     problems: int | None = None
-    fixed_first: bool = False
+    draft: Draft = "own"
+    draws: int = 8
 
     def __post_init__(self) -> None:
         if self.split not in get_args(Split):
@@ -44,24 +59,41 @@ class Evaluation:
         if (
             self.attempts < 1
             or self.samples < 1
+            or self.draws < 1
             or self.temperature < 0
             or not (self.problems is None or self.problems > 0)
         ):
-            raise ValueError(f"attempts, samples and problems are at least 1 and a temperature at least 0: {self}")
+            raise ValueError(
+                f"attempts, samples, draws and problems are at least 1 and a temperature at least 0: {self}"
+            )
         if self.samples > 1 and not self.temperature:
             raise ValueError(f"{self.samples} samples at temperature 0 are {self.samples} times the same answer")
-        if self.fixed_first and self.attempts < 2:
+        if self.draft not in get_args(Draft):
+            raise ValueError(f"an evaluation's draft is one of {', '.join(get_args(Draft))}, not {self.draft!r}")
+        if self.draft not in ("own", "blind") and self.attempts < 2:
             raise ValueError("with its first attempt fixed, an evaluation of one attempt asks the policy nothing")
+        if self.control and (self.attempts != 2 - (self.draft == "blind") or self.temperature):
+            raise ValueError(
+                f"a control is greedy, and its records hold the draft and one attempt (blind: that alone): {self}"
+            )
+
+    @property
+    def control(self) -> str:
+        """The draft of a control, as its records name it; '' for evaluations that are none."""
+        return self.draft if self.draft in DRAFTS else ""
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells its records from those of another evaluation of the same task (docs/results_format.md)."""
-        return self.split, float(self.temperature), self.attempts, self.fixed_first
+        return self.split, float(self.temperature), self.attempts, self.draft
 
     @property
     def stream(self) -> tuple[str, ...]:
-        """Names the random stream; nothing is drawn in greedy decoding."""
-        return tuple(map(str, self.key)) if self.temperature else ()
+        """Names the random stream; nothing is drawn in greedy decoding, but drafts are."""
+        if self.control:
+            return ("draft", self.control)
+        fixed = self.draft == "reference"
+        return tuple(map(str, (*self.key[:3], fixed))) if self.temperature else ()
 
     @property
     def batch(self) -> int:
@@ -69,9 +101,12 @@ class Evaluation:
         return max(1, ROWS // self.samples)
 
     def __str__(self) -> str:
-        parts = [self.split if self.split != "test" else "", f"{self.attempts} attempts" if self.attempts != 2 else ""]
+        parts = [
+            self.split if self.split != "test" else "",
+            f"{self.attempts} attempts" if self.attempts != 2 and not self.control else "",
+        ]
         parts += [f"{self.samples} samples at {self.temperature:g}" if self.temperature else ""]
-        parts += ["after the base model's first attempts" if self.fixed_first else ""]
+        parts += [{"own": "", **TOLD}[self.draft]]
         return ", ".join(filter(None, parts))
 
     def chosen(self, task: Task) -> Sequence[Problem]:
@@ -83,8 +118,8 @@ class Evaluation:
     def holds(self, record: Mapping[str, Any]) -> bool:
         """Whether a record of eval.jsonl belongs to this evaluation (of some task, at some time)."""
         attempts = record["attempts"]
-        split, fixed = record.get("split", "test"), attempts[0]["by"] == "reference"
-        return (split, float(record["temperature"]), len(attempts), fixed) == self.key
+        draft = record.get("draft") or ("reference" if attempts[0]["by"] == "reference" else "own")
+        return (record.get("split", "test"), float(record["temperature"]), len(attempts), draft) == self.key
 
 
 @register("evaluation", "pool")
@@ -114,4 +149,42 @@ def train(problems: int | None = 1000) -> Evaluation:
 @register("evaluation", "fixed_first")
 def fixed_first(split: Split = "test", problems: int | None = None) -> Evaluation:
     """Greedy second attempts after the base model's greedy first attempts (arXiv 2409.12917v2, figure 5)."""
-    return Evaluation(split, problems=problems, fixed_first=True)
+    return Evaluation(split, problems=problems, draft="reference")
+
+
+@register("evaluation", "right_first")
+def right_first(split: Split = "test", problems: int | None = None, draws: int = 8) -> Evaluation:
+    """Control: greedy second attempts after a right draft: a sample of the policy, in repair tasks the solution.
+
+    Args:
+        draws: Most attempts sampled until one is right.
+    """
+    return Evaluation(split, problems=problems, draft="right", draws=draws)
+
+
+@register("evaluation", "wrong_first")
+def wrong_first(split: Split = "test", problems: int | None = None, draws: int = 8) -> Evaluation:
+    """Control: greedy second attempts after a wrong draft: a sample of the policy, in repair tasks the given one.
+
+    Args:
+        draws: Most attempts sampled until one is wrong.
+    """
+    return Evaluation(split, problems=problems, draft="wrong", draws=draws)
+
+
+@register("evaluation", "other_first")
+def other_first(split: Split = "test", problems: int | None = None) -> Evaluation:
+    """Control: greedy second attempts after the policy's attempt 1 at another problem; for `reliance`."""
+    return Evaluation(split, problems=problems, draft="other")
+
+
+@register("evaluation", "blind")
+def blind(split: Split = "test", problems: int | None = None) -> Evaluation:
+    """Control: the second prompt without a draft, in the first turn (arXiv 2607.26117); for `gain over blind`."""
+    return Evaluation(split, attempts=1, problems=problems, draft="blind")
+
+
+@register("evaluation", "relabelled")
+def relabelled(split: Split = "test", problems: int | None = None) -> Evaluation:
+    """Control: the policy's own attempt 1 told by the user as somebody else's (arXiv 2606.05976); for `role gap`."""
+    return Evaluation(split, problems=problems, draft="relabelled")

@@ -117,7 +117,7 @@ class Experiment:
         splits: list[Split] = [*(e.split for e in asked[1:]), *(PROBED if self.probe_every else ())]
         for split in dict.fromkeys(splits):
             _require(self.task, split)
-        fixed = self.probe_every or any(e.fixed_first for e in asked)
+        fixed = self.probe_every or any(e.draft == "reference" for e in asked)
         if fixed and any(task.test[0].given for task in self.evaluated):
             raise ValueError("a repair task's first attempts are given: they cannot be the base model's as well")
 

@@ -37,6 +37,7 @@ from harness.runs.store import (
     write_atomic,
 )
 from harness.seeds import derive, draw
+from harness.training.drafts import require_room
 from harness.training.evaluate import PROBED, evaluate, expected, probe
 from harness.training.evaluations import Evaluation
 from harness.training.experiment import Experiment, _check_examples
@@ -192,6 +193,10 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
             return []
 
         policy.ranks.map(measure, problems)
+    for evaluation in experiment.evaluations:
+        if evaluation.control:
+            for task in experiment.tasks_of(evaluation):
+                require_room(policy, task, dialogue, evaluation)
     policy.cut_prompts = 0
 
 
