@@ -340,4 +340,4 @@ def test_a_short_campaign_of_random_damage(pristine: Path, truth: dict[Any, Any]
 
 @pytest.mark.slow
 def test_a_long_campaign_of_random_damage(pristine: Path, truth: dict[Any, Any], tmp_path: Path) -> None:
-    campaign(12, 300, pristine, truth, tmp_path)
+    campaign(12, 80, pristine, truth, tmp_path)

@@ -355,7 +355,7 @@ def test_a_full_disk_is_known_in_every_library() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("gcc") is None, reason="needs gcc on Linux")
-@pytest.mark.parametrize(("kind", "points"), [("run", 5), ("disk", 5), ("evaluate", 6)])
+@pytest.mark.parametrize(("kind", "points"), [("run", 3), ("disk", 3), ("evaluate", 4)])
 def test_kills_and_full_disks_cost_nothing(kind: str, points: int, tmp_path: Path) -> None:
     library = tmp_path / "kill_points.so"
     build = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "kill_points.c"), "-ldl"]
