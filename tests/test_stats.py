@@ -159,6 +159,7 @@ def test_a_conditional_rate_covers_over_seeds_that_differ_in_condition_and_rate(
         cases = (rng.random((4, 150)) < often).astype(float)
         rate = np.clip(0.4 + 0.05 * rng.standard_normal((4, 1)) + 0.3 * (rng.random(150) - 0.5), 0, 1)
         interval = stats.ratio_interval(cases * (rng.random((4, 150)) < rate), cases)
+        assert interval is not None
         held += interval.lo <= 0.4 <= interval.hi
     assert 0.92 <= held / runs <= 0.98
 
