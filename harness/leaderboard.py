@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.leaderboard import GIN, build
+from harness.metrics.stats import MARGIN
 from harness.terminal import inert
 
 
@@ -26,10 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write to this file instead of the screen")
     parser.add_argument("--check", type=Path, metavar="FILE", help="compare with FILE; exit 1 and show how it differs")
     parser.add_argument("--gin", type=Path, default=GIN, help="folder of the gin files (for 'difference from parent')")
+    parser.add_argument(
+        "--margin", type=_points, default=MARGIN, metavar="POINTS",
+        help=f"points of accuracy within which two rows count as the same (default: {100 * MARGIN:g})",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     held = ""
     try:
-        text = tables.FORMATS[options.format](build(options.results, gin=options.gin))
+        text = tables.FORMATS[options.format](build(options.results, gin=options.gin, margin=options.margin))
         if options.check:
             held = options.check.read_text(encoding="utf-8")
         if not options.check:
@@ -45,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         tables.deliver(inert("\n".join(change), newlines=True) + "\n")
         return 1 if held != text else 0
     return 0
+
+
+def _points(text: str) -> float:
+    """Points of accuracy, more than 0 and less than 100, as a fraction."""
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 < points < 100:
+        raise argparse.ArgumentTypeError(f"{inert(text)!r} is no number of points between 0 and 100")
+    return points / 100
 
 
 if __name__ == "__main__":

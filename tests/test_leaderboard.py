@@ -138,6 +138,59 @@ def test_comparisons_are_paired_and_holm_corrected_within_a_family(board):
     assert stats.holm([c.p for c in against]) == [c.p_holm for c in against]
 
 
+def test_a_comparison_says_whether_it_is_shown_to_be_the_same_and_how_many_seeds_a_margin_needs(suite, gin, board):
+    full, base = row_of(board, "score_full"), row_of(board, "base")
+    found = {(c.row, c.other): c for family in board.sections[0].families.values() for c in family}
+    grid = full.values["last"] - base.values["last"].mean(axis=0)
+    one = found["score_full", "base"]
+    assert (one.margin, one.same) == (0.03, stats.equivalence_test(grid))
+    assert one.seeds_for_margin == str(stats.seeds_needed(grid) or ">1000") == ">1000"  # 60 problems are too few
+    assert found["self_refine", "base"].seeds_for_margin == ""  # nothing was trained, so nothing is known of seeds
+
+    wide = leaderboard.build(suite, gin=gin, margin=0.5)
+    compared = {c.row: c for c in wide.sections[0].families["against the base"]}
+    assert compared["score_full"].same == stats.equivalence_test(grid, margin=0.5)
+    assert compared["score_full"].same.within
+    assert int(compared["score_full"].seeds_for_margin) == stats.seeds_needed(grid, target=0.5)
+    block = next(b for b in tables.blocks(wide) if b.title == "Comparison against the base")
+    assert block.header[5:] == ("p (same within 50)", "within 50?", "seeds for 50 points", "seeds")
+    cells = next(r for r in block.rows if r[0].text == "score_full − base")
+    assert cells[6].text == "yes"
+    assert cells[7].text == compared["score_full"].seeds_for_margin
+    line = next(
+        row for row in csv.DictReader(io.StringIO(tables.as_csv(wide)))
+        if (row["kind"], row["method"], row["other"]) == ("comparison", "score_full", "base")
+    )  # fmt: skip
+    assert (line["margin"], line["within_margin"]) == ("0.500000", "yes")
+    assert float(line["p_same"]) == pytest.approx(compared["score_full"].same.p, abs=1e-6)
+    data = json.loads(tables.as_json(wide))["tables"][0]["comparisons"]["against the base"]
+    held = next(c for c in data if c["row"] == "score_full")
+    assert held["same"]["within"] is True
+    assert held["same"]["interval"]["lo"] == pytest.approx(compared["score_full"].same.interval.lo, abs=1e-6)
+    assert "within 50?" in tables.latex(wide)
+    assert "within 50?" in tables.page(wide)
+
+
+def test_one_seed_plans_no_seeds_and_rows_that_never_differ_keep_an_interval(tmp_path):
+    rates = (0.5, 0.3, 0.1, 0.2)
+    for name in ("base", "score_full"):
+        synthetic.write_run(tmp_path, name, 1, synthetic.records(rates, 7, problems=20))
+    board = leaderboard.build(tmp_path)
+    (one,) = board.sections[0].families["against the base"]
+    assert one.seeds_for_margin == ""
+    assert one.difference == stats.delta_interval(0, 0, 20)
+    assert not one.same.within  # 20 problems without a difference are no proof of 3 points
+    assert "seeds for" not in tables.markdown(board)
+
+
+@pytest.mark.parametrize("margin", ["0", "-3", "nan", "100", "three"])
+def test_a_margin_is_a_number_of_points(suite, margin, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_leaderboard([str(suite), "--margin", margin])
+    assert stopped.value.code == 2
+    assert "is no number of points" in capsys.readouterr().err
+
+
 def test_pairing_uses_common_seeds_and_an_untrained_row_stands_against_all(board, tmp_path):
     for name, seeds in {"a": (1, 2, 3), "b": (2, 3, 4), "c": (9,)}.items():
         for seed in seeds:
@@ -420,7 +473,7 @@ def test_what_a_reader_of_a_row_must_know_is_under_the_table(tmp_path):
 
 
 def test_a_comparison_of_single_trainings_says_what_it_cannot_say(tmp_path, board):
-    warning = "With 1 seed a difference, its p and what could be shown cannot speak of training noise."
+    warning = "With 1 seed a difference, its p values and what could be shown cannot speak of training noise."
     assert warning not in tables.markdown(board)  # self_refine against base has one seed each, and no training
     synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 0), trained=False)
     synthetic.write_run(tmp_path, "score_full", 1, synthetic.records((0.6, 0.2, 0.1, 0), 1))

@@ -251,8 +251,8 @@ def test_equivalence_equals_statsmodels():
 
 
 def test_equivalence_at_the_edges():
-    same = stats.equivalence_test(np.zeros((3, 40)))
-    assert (same.p, same.within, same.interval) == (0.0, True, (0.0, 0.0, 0.0))
+    constant = stats.equivalence_test(np.full((3, 40), 0.01))
+    assert (constant.p, constant.within) == (0.0, True)
     far = stats.equivalence_test(np.full((3, 40), 0.05))
     assert (far.p, far.within) == (1.0, False)
     with pytest.raises(ValueError, match="positive"):
@@ -260,6 +260,23 @@ def test_equivalence_at_the_edges():
     noisy = np.random.default_rng(0).normal(0, 0.05, (3, 1)) + np.zeros((3, 500))
     assert not stats.equivalence_test(noisy).within  # a failed difference test with seeds that scatter is no equality
     assert stats.equivalence_test(noisy, seeds_vary=False).p != stats.equivalence_test(noisy).p
+
+
+@pytest.mark.parametrize(("problems", "within"), [(10, False), (75, False), (76, True), (1000, True)])
+def test_rows_that_never_differ_are_the_same_only_on_enough_problems(problems, within):
+    """1.645 * sqrt(2) / (P + 2) < 0.03 from 76 problems on: fewer cannot promise that no answer ever differs."""
+    none = stats.equivalence_test(np.zeros((3, problems)))
+    assert none.within is within
+    assert (none.p < 0.05) is within
+    assert none.interval == stats.delta_interval(0, 0, problems, confidence=0.9)
+    assert none.interval.lo < 0 < none.interval.hi
+
+
+def test_many_equivalence_tests_in_one_pass_are_the_same_tests():
+    rng = np.random.default_rng(5)
+    grids = {name: _crossed(rng, 3, 80, 0.02) for name in "ab"} | {"zero": np.zeros((3, 80))}
+    together = stats.equivalence_all(grids, margin=0.1)
+    assert together == {name: stats.equivalence_test(grid, margin=0.1) for name, grid in grids.items()}
 
 
 def test_equivalence_keeps_its_level_at_the_margin():

@@ -9,22 +9,24 @@ Above 300 lines because the nouns of a board (a third of the file) and what fill
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.controls import Controls, measure_controls
 from harness.metrics import stats
-from harness.metrics.stats import Interval
+from harness.metrics.stats import Equivalence, Interval
 from harness.runs import reader
 from harness.runs.reader import Evaluation, Run, Trouble
 
+Found = TypeVar("Found")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 GIN = ROOT / "gin" if (ROOT / "gin" / "base.gin").is_file() else HERE.parent / "packaged" / "gin"
@@ -100,7 +102,20 @@ class Row:
 class Comparison:
     """Accuracy of one row's last attempt minus another's, paired by problem (and by seed where both were trained).
 
-    `trained` says that at least one of them was: with one seed its p value then cannot speak of training noise.
+    Attributes:
+        row: The one.
+        other: The other.
+        seeds: Seeds that are in the numbers.
+        difference: With 95 % bounds, as a fraction.
+        p: Of 'the difference is 0'.
+        p_holm: The same, after Holm's correction over the family.
+        smallest: The smallest difference that would be shown four times in five.
+        trained: Whether at least one of them was: with one seed no number here then speaks of training noise.
+        margin: What counts as the same, as a fraction.
+        same: Whether the difference is shown to lie within the margin; its p is corrected for no family.
+        seeds_for_margin: Seeds with which a difference of `margin` would be shown four times in five, as text; '>1000'
+            where the problems are too few for any number of seeds, '' where no training noise was seen (one seed, or
+            nothing trained).
     """
 
     row: str
@@ -111,6 +126,9 @@ class Comparison:
     p_holm: float
     smallest: float
     trained: bool
+    margin: float
+    same: Equivalence
+    seeds_for_margin: str
 
 
 @dataclass(frozen=True)
@@ -156,21 +174,25 @@ class Board:
     paper: Mapping[str, Any]
 
 
-def build(root: Path | str, *, gin: Path = GIN) -> Board:
+def build(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARGIN) -> Board:
     """Reads every run under `root` and computes the board.
 
     Args:
         root: A results folder.
         gin: The folder of gin files, for what distinguishes a row from its parent.
+        margin: The difference in accuracy within which two rows count as the same, as a fraction.
 
     Raises:
         FileNotFoundError: `root` is no folder.
+        ValueError: a margin that is not positive.
     """
     runs, troubles = reader.read_runs(root, whens=("after",))
-    return board_of(runs, troubles, root=Path(root), gin=gin)
+    return board_of(runs, troubles, root=Path(root), gin=gin, margin=margin)
 
 
-def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, gin: Path = GIN) -> Board:
+def board_of(
+    runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, gin: Path = GIN, margin: float = stats.MARGIN
+) -> Board:
     """The board of runs that were read before; `root` is asked again only where a base row must be borrowed."""
     grouped: dict[Subject, list[tuple[Run, Evaluation]]] = {}
     more = list(troubles)
@@ -180,7 +202,7 @@ def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, gi
             more.append(Trouble(run.label, "has no greedy evaluation on a test split"))
         for evaluation in greedy:
             grouped.setdefault(_subject(run, evaluation), []).append((run, evaluation))
-    sections = tuple(_section(subject, grouped[subject], root, gin) for subject in sorted(grouped))
+    sections = tuple(_section(subject, grouped[subject], root, gin, margin) for subject in sorted(grouped))
     paper = json.loads(PAPER.read_text(encoding="utf-8"))
     return Board(sections, _overall(sections), tuple(sorted(more, key=lambda t: (t.path, t.message))), paper)
 
@@ -194,7 +216,7 @@ def _subject(run: Run, evaluation: Evaluation) -> Subject:
     )  # fmt: skip
 
 
-def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path, gin: Path) -> Section:
+def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path, gin: Path, margin: float) -> Section:
     named: dict[str, list[tuple[Run, Evaluation]]] = {}
     for run, evaluation in members:
         named.setdefault(run.name, []).append((run, evaluation))
@@ -210,7 +232,7 @@ def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path
         notes.append("No base row: neither a finished run called base nor an evaluation before training was found.")
     return Section(
         subject, len(members[0][1].problems), ordered, _beside(ordered) if subject.first == "policy" else (),
-        _families(ordered, own=subject.first == "policy"), tuple(notes),
+        _families(ordered, margin, own=subject.first == "policy"), tuple(notes),
         tuple(c for row in ordered if row.name in named and (c := measure_controls(row.name, named[row.name]))),
     )  # fmt: skip
 
@@ -372,7 +394,7 @@ def _beside(rows: Sequence[Row]) -> tuple[Beside, ...]:
     return Beside(f"{SINGLE}: Acc@t1", single.cells["t1"], ""), Beside(f"{SINGLE}: majority@2", vote, note)
 
 
-def _families(rows: Sequence[Row], *, own: bool) -> dict[str, tuple[Comparison, ...]]:
+def _families(rows: Sequence[Row], margin: float, *, own: bool) -> dict[str, tuple[Comparison, ...]]:
     """Accuracy of the last attempt against the parent, the base, and single-turn RL's first attempt (its `own`)."""
     by_name = {row.name: row for row in rows}
     base = next((row for row in rows if row.name.startswith(BASE)), None)
@@ -384,33 +406,54 @@ def _families(rows: Sequence[Row], *, own: bool) -> dict[str, tuple[Comparison, 
         "against the base": [(r, base, "last") for r in rows if base and r is not base],
         f"against {SINGLE}'s first attempt": [(r, single, "t1") for r in rows if own and single and r is not single],
     }
-    return {title: _compare(pairs) for title, pairs in families.items() if pairs}
+    return {title: _compare(pairs, margin) for title, pairs in families.items() if pairs}
 
 
-def _compare(pairs: Iterable[tuple[Row, Row, str]]) -> tuple[Comparison, ...]:
+def _compare(pairs: Iterable[tuple[Row, Row, str]], margin: float) -> tuple[Comparison, ...]:
     found = []
     for row, other, quantity in pairs:
         seeds, grid = paired(row, other, "last", quantity)
         if seeds:
             found.append((row, other, seeds, grid, row.trained or other.trained))
-    intervals = _bootstraps([(grid, vary) for *_, grid, vary in found])
-    p = [stats.paired_test(grid, seeds_vary=vary) for *_, grid, vary in found]
+    grids = [(grid, vary) for *_, grid, vary in found]
+    intervals = [  # no cell differs: P problems cannot promise that none ever does
+        interval if grid.any() else stats.delta_interval(0, 0, grid.shape[1])
+        for interval, (grid, _) in zip(_bootstraps(grids), grids, strict=True)
+    ]
+    same = _in_one_pass(functools.partial(stats.equivalence_all, margin=margin), grids)
+    p = [stats.paired_test(grid, seeds_vary=vary) for grid, vary in grids]
     return tuple(
-        Comparison(row.name, other.name, seeds, interval, own, p_holm, stats.smallest_difference_of(grid), vary)
-        for (row, other, seeds, grid, vary), interval, own, p_holm in zip(
-            found, intervals, p, stats.holm(p), strict=True
+        Comparison(
+            row.name, other.name, seeds, interval, own, p_holm, stats.smallest_difference_of(grid), vary, margin, alike,
+            _seeds_for(grid, margin) if vary else "",
         )
-    )
+        for (row, other, seeds, grid, vary), interval, own, p_holm, alike in zip(
+            found, intervals, p, stats.holm(p), same, strict=True
+        )
+    )  # fmt: skip
+
+
+def _seeds_for(grid: NDArray[Any], difference: float) -> str:
+    """`stats.seeds_needed` as text; '' where one seed or one problem cannot tell."""
+    if min(grid.shape) < 2:
+        return ""
+    needed = stats.seeds_needed(grid, target=difference)
+    return f">{stats.MOST_SEEDS}" if needed is None else str(needed)
 
 
 def _bootstraps(grids: Sequence[tuple[NDArray[Any], bool]]) -> list[Interval]:
-    """`stats.bootstrap` of each (values, seeds_vary): those of one shape in one pass, which is much quicker."""
+    """`stats.bootstrap` of each (values, seeds_vary)."""
+    return _in_one_pass(stats.bootstrap_all, grids)
+
+
+def _in_one_pass(ask: Callable[..., dict[Any, Found]], grids: Sequence[tuple[NDArray[Any], bool]]) -> list[Found]:
+    """`ask` of each (values, seeds_vary): those of one shape in one pass over the resamples, which is much quicker."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for place, (grid, vary) in enumerate(grids):
         alike.setdefault((*grid.shape, vary), []).append(place)
-    found: dict[int, Interval] = {}
+    found: dict[int, Found] = {}
     for (*_, vary), places in alike.items():
-        found |= stats.bootstrap_all({place: grids[place][0] for place in places}, seeds_vary=vary)
+        found |= ask({place: grids[place][0] for place in places}, seeds_vary=vary)
     return [found[place] for place in range(len(grids))]
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from harness.analysis.controls import GAINS
 from harness.analysis.leaderboard import DECISIONS, SHARED, Board, Comparison, Overall, Section, Subject
 from harness.metrics import stats
-from harness.metrics.stats import Interval
+from harness.metrics.stats import Equivalence, Interval
 
 TITLE = "Leaderboard"
 LEFT_OUT = "Not in the tables"
@@ -196,20 +196,46 @@ def _controls(section: Section) -> Block:
 
 
 def _comparison_block(family: str, comparisons: Sequence[Comparison], turns: int) -> Block:
-    header = ("Comparison", "difference", "p", "p (Holm)", "smallest shown", "seeds")
+    points = points_text(comparisons[0].margin)
+    several = any(c.seeds_for_margin for c in comparisons)
+    header = ("Comparison", "difference", "p", "p (Holm)", "smallest shown", f"p (same within {points})")
+    header += (f"within {points}?", *([f"seeds for {_points(points)}"] if several else []), "seeds")
     rows = tuple(
         (Cell(f"{c.row} − {c.other}"), _percent(c.difference, signed=True), _p(c.p), _p(c.p_holm),
-         Cell(_number(c.smallest), sort=c.smallest), _seed_count(c.seeds))
+         Cell(_number(c.smallest), sort=c.smallest), _p(c.same.p), _within(c.same),
+         *([_count(c.seeds_for_margin or NONE)] if several else []), _seed_count(c.seeds))
         for c in comparisons
     )  # fmt: skip
     other = "Acc@t1" if family.endswith("first attempt") else f"Acc@t{turns}"
     lead = f"Acc@t{turns} of the one minus {other} of the other, in points, paired by problem. Smallest shown: the "
-    lead += "difference that these data would show four times in five."
+    lead += "difference that these data would show four times in five. "
+    lead += f"p (same within {points}): of 'the difference is {_points(points)} or more', not corrected by Holm; "
+    lead += f"within {points}?: whether the 90 % interval, in brackets, lies within {_points(points)} to either side."
+    if several:
+        lead += f" Seeds for {_points(points)}: with which a difference of {_points(points)} would be shown four times "
+        lead += "in five, a plan from the runs in hand."
     alone = [c for c in comparisons if c.trained and len(c.seeds) == 1]
     notes = (
-        ("With 1 seed a difference, its p and what could be shown cannot speak of training noise.",) if alone else ()
+        ("With 1 seed a difference, its p values and what could be shown cannot speak of training noise.",)
+        if alone
+        else ()
     )
-    return Block(f"Comparison {family}", 3, lead, header, rows, notes, name="comparison")
+    return Block(f"Comparison {family}", 3, lead, header, rows, notes, split=5, name="comparison")
+
+
+def points_text(share: float) -> str:
+    """A share in points, without needless zeros."""
+    return f"{100 * share:.6g}"
+
+
+def _points(number: str) -> str:
+    return f"{number} point" if number == "1" else f"{number} points"
+
+
+def _within(same: Equivalence) -> Cell:
+    """Yes or no, with the interval that says so; sorted by the answer."""
+    interval = _percent(same.interval, signed=True)
+    return Cell("yes" if same.within else "no", interval.bracket, float(same.within))
 
 
 def title_of(subject: Subject) -> str:
@@ -468,6 +494,7 @@ def as_csv(board: Board) -> str:
     columns = ["kind", *Subject._fields, "problems", "method", "other", "seeds"]
     columns += [f"{q}{end}" for q in quantities for end in ("", "_lo", "_hi")]
     columns += ["difference_of_last", "difference_lo", "difference_hi", "p", "p_holm", "smallest_shown"]
+    columns += ["margin", "p_same", "same_lo", "same_hi", "within_margin", "seeds_for_margin"]
     columns += [
         "fix_rate",
         "break_rate",
@@ -513,6 +540,9 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                 yield {
                     "kind": "comparison", **about, **dict(ends), "method": c.row, "other": c.other, "p": c.p,
                     "p_holm": c.p_holm, "smallest_shown": c.smallest, "seeds": _seeds(c.seeds), "note": family,
+                    "margin": c.margin, "p_same": c.same.p, "same_lo": c.same.interval.lo,
+                    "same_hi": c.same.interval.hi, "within_margin": "yes" if c.same.within else "no",
+                    "seeds_for_margin": c.seeds_for_margin,
                 }  # fmt: skip
     for table in board.paper["tables"]:
         for name, *printed in table["rows"]:
@@ -554,7 +584,13 @@ def as_json(board: Board) -> str:
             ],
             "beside": [{**b.__dict__, "cell": b.cell and b.cell._asdict()} for b in s.beside],
             "comparisons": {
-                family: [{**c.__dict__, "difference": c.difference._asdict()} for c in members]
+                family: [
+                    {
+                        **c.__dict__, "difference": c.difference._asdict(),
+                        "same": {**c.same._asdict(), "interval": c.same.interval._asdict()},
+                    }
+                    for c in members
+                ]
                 for family, members in s.families.items()
             },
         }
