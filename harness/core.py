@@ -9,7 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Status = Literal["ok", "no_answer", "truncated", "timeout", "error"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -126,6 +130,25 @@ class Example:
     weight: float = 1.0
     kl: float = 0.0
     bonus: float = 0.0
+
+
+@dataclass(frozen=True)
+class TurnStats:
+    """What a policy's step saw of one example: sums over its tokens, before the update.
+
+    Attributes:
+        logprob: Of the whole turn, in nats.
+        kl: The estimator's value summed over the turn's tokens, in nats.
+        entropy: Summed over the turn's tokens, in nats.
+        tokens: How many there were.
+        gap: Absolute differences between the sampler's and the trainer's log-probabilities, where a sampler wrote it.
+    """
+
+    logprob: float = 0.0
+    kl: float = 0.0
+    entropy: float = 0.0
+    tokens: int = 0
+    gap: float = 0.0
 
 
 Credit = Callable[[Sequence[Group]], Sequence[Example]]
@@ -260,3 +283,203 @@ class Display(Protocol):
 
     def phase(self, text: str, total: int, done: int = 0) -> None: ...
     def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None: ...
+
+
+class Session(Protocol):
+    """B = len(chats) * samples conversations in progress: row i is sample `i % samples` of chat `i // samples`.
+
+    `reply` or `give`, then `ask`, then `reply` or `give`, and so on. A turn's `context` begins with the context and
+    the tokens of the turn before: token ids are only appended, so that what was written is what is trained.
+    """
+
+    def reply(self) -> list[Turn]:
+        """The policy writes the next reply of every conversation.
+
+        Returns:
+            B turns with a placeholder for the verdict; `logprobs` has as many entries as `tokens`. A conversation
+            without room for a reply gets an empty one with `truncated` set.
+
+        Raises:
+            ValueError: a log-probability is not finite.
+        """
+        ...
+
+    def give(self, replies: Sequence[str | Sequence[int]]) -> list[Turn]:
+        """Puts B fixed replies (texts, or token ids of this policy) where the next ones would be.
+
+        Returns:
+            B turns with `by="given"` and no log-probabilities.
+        """
+        ...
+
+    def ask(self, texts: Sequence[str]) -> None:
+        """The user says `texts[i]` (of B) in conversation i, after its last reply."""
+        ...
+
+
+class Ranks(Protocol):
+    """This process among those of its run. `harness.policy.ranks.Ranks()` is the one of a run of one process."""
+
+    def map(self, work: Callable[[Sequence[Item], int], list[Result]], items: Sequence[Item]) -> list[Result]:
+        """The results of `work(share, its first item's number)` over all processes, in order, in every process."""
+        ...
+
+    def each(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` in every process and returns this one's own result; an error in one is raised in all."""
+        ...
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` in the first process and gives its result to all."""
+        ...
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        ...
+
+    def together(self, work: Callable[[], Result]) -> list[Result]:
+        """Runs `work` in every process and returns all results, by rank; an error in one is raised in all."""
+        ...
+
+
+class Policy(Protocol):
+    """What samples and learns: all that the loop, the rollout and the evaluations know of a model.
+
+    `harness.policy.engine` implements it with transformers, `harness.training.scripted` with a plain function.
+    A *reference* is the policy as it was before any update; it never changes. Where a number or an input is not usable
+    a member raises ValueError, and nothing was updated.
+    """
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of the run; all of them call the same members in the same order."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Of sampling in training, and of the distribution whose log-probabilities and gradient are taken."""
+        ...
+
+    @property
+    def cut_prompts(self) -> int:
+        """How many of the prompts opened so far, by this process, lost tokens to a limit of length."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What run.json records as `engine`: entries that JSON can hold, equal when results can be compared."""
+        ...
+
+    def require_room(
+        self,
+        chat: Sequence[Message],
+        asks: Sequence[str],
+        given: Sequence[str] = (),
+        attempts: int | None = None,
+        further: int = 0,
+        drafts: Sequence[str] | None = None,
+    ) -> None:
+        """Checks, before anything is computed, that a conversation fits the limits of length.
+
+        Args:
+            chat: Its opening.
+            asks: What the user says after each reply but the last.
+            given: Fixed first replies, of which one takes the first reply's place.
+            attempts: How many replies count at their longest; all of them unless given.
+            further: Replies that may follow where there is room.
+            drafts: Where not None, the opening will also hold a draft: one of these, or a reply of the policy.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Makes the newest weights those that sample; called in all processes before `open`, in any number of them."""
+        ...
+
+    def open(
+        self, chats: Sequence[Sequence[Message]], samples: int, seed: int, temperature: float, reference: bool = False,
+        place: tuple[int, int] | None = None,
+    ) -> Session:  # fmt: skip
+        """Opens `samples` conversations on each chat, next to each other.
+
+        Args:
+            seed: Of all draws of these conversations; equal calls give equal replies.
+            temperature: 0 is greedy.
+            reference: Whether the reference writes, not the policy.
+            place: The first chat's number in its batch, and how many chats the batch has: what is sampled depends on
+                these alone, not on which process does it. The chats are the whole batch unless given.
+
+        Raises:
+            ValueError: a prompt is longer than the limits allow.
+        """
+        ...
+
+    def encoded(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples, in order, with the tokens of every target that a method has set as text alone."""
+        ...
+
+    def step(
+        self, examples: Sequence[Example], denominator: float, fresh: bool = False
+    ) -> tuple[list[TurnStats], float]:
+        """One gradient update on the sum of the examples' losses (see `Example`) over `denominator`.
+
+        Args:
+            examples: Encoded. One with weight and kl of 0 is measured but has no gradient.
+            denominator: What the loss is a mean over.
+            fresh: Whether the turns were sampled from the very weights that are about to change.
+
+        Returns:
+            Statistics of each example before the update, and the norm of the gradient before clipping.
+
+        Raises:
+            ValueError: a number is not finite; no update was made.
+        """
+        ...
+
+    def restart(self) -> None:
+        """Back to the reference's weights, with a fresh optimiser."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes all that `step` changes into `folder`, as files without subfolders, making it where it is missing."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Takes what `save` has written; the reference stays.
+
+        Raises:
+            ValueError: a file is damaged or belongs to another policy.
+        """
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Writes the trained policy, without what only training needs, whole or not at all; it replaces an older one."""
+        ...
+
+    def adopt(self, folder: Path) -> None:
+        """Takes what `export` has written; the reference stays.
+
+        Raises:
+            ValueError: as `load`.
+        """
+        ...
+
+
+class PolicySpec(Protocol):
+    """A policy's settings: light to build and to compare. What a gin file names as `@policy.NAME()`."""
+
+    @property
+    def key(self) -> str:
+        """The policy's name in the results folder: letters, digits and . _ + - only, a letter or digit first."""
+        ...
+
+    def load(self, device: str = "cpu") -> Policy:
+        """Builds the policy; what is slow to import is imported here.
+
+        Args:
+            device: As given to `--device`: "auto", "cpu", "cuda", "cuda:1".
+
+        Raises:
+            ValueError: the settings, the files or the device cannot be used.
+        """
+        ...

@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from harness.core import Example, Message, Turn, Verdict
+from harness.core import Example, Message, Turn, TurnStats, Verdict
 from harness.machine import cpu_name
 from harness.policy import NotFiniteError, files, selftest, sharding
 from harness.policy.chat import chat_format
@@ -44,27 +43,11 @@ HELLO: list[Message] = [{"role": "user", "content": "?"}]
 UNGRADED = Verdict(0.0, False, "error")
 
 
-@dataclass(frozen=True)
-class TurnStats:
-    """What a step saw of one example: sums over its tokens, before the update.
-
-    Attributes:
-        logprob: Of the whole turn, in nats.
-        kl: The estimator's value summed over the turn's tokens.
-        entropy: Summed over the turn's tokens.
-        tokens: How many there were.
-        gap: Absolute differences between the sampler's and the trainer's log-probabilities, where a sampler wrote it.
-    """
-
-    logprob: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
-    tokens: int = 0
-    gap: float = 0.0
-
-
 class Policy:
-    """A model, its frozen reference, its optimiser and its chat format. Build it with `HF(...).load(device)`."""
+    """A model, its frozen reference, its optimiser and its chat format. Build it with `HF(...).load(device)`.
+
+    Implements `harness.core.Policy`; what is public beyond that is for this package and its tests.
+    """
 
     def __init__(self, spec: HF, device: str) -> None:
         transformers.utils.logging.disable_progress_bar()  # one line per weight file says nothing here
@@ -124,6 +107,11 @@ class Policy:
         self.optimizer = self._fresh_optimizer()
 
     @property
+    def temperature(self) -> float:
+        """Of sampling in training, and of the policy whose gradient is taken."""
+        return self.spec.temperature
+
+    @property
     def tolerance(self) -> float:
         """Largest mean difference per token between the own sampler's log-probabilities and the trainer's, in nats."""
         return self.spec.sampler_tolerance * (0.5 if self.half else 0.02)
@@ -161,9 +149,13 @@ class Policy:
             ValueError: it is longer than `hf.max_prompt_tokens` (and `hf.long_prompts` is not `cut`), or fills the
                 model's window.
         """
+        return self._prompt(chat)[0]
+
+    def _prompt(self, chat: Sequence[Message]) -> tuple[tuple[int, ...], bool]:
+        """`prompt`, and whether it was cut."""
         ids, limit = tuple(self.chat.opening(chat)), self.spec.max_prompt_tokens
-        if limit and len(ids) > limit and self.spec.long_prompts == "cut":
-            self.cut_prompts += 1
+        cut = bool(limit) and len(ids) > limit and self.spec.long_prompts == "cut"
+        if cut:
             ids = ids[-limit:]
         longest = min(limit or self.window, self.window - 1)
         if len(ids) > longest:
@@ -174,7 +166,7 @@ class Policy:
                 "Raise the limit, or let its oldest tokens go: --bind \"hf.long_prompts = 'cut'\""
             )
         self._require_rows(ids, "a prompt")
-        return ids
+        return ids, cut
 
     def require_room(
         self,
@@ -183,6 +175,7 @@ class Policy:
         given: Sequence[str] = (),
         attempts: int | None = None,
         further: int = 0,
+        drafts: Sequence[str] | None = None,
     ) -> None:
         """Checks that the longest conversation that can come of an opening fits the model's window.
 
@@ -192,10 +185,20 @@ class Policy:
             attempts: How many replies count at their longest; all of them unless given. Others (Self-Refine's feedback
                 and what follows it) are seldom so long: where they are, the last attempt is cut short.
             further: Replies that may follow where there is room; vLLM plans its memory for them, nothing else.
+            drafts: Where not None, the opening will also hold a draft: one of these, or a reply of the policy.
 
         Raises:
             ValueError: it does not, or the prompt alone is too long (see `prompt`).
         """
+        if drafts is not None:
+            self.require_room(chat, [*asks, ""], given, attempts, further)  # the draft takes as much as one more reply
+            total = len(self.prompt(chat)) + max([self.spec.max_new_tokens, *(len(text.encode()) for text in drafts)])
+            if self.spec.max_prompt_tokens and self.spec.long_prompts != "cut" and total > self.spec.max_prompt_tokens:
+                raise ValueError(
+                    f"a prompt that holds a draft can come to {total} tokens: "
+                    f"raise hf.max_prompt_tokens = {self.spec.max_prompt_tokens}"
+                )
+            return
         limit, counted = self.spec.max_new_tokens, attempts or len(asks) + 1
         replies = counted - bool(given)
         follows = [len(self.chat.follow(ask, ())) for ask in asks]
@@ -533,7 +536,9 @@ class Session:
             raise RuntimeError("the copy that samples has old weights: call policy.refresh() in every process first")
         model = policy.reference.model if reference else policy.sampled
         self._first, self._of = (number * samples for number in place)
-        prompts = [policy.prompt(chat) for chat in chats]
+        opened = [policy._prompt(chat) for chat in chats]
+        policy.cut_prompts += sum(cut for _, cut in opened)
+        prompts = [prompt for prompt, _ in opened]
         self.contexts: list[tuple[int, ...]] = [prompt for prompt in prompts for _ in range(samples)]
         engine = None if reference else policy.vllm
         per_batch = len(prompts) if engine else max(1, policy.spec.sample_rows // samples)

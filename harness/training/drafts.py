@@ -9,18 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from harness.core import Group, Message, Problem, Task, Trajectory, Turn, Verdict, Verifier
+from harness.core import Group, Message, Policy, Problem, Task, Trajectory, Turn, Verdict, Verifier
 from harness.grading import VERIFIER_SECONDS, grade
 from harness.runs.records import draft_fits
 from harness.seeds import derive
 from harness.training.dialogue import Dialogue
 from harness.training.evaluations import Evaluation
 from harness.training.rollout import rollout
-
-if TYPE_CHECKING:
-    from harness.policy.engine import Policy
 
 SOMEBODY = "Somebody answered:"
 """What the user says before a draft that is told as somebody else's."""
@@ -127,15 +124,10 @@ def _require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Ev
         asks = [retold.ask(task, problem, [""] * n) for n in range(1, len(retold.plan(1)))]
         if evaluation.draft == "blind":
             return policy.require_room(chat, asks)
-        spec, longest = policy.spec, max([policy.spec.max_new_tokens, *(len(text.encode()) for text in problem.given)])
-        policy.require_room(chat, [*asks, ""])  # the draft takes as much as one more reply
-        total = len(policy.prompt(chat)) + longest
-        if spec.max_prompt_tokens and spec.long_prompts != "cut" and total > spec.max_prompt_tokens:
-            raise ValueError(
-                f"a prompt of evaluation.relabelled, which holds a draft, can come to {total} tokens: problem "
-                f"{problem.id!r}. Raise hf.max_prompt_tokens = {spec.max_prompt_tokens}, or leave that evaluation out"
-            )
-        return None
+        try:
+            return policy.require_room(chat, asks, drafts=problem.given)
+        except ValueError as error:
+            raise ValueError(f"evaluation.relabelled, problem {problem.id!r}: {error}") from error
     asks = [dialogue.ask(task, problem, [""] * n) for n in range(1, len(dialogue.plan(2)))]
     right = problem.solution if evaluation.draft == "right" and problem.given else None
     return policy.require_room(task.chat(problem, []), asks, [right] if right else problem.given)

@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.core import Problem, Task, Trajectory
+from harness.core import Policy, Problem, Task, Trajectory
 from harness.grading import VERIFIER_SECONDS
 from harness.seeds import derive
 from harness.training.dialogue import Dialogue
 from harness.training.drafts import ask_after_drafts
 from harness.training.evaluations import Draft, Evaluation, Split
 from harness.training.rollout import rollout
-
-if TYPE_CHECKING:
-    from harness.policy.engine import Policy
 
 GREEDY = Evaluation()
 

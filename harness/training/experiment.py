@@ -7,16 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from harness.core import Budget, Example, Method, Phase, Problem, Task, Trajectory, Turn, Verdict
+from harness.core import Budget, Example, Method, Phase, PolicySpec, Problem, Task, Trajectory, Turn, Verdict
 from harness.grading import VERIFIER_SECONDS, describe_error
 from harness.training.dialogue import Dialogue
 from harness.training.evaluate import PROBED
 from harness.training.evaluations import Evaluation, Split
-
-if TYPE_CHECKING:
-    from harness.policy import HF
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
 TASK_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]*")  # MBPP-R says in its name what it was made from, in words
@@ -30,7 +27,7 @@ class Experiment:
         name: The row: key in the results folder, name of its gin file.
         method: What spends the budget.
         task: Trained on.
-        policy: The model.
+        policy: What samples and learns (kind `policy`).
         dialogue: How attempts are asked for.
         steps: Gradient updates, for all phases together.
         problems: Problems drawn for one update.
@@ -50,7 +47,7 @@ class Experiment:
     name: str
     method: Method
     task: Task
-    policy: HF
+    policy: PolicySpec
     dialogue: Dialogue
     steps: int
     problems: int
@@ -67,7 +64,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
-        for what, name in (("run.name", self.name), ("hf.name, or else the end of hf.path,", self.policy.key), *tasks):
+        key = "the policy's key (hf.name, or else the end of hf.path)"
+        for what, name in (("run.name", self.name), (key, self.policy.key), *tasks):
             allowed = TASK_NAME if what.startswith("the name of task") else FOLDER_NAME
             if not (isinstance(name, str) and allowed.fullmatch(name)):
                 raise ValueError(

@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.core import Credit, Display, Example, Phase, Problem, Task, Turn, Verdict
+from harness.core import Credit, Display, Example, Phase, Policy, Problem, Task, Turn, Verdict
 from harness.grading import GradingError, describe_error
 from harness.runs.integrity import count_records, evaluation_label, sha256
 from harness.runs.store import (
@@ -43,10 +43,6 @@ from harness.training.evaluations import Evaluation
 from harness.training.experiment import Experiment, _check_examples
 from harness.training.monitors import BonusFarming, of_examples, of_groups
 from harness.training.rollout import rollout
-
-if TYPE_CHECKING:
-    from harness.policy.engine import Policy
-
 
 COMMIT = "commit.json"
 
@@ -197,7 +193,6 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
         if evaluation.control:
             for task in experiment.tasks_of(evaluation):
                 require_room(policy, task, dialogue, evaluation)
-    policy.cut_prompts = 0
 
 
 def _train(
@@ -310,7 +305,7 @@ def _update(
                 attempts=phase.turns,
                 offline_share=phase.given_share,
                 seed=derive(experiment.seed, "rollout", position.step + i // budget.problems),
-                temperature=policy.spec.temperature,
+                temperature=policy.temperature,
                 verifier_seconds=experiment.verifier_seconds,
             )
         position.trajectories += sum(len(group) for group in groups)

@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pvariance
-from typing import Any, Protocol
+from typing import Any
 
 from harness import registry
-from harness.core import Example, Group, Trajectory, Turn
+from harness.core import Example, Group, Trajectory, Turn, TurnStats
 from harness.metrics import edit_ratio
 
 WINDOW = 25
-
-
-class Stats(Protocol):
-    """What the policy measured of one example; sums over its tokens."""
-
-    @property
-    def logprob(self) -> float: ...
-    @property
-    def kl(self) -> float: ...
-    @property
-    def entropy(self) -> float: ...
-    @property
-    def tokens(self) -> int: ...
 
 
 def of_groups(groups: Sequence[Group]) -> dict[str, Any]:
@@ -55,7 +42,7 @@ def of_groups(groups: Sequence[Group]) -> dict[str, Any]:
     return line
 
 
-def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Sequence[Stats]) -> dict[str, Any]:
+def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Sequence[TurnStats]) -> dict[str, Any]:
     """KL, entropy, bonus and advantages of what was trained on, per attempt, before the update.
 
     `kl_t*` is per turn (summed over tokens, nats), `entropy_t*` per token; `sampler_gap` is the mean absolute
@@ -63,7 +50,7 @@ def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Seq
     `advantage_variance_*` says what turn 2's advantages would vary by under every registered baseline.
     """
     line: dict[str, Any] = {"examples": len(examples)}
-    by_turn: dict[int, list[tuple[Example, Stats]]] = {}
+    by_turn: dict[int, list[tuple[Example, TurnStats]]] = {}
     for example, stat in zip(examples, stats, strict=True):
         by_turn.setdefault(example.turn.index, []).append((example, stat))
     gaps = [

@@ -122,7 +122,8 @@ def model_of(experiment: Experiment, engine: dict[str, Any]) -> dict[str, str]:
     """`model`, where the bound path alone does not say what it is: dequantised weights are not the original's."""
     if "gguf" not in engine:
         return {}
-    return {"model": f"{experiment.policy.path} (dequantised from {engine['gguf']['quantisation']})"}
+    path = getattr(experiment.policy, "path", experiment.policy.key)
+    return {"model": f"{path} (dequantised from {engine['gguf']['quantisation']})"}
 
 
 VERSIONS = (

@@ -6,15 +6,10 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from harness.core import Group, Problem, Task, Trajectory, Turn, Verdict
-from harness.training.dialogue import Dialogue
-
-if TYPE_CHECKING:
-    from harness.policy.engine import Policy
-
+from harness.core import Group, Policy, Problem, Task, Trajectory, Turn, Verdict
 from harness.grading import VERIFIER_SECONDS, grade
+from harness.training.dialogue import Dialogue
 
 
 def rollout(
