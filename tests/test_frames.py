@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pandas as pd
@@ -18,12 +19,12 @@ SCHEMAS = {"runs": frames.RUNS, "updates": frames.UPDATES, "attempts": frames.AT
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> frames.Results:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return harness.load(synthetic.write_everything(tmp_path_factory.mktemp("all")))
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_the_columns_are_fixed(results: frames.Results, name: str, tmp_path: Path) -> None:
+def test_the_columns_are_fixed(results: Any, name: str, tmp_path: Path) -> None:
     found = getattr(results, name)
     assert len(found)
     (tmp_path / "empty").mkdir()
@@ -31,7 +32,7 @@ def test_the_columns_are_fixed(results: frames.Results, name: str, tmp_path: Pat
         assert {column: str(dtype) for column, dtype in frame.dtypes.items()} == dict(SCHEMAS[name])
 
 
-def test_rates_are_those_of_the_attempts(results: frames.Results) -> None:
+def test_rates_are_those_of_the_attempts(results: Any) -> None:
     which = [*frames.RUN, *frames.EVALUATION]
     attempts = results.attempts
     for end, column in (("min", "acc_first"), ("max", "acc_last")):
@@ -41,7 +42,7 @@ def test_rates_are_those_of_the_attempts(results: frames.Results) -> None:
         assert (mine.sort_index() - told.sort_index()).abs().max() < 1e-12
 
 
-def test_every_row_has_a_final_evaluation_and_what_is_left_out_is_told(results: frames.Results) -> None:
+def test_every_row_has_a_final_evaluation_and_what_is_left_out_is_told(results: Any) -> None:
     finals = results.runs[results.runs.final]
     assert {"base", "score_full"} <= set(finals.name)
     assert set(finals[finals.name == "base"].when) <= {"after", "before"}
@@ -53,13 +54,13 @@ def test_every_row_has_a_final_evaluation_and_what_is_left_out_is_told(results: 
 def test_updates_are_the_training_log(tmp_path: Path) -> None:
     logged = synthetic.steps(3, 1)
     synthetic.write_run(tmp_path, "score_full", 1, synthetic.records((0.5, 0.2, 0.1, 0.5), 1), logged=logged)
-    updates = harness.load(tmp_path).updates
+    updates: Any = harness.load(tmp_path).updates
     wide = updates.pivot(index="update", columns="quantity", values="value")
     assert wide["delta"].tolist() == pytest.approx([step["delta"] for step in logged])
     assert sorted(wide.index) == [step["step"] for step in logged]
 
 
-def test_datasets_reads_the_parquet_files(results: frames.Results, tmp_path: Path) -> None:
+def test_datasets_reads_the_parquet_files(results: Any, tmp_path: Path) -> None:
     files = results.to_parquet(tmp_path / "frames")
     assert [file.name for file in files] == ["runs.parquet", "updates.parquet", "attempts.parquet"]
     for file in files:
