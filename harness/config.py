@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from gin import config as gin_config
 from gin import config_parser
 
 from harness import registry
@@ -177,6 +178,17 @@ def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: 
         raise
     except Exception as error:  # gin raises ValueError, NameError, SyntaxError, KeyError, OSError and more
         raise ConfigError(_explain(error)) from error
+
+
+def referred(parameter: str) -> list[str]:
+    """The configurables that a parameter's parsed value refers to: ['task.arithmetic'] for `run.task`; [] unbound."""
+    try:
+        value = gin.query_parameter(parameter)
+    except ValueError:  # not bound
+        return []
+    values = value if isinstance(value, list | tuple) else [value]
+    references = (one.configurable for one in values if isinstance(one, gin_config.ConfigurableReference))
+    return [configurable.selector for configurable in references if configurable]
 
 
 def _find(file: str, beside: Path | None = None) -> Path:

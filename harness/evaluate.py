@@ -26,10 +26,10 @@ EPILOG = """examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.evaluate") -> int:
     """Adds evaluations to a run that is done, from its model; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.evaluate",
+        prog=prog,
         description="Adds evaluations to a run that is done, from the model in its folder, without training again. "
         "What its eval.jsonl holds already stays as it is; interrupted, the same command goes on.",
         epilog=EPILOG,

@@ -14,12 +14,12 @@ from harness.metrics.stats import MARGIN
 from harness.terminal import inert
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leaderboard") -> int:
     """The command line; returns the exit status."""
     from harness.analysis import tables
 
     parser = argparse.ArgumentParser(
-        prog="python -m harness.leaderboard",
+        prog=prog,
         description="Tables of all finished runs, every number recomputed from eval.jsonl.",
         epilog="example: python -m harness.leaderboard results/ --format md --out results/leaderboard.md",
     )

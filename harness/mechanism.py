@@ -11,10 +11,10 @@ from harness.analysis.mechanism import markdown
 from harness.runs import reader
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.mechanism") -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.mechanism", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", help="the results folder")
     parser.add_argument("--out", type=Path, help="write to this file instead of the screen")

@@ -15,10 +15,10 @@ from harness.analysis.plots import FIGURES, Missing, draw, folder_of, save, scop
 from harness.terminal import inert
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots") -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.plots",
+        prog=prog,
         description="Draws every figure that the results can fill, as PDF and PNG, and says what the others lack.",
         epilog="example: python -m harness.plots results/ --out figures/ --only accuracy --only training",
     )

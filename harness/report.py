@@ -14,10 +14,10 @@ from harness.analysis.report import build
 from harness.terminal import inert
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.report") -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.report", description="One self-contained HTML page: tables, figures, trajectories."
+        prog=prog, description="One self-contained HTML page: tables, figures, trajectories."
     )
     parser.add_argument("results", help="the results folder")
     parser.add_argument("--out", type=Path, help="the page (default: report.html in the results folder)")

@@ -51,14 +51,18 @@ EPILOG = """examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.run") -> int:
+    """Runs the command line; returns the exit status, as `start` does."""
+    parser = make_parser(prog)
+    return start(parser, parser.parse_args(argv))
+
+
+def start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Starts what the parsed words of `make_parser`'s parser ask for.
 
     Returns:
         0 when the run is done, 1 when it failed, 2 for a mistake, 3 where another process has the run, 130 on Ctrl-C.
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
     _set_threads(args.threads)
     try:
         ranks = Ranks() if args.list or args.print_config else join(args.device)
@@ -102,9 +106,10 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
         return IN_USE if isinstance(error, InUseError) else 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The options of one run."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.run", description=(__doc__ or "").partition("\n")[0], epilog=EPILOG,
+        prog=prog, description=(__doc__ or "").partition("\n")[0], epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="gin file; repeat to override")

@@ -13,10 +13,10 @@ from harness.tools.same import build, compare, names, page
 from harness.training.experiment import Experiment
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.same") -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.same",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m harness.same score_full score_turn2_weight\n"

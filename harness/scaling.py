@@ -12,12 +12,12 @@ from harness.runs import reader
 from harness.terminal import inert
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.scaling") -> int:
     """The command line; returns the exit status."""
     from harness.analysis import tables
 
     parser = argparse.ArgumentParser(
-        prog="python -m harness.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", help="the results folder")
     parser.add_argument("--row", action="append", default=[], help="only this row; repeatable")

@@ -44,14 +44,14 @@ EPILOG = """examples:
 POLL_SECONDS = 0.2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.suite") -> int:
     """Runs the command line.
 
     Returns:
         0 when every cell is done, 1 when one failed, 2 for a mistake, 3 where all that is not done is in the hands of
         other processes, 130 on Ctrl-C.
     """
-    parser = _parser()
+    parser = _parser(prog)
     args = parser.parse_args(argv)
     console = Console(highlight=False)
     try:
@@ -126,9 +126,9 @@ def _is_suites(name: str) -> bool:
     return name.rpartition("/")[2].rpartition(".")[0] == "suite"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.suite", description=__doc__, epilog=EPILOG,
+        prog=prog, description=__doc__, epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--gin", action="append", required=True, metavar="FILE", help="suite file; repeat to override")

@@ -27,10 +27,10 @@ EPILOG = """exit status:
 SHOWN = 5  # differences printed of one run
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.verify") -> int:
     """Checks runs and prints a table; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.verify",
+        prog=prog,
         description="Grades the saved answers of finished runs again, with each run's own task and verifier, and "
         "compares verdicts, numbers of records and SHA-256 of files. Writes nothing.",
         epilog=EPILOG,

@@ -99,7 +99,7 @@ SIGNATURES = {
 
 
 def test_the_public_api_is_what_plugins_were_written_with() -> None:
-    assert set(harness.__all__) == {*FIELDS, *MEMBERS, *SIGNATURES, "Group", "Message"}
+    assert set(harness.__all__) == {*FIELDS, *MEMBERS, *SIGNATURES, "Group", "Message", "load"}
     for name, fields in FIELDS.items():
         assert [field.name for field in dataclasses.fields(getattr(harness, name))] == fields, name
     for name, members in MEMBERS.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from PIL import Image
 
 from harness.analysis import plots
 from harness.scaling import main as run_scaling
@@ -43,6 +44,26 @@ def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
                 drawn.add(name)
                 plt.close(figure)
     assert drawn == set(plots.FIGURES)
+
+
+def test_the_picture_in_the_readme_shows_the_tracked_runs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(docs/images/answer.png)" in readme
+    with Image.open(ROOT / "docs" / "images" / "answer.png") as picture:
+        told = picture.info["Description"]  # what was drawn, written by the very call that drew it
+    scope = plots.scopes(TRACKED)[0][0]
+    assert told == plots.describe_answer(scope)
+    for name, (first, last) in plots.answer_points(scope).items():
+        assert f"{name}: {100 * first.mean:.1f} " in told
+        assert f"-> {100 * last.mean:.1f} " in told
+    (drawn,) = [figure for _, figure in plots.draw(scope, ["answer"]) if isinstance(figure, plots.Figure)]
+    ax = drawn.axes[0]
+    points = {(round(float(x), 6), round(float(y), 6)) for x, y in (bar[0].get_xydata()[0] for bar in ax.containers)}
+    means = {
+        (round(100 * first.mean, 6), round(100 * last.mean, 6)) for first, last in plots.answer_points(scope).values()
+    }
+    assert points == means
+    plt.close(drawn)
 
 
 def test_the_table_in_the_readme_is_the_leaderboards() -> None:

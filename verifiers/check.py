@@ -34,9 +34,9 @@ class BadRow(ValueError):
     """A line of the file that is no row of the stated form."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m verifiers.check") -> int:
     """Runs the command; 0 when every row was read and graded, 1 with bad rows, 2 when nothing could run."""
-    options = _parser().parse_args(argv)
+    options = _parser(prog).parse_args(argv)
     try:
         lines = options.file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")  # not U+2028
     except OSError as error:
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if counts["bad_row"] else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m verifiers.check", description=(__doc__ or "").partition("\n")[0])
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", type=Path, help="one JSON object per line")
     parser.add_argument("--verifier", choices=("math", "code"), required=True)
     parser.add_argument("--bare", action="store_true", help="math: the prediction is the answer itself, not a response")

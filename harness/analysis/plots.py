@@ -4,7 +4,7 @@ Each figure is a function from one `Scope` (rows that may be compared) to a matp
 what it shows, it raises `Missing` with what is needed. Vector PDF and PNG, column width by default, one colour-blind
 safe palette (Okabe and Ito) ordered by lightness and doubled by marker, dash or hatch, so that it reads in greyscale.
 No dates in the files: equal results give equal figures. `FIGURES` says which figure of arXiv 2409.12917v2 each follows.
-Above 300 lines because it is fourteen short figures in one style.
+Above 300 lines because it is fifteen short figures in one style.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis import leaderboard, scaling
 from harness.analysis.leaderboard import Board, Row, Section
 from harness.analysis.scaling import Curve
+from harness.metrics.stats import Interval
 from harness.runs import reader
 from harness.runs.reader import Evaluation, Run
 from harness.runs.records import LARGEST_LOGGED, curve_value
@@ -261,6 +262,70 @@ def _names(ax: Axes, rows: Sequence[Row]) -> None:
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
+
+FAMILIES = (  # (label, colour, marker, what a row's method or name begins with), the first that fits
+    ("untrained", "#000000", "X", ("none", "base", "self_refine")),
+    ("supervised", "#E69F00", "^", ("sft_", "star", "pair_sft")),
+    ("SCoRe", "#D55E00", "*", ("score_full",)),
+    ("SCoRe's ablations", "#0072B2", "o", ("score",)),
+    ("other RL", "#009E73", "s", ("",)),
+)
+
+
+def family_of(row: Row) -> int:
+    """The place in `FAMILIES` of a row, by its name and by whether it was trained."""
+    name = row.name if row.trained else "none"
+    return next(i for i, (*_, heads) in enumerate(FAMILIES) if name.startswith(heads))
+
+
+def answer_points(scope: Scope) -> dict[str, tuple[Interval, Interval]]:
+    """{row: (accuracy of attempt 1, of the last attempt)}, as fractions: what `answer` draws."""
+    return {row.name: (row.cells["t1"], row.cells["last"]) for row in _two_attempts(scope)}
+
+
+def describe_answer(scope: Scope) -> str:
+    """The numbers of `answer`, one row a line, in percent: `save` writes them into the PNG as its description."""
+
+    def told(cell: Interval) -> str:
+        return f"{100 * cell.mean:.1f} [{100 * cell.lo:.1f}, {100 * cell.hi:.1f}]"
+
+    return "\n".join(f"{name}: {told(first)} -> {told(last)}" for name, (first, last) in answer_points(scope).items())
+
+
+def answer(scope: Scope) -> Figure:
+    """Accuracy of the last attempt over that of the first: above the diagonal a second attempt is the better one."""
+    points, turns = answer_points(scope), scope.section.subject.turns
+    if scope.section.subject.first != "policy":
+        raise Missing("first attempts are not the policy's own, so they have no accuracy")
+    figure, axes = _figure(COLUMN, 3.9)
+    ax = axes[0, 0]
+    lowest = 100 * min(c.lo for pair in points.values() for c in pair)
+    highest = 100 * max(c.hi for pair in points.values() for c in pair)
+    low, high = 10 * math.floor(lowest / 10) - 3.0, 10 * math.ceil(highest / 10) + 3.0
+    ends = np.array([low, high])
+    for delta in range(-40, 100, 20):
+        style = {"color": "0.35", "linewidth": 0.9} if delta == 0 else {"color": "0.8", "linewidth": 0.5}
+        ax.plot(ends, ends + delta, zorder=0, scalex=False, scaley=False, **style)
+    for row in sorted(scope.rows, key=family_of, reverse=True):
+        label, color, marker, _ = FAMILIES[family_of(row)]
+        first, last = points[row.name]
+        ax.errorbar(
+            [100 * first.mean], [100 * last.mean], yerr=_errors([last]), xerr=_errors([first]), fmt=marker,
+            color=color, markersize=7 if marker == "*" else 4, elinewidth=0.6, alpha=0.9, markeredgecolor="black",
+            markeredgewidth=0.4, label=label,
+        )  # fmt: skip
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    ax.set(xlabel="accuracy of attempt 1, % (95 % interval)", ylabel=f"accuracy of attempt {turns}, %")
+    ax.grid(False)
+    handles, labels = ax.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    shown = [label for label, *_ in FAMILIES if label in by_label]
+    figure.set_label(describe_answer(scope))
+    figure.legend(
+        [by_label[label] for label in shown], shown, loc="outside lower center", ncols=3,  # pyright: ignore
+        title="thick line: no change; thin lines: every 20 points of Δ", title_fontsize=6,
+    )  # fmt: skip
+    return figure
 
 
 def accuracy(scope: Scope) -> Figure:
@@ -609,6 +674,7 @@ class Plot:
 
 
 FIGURES: dict[str, Plot] = {
+    "answer": Plot(answer),
     "accuracy": Plot(accuracy, "Figure 1, left"),
     "scaling": Plot(parallel_scaling, "Figure 1, right", of_runs=True),
     "edit_distance": Plot(edit_distance, "Figure 4a"),
@@ -638,14 +704,15 @@ def draw(scope: Scope, only: Sequence[str] = ()) -> Iterator[tuple[str, Figure |
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes `path`.pdf and `path`.png without dates; equal figures give equal bytes."""
+    """Writes `path`.pdf and `path`.png without dates; equal figures give equal bytes. A label becomes a description."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.pdf"), path.with_name(f"{path.name}.png")]
+    described = {"Description": figure.get_label()} if figure.get_label() else {}
     with mpl.rc_context(STYLE):
         figure.canvas.draw()
         figure.set_layout_engine("none")  # laid out once: every further drawing would move things by a hair
         figure.savefig(files[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        figure.savefig(files[1], dpi=220, metadata={"Software": None})
+        figure.savefig(files[1], dpi=220, metadata={"Software": None, **described})
     return files
 
 
