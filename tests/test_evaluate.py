@@ -62,6 +62,21 @@ def records(where: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (where / "eval.jsonl").read_text().splitlines()]
 
 
+def test_a_part_of_the_test_split_is_evenly_spaced_and_the_same_before_and_after(tmp_path: Path, plain: Path) -> None:
+    assert start(tmp_path, bind=[*SMALL, "run.eval_problems = 8"]) == 0
+    part, whole = records(folder(tmp_path)), records(plain)
+    for when in ("before", "after"):
+        every = [record for record in whole if record["when"] == when]
+        asked = [record["id"] for record in part if record["when"] == when]
+        assert asked == [record["id"] for record in every[::5]]  # 8 of 40
+    assert json.loads((folder(tmp_path) / "run.json").read_text())["status"] == "done"
+
+
+def test_no_test_problem_at_all_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(tmp_path, bind=[*SMALL, "run.eval_problems = 0"]) == 2
+    assert "run.eval_problems must be at least 1" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_greedy_records_are_the_same_bytes(plain: Path, asked: Path) -> None:
     greedy = (plain / "eval.jsonl").read_bytes()
     assert greedy.count(b"\n") == 80

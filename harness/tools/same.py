@@ -46,7 +46,7 @@ SIGNS: Mapping[Kind, str] = {"always": "=", "large": "=", "expected": "~", "diff
 TINY = 1e-12  # what is left of a weight where a baseline takes all of it
 TOLERANCE = 1e-9  # relative to the largest entry: float sums in another order differ by less
 UNTRAINED = ("name", "seed", "method", "evaluations", "evaluate_before", "eval_tasks", "checkpoint_every", "attempts")
-UNTRAINED += ("probe_every", "probe_problems")  # fields of an experiment that no update depends on
+UNTRAINED += ("probe_every", "probe_problems", "eval_problems")  # fields of an experiment that no update depends on
 STEPS = 12  # of the runs whose credit is asked: a credit that repeats its targets does so by the update
 MOST_ATTEMPTS = 6  # two trajectories of so many attempts have 4,096 patterns of rewards
 LOG = ({"kl_t1": 2.0, "reward_t2": 0.5},)  # a made-up past, for coefficients that follow training

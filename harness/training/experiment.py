@@ -35,6 +35,8 @@ class Experiment:
         eval_tasks: Evaluated on, before and after; the training task when empty.
         seed: Of every draw.
         attempts: Attempts in evaluation.
+        eval_problems: At most this many test problems of each task in the greedy evaluation, evenly spaced, so the same
+            for every run; None takes all. Runs over other problems stand in tables of their own.
         evaluations: Further evaluations at the end (kind `evaluation`), beside the greedy one of the test split.
         evaluate_before: Whether the untrained model is evaluated as well (always, where nothing is trained).
         checkpoint_every: Updates between checkpoints.
@@ -61,6 +63,7 @@ class Experiment:
     probe_every: int = 0
     probe_problems: int = 200
     verifier_seconds: float = VERIFIER_SECONDS
+    eval_problems: int | None = None
 
     def __post_init__(self) -> None:
         tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
@@ -77,6 +80,8 @@ class Experiment:
             raise ValueError(f"run.verifier_seconds must be above 0, not {self.verifier_seconds!r}")
         if self.attempts < 1 or self.checkpoint_every < 1:
             raise ValueError("run.attempts and run.checkpoint_every must be at least 1")
+        if self.eval_problems is not None and self.eval_problems < 1:
+            raise ValueError(f"run.eval_problems must be at least 1, or None for all, not {self.eval_problems!r}")
         trains = False
         for phase in self.phases():
             trains = True
@@ -122,7 +127,7 @@ class Experiment:
     @property
     def greedy(self) -> Evaluation:
         """The evaluation that every run has, before and after training."""
-        return Evaluation(attempts=self.attempts)
+        return Evaluation(attempts=self.attempts, problems=self.eval_problems)
 
     def tasks_of(self, evaluation: Evaluation) -> Sequence[Task]:
         """What an evaluation is asked on: other splits than the test split are the training task's own."""
