@@ -453,7 +453,7 @@ class Policy(Protocol):
         ...
 
     def export(self, folder: Path) -> None:
-        """Writes the trained policy, without what only training needs, whole or not at all; it replaces an older one."""
+        """Writes the trained policy, without what only training needs, whole or not at all; an older one goes."""
         ...
 
     def adopt(self, folder: Path) -> None:

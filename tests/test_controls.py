@@ -374,10 +374,12 @@ def test_a_control_that_needs_two_problems_is_told_before_training(
 def test_a_prompt_that_a_draft_makes_too_long_is_told_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bindings = [*SMALL, "hf.max_prompt_tokens = 30", "run.evaluations = [@evaluation.relabelled()]"]
+    bindings = [*SMALL, "hf.max_prompt_tokens = 40", "run.evaluations = [@evaluation.relabelled()]"]
     out = ["--out", str(tmp_path), "--device", "cpu"]
     assert run.main(["--gin", "gin/naive_multi_turn_rl.gin", *out, *bound(bindings)]) == 1
-    assert "hf.max_prompt_tokens" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "evaluation.relabelled, problem" in told
+    assert "raise hf.max_prompt_tokens = 40, or leave that evaluation out" in told
     assert not list(tmp_path.rglob("eval.jsonl"))
 
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 import pytest
 
-from harness.core import Problem, Trajectory, Turn, Verdict
+from harness.core import Problem, Trajectory, Turn, TurnStats, Verdict
 from harness.credit import Conditioned, Progress, Raw
 from harness.training.monitors import WINDOW, BonusFarming, of_examples, of_groups
 from methods.score import Phase2
 
-
-@dataclass(frozen=True)
-class Stat:
-    logprob: float = -1.5
-    kl: float = 0.2
-    entropy: float = 3.0
-    tokens: int = 2
+STAT = TurnStats(logprob=-1.5, kl=0.2, entropy=3.0, tokens=2)
 
 
 def trajectory(first: tuple[str | None, float], second: tuple[str | None, float]) -> Trajectory:
@@ -46,7 +39,7 @@ def test_groups_by_hand() -> None:
 
 def test_examples_by_hand() -> None:
     examples = Phase2(bonus=Progress(10.0), advantage=Raw()).credit(GROUPS)
-    line = of_examples(GROUPS, examples, [Stat()] * len(examples))
+    line = of_examples(GROUPS, examples, [STAT] * len(examples))
     assert line["kl_t1"] == pytest.approx(0.2)
     assert line["entropy_t2"] == pytest.approx(1.5)
     assert line["bonus_t2"] == pytest.approx(0.0)  # +10 and -10

@@ -1,4 +1,4 @@
-"""A stranger's package, installed by pip, is a method, a task and a verifier like any other; the pinned API it uses."""
+"""A stranger's package, installed by pip, is a method, a task, a verifier and a policy; the pinned API it uses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def harness_run(env: dict[str, str], module: str, *words: str, cwd: Path = confi
 def test_the_plugins_names_are_listed_with_their_distribution(installed: dict[str, str]) -> None:
     listed = harness_run(installed, "harness.run", "--list")
     assert listed.returncode == 0, listed.stderr
-    for name in ("method.raft", "task.round_products", "verifier.within"):
+    for name in ("method.raft", "task.round_products", "verifier.within", "policy.late_learner"):
         assert re.search(rf"{re.escape(name)} .* score-harness-example 1\.2\.3", listed.stdout)
     assert re.search(r"method\.score .* score-harness 0", listed.stdout)
 
@@ -57,7 +57,7 @@ def test_the_plugins_row_runs_and_stands_in_the_leaderboard(installed: dict[str,
     info = json.loads((folder / "run.json").read_text())
     suppliers = {name: source for name, source in info["plugins"].items() if not source.startswith("score-harness 0")}
     assert suppliers == dict.fromkeys(
-        ("method.raft", "task.round_products", "verifier.within"), "score-harness-example 1.2.3"
+        ("method.raft", "task.round_products", "verifier.within", "policy.late_learner"), "score-harness-example 1.2.3"
     )
     assert (info["spent"]["responses"], info["spent"]["updates"]) == (6 * 8 * 4, 6)
     board = harness_run(installed, "harness.leaderboard", str(tmp_path / "r"))
@@ -65,12 +65,34 @@ def test_the_plugins_row_runs_and_stands_in_the_leaderboard(installed: dict[str,
     assert re.search(r"^\| raft", board.stdout, re.MULTILINE)
 
 
+def test_the_plugins_policy_runs_and_is_evaluated_further_by_the_commands(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    gin = str(PLUGIN / "gin" / "late_learner.gin")
+    words = ["--gin", gin, "--out", str(tmp_path), "--device", "cpu", "--bind", "run.steps = 4"]
+    done = harness_run(installed, "harness.run", *words, "--bind", "run.problems = 4", "--bind", "run.samples = 2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "round_products" / "late_learner" / "late_learner" / "seed0"
+    info = json.loads((folder / "run.json").read_text())
+    assert (info["policy"], info["engine"]["model"], info["spent"]["updates"]) == ("late_learner", "scripted", 4)
+    more = harness_run(
+        installed, "harness.evaluate", str(folder), "--device", "cpu",
+        "--bind", "run.evaluations = [@evaluation.fixed_first()]",
+    )  # fmt: skip
+    assert more.returncode == 0, more.stdout + more.stderr
+    right: dict[tuple[str, str], set[bool]] = {}
+    for line in map(json.loads, (folder / "eval.jsonl").read_text().splitlines()):
+        right.setdefault((line["when"], line["attempts"][0]["by"]), set()).add(line["attempts"][1]["correct"])
+    assert right == {("before", "policy"): {False}, ("after", "policy"): {True}, ("after", "reference"): {True}}
+
+
 def test_the_guide_quotes_the_plugin_as_it_is() -> None:
     guide = (config.ROOT / "docs" / "adding_a_method.md").read_text()
     quoted = {
         match[1]: match[2] for match in re.finditer(r"`tests/plugin/(\S+)`:\n\n```\w+\n(.*?)```", guide, re.DOTALL)
     }
-    assert set(quoted) == {"pyproject.toml", "score_example/method.py", "gin/raft.gin"}
+    code = {"score_example/method.py", "score_example/policy.py"}
+    assert set(quoted) == {"pyproject.toml", "gin/raft.gin", "gin/late_learner.gin", *code}
     for name, text in quoted.items():
         assert text == (PLUGIN / name).read_text()
     assert len((PLUGIN / "score_example" / "method.py").read_text().splitlines()) < 40
@@ -85,13 +107,20 @@ FIELDS = {
     "Problem": ["id", "prompt", "answer", "solution", "given", "meta"],
     "Trajectory": ["problem", "turns"],
     "Turn": ["context", "tokens", "text", "verdict", "index", "by", "scored", "truncated", "logprobs"],
+    "TurnStats": ["logprob", "kl", "entropy", "tokens", "gap"],
     "Verdict": ["reward", "correct", "status", "answer", "flag"],
 }  # fmt: skip
 MEMBERS = {
     "Method": ["phases"],
+    "Policy": [
+        "adopt", "cut_prompts", "describe", "encoded", "export", "load", "open", "ranks", "refresh", "require_room",
+        "restart", "save", "step", "temperature",
+    ],
+    "PolicySpec": ["key", "load"],
+    "Session": ["ask", "give", "reply"],
     "Task": ["chat", "name", "test", "train", "validation", "verifier", "version"],
     "Verifier": ["__call__"],
-}
+}  # fmt: skip
 SIGNATURES = {
     "register": ["kind", "name"],
     "reinforce": ["groups", "advantage", "kl", "paid", "bonus", "gamma", "scale"],

@@ -127,7 +127,8 @@ def _require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Ev
         try:
             return policy.require_room(chat, asks, drafts=problem.given)
         except ValueError as error:
-            raise ValueError(f"evaluation.relabelled, problem {problem.id!r}: {error}") from error
+            told = f"evaluation.relabelled, problem {problem.id!r}: {error}, or leave that evaluation out"
+            raise ValueError(told) from error
     asks = [dialogue.ask(task, problem, [""] * n) for n in range(1, len(dialogue.plan(2)))]
     right = problem.solution if evaluation.draft == "right" and problem.given else None
     return policy.require_room(task.chat(problem, []), asks, [right] if right else problem.given)

@@ -128,6 +128,8 @@ def test_a_long_prompt_is_an_error_or_a_counted_cut_and_the_window_ends_a_reply(
     turns = cut.open([long, ASKED[1:]], 1, seed=0, temperature=1.0).reply()
     assert len(turns[0].context) == 40
     assert cut.cut_prompts == 2  # the default system text makes the short one too long as well
+    cut.require_room(long, [AGAIN])
+    assert cut.cut_prompts == 2  # measuring a prompt is not cutting one that is asked
     cut.window = 45
     short = cut.open([long], 2, seed=0, temperature=1.0).reply()
     assert [len(turn.tokens) for turn in short] == [5, 5]
