@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,13 @@ from PIL import Image
 
 from harness.analysis import plots
 from harness.scaling import main as run_scaling
+from harness.tasks.humaneval import FIX_PIN, PIN
+from harness.tasks.mbpp import FULL
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
 TRACKED = ROOT / "results" / "embedded"
+REAL = ROOT / "results" / "real"
 
 
 def test_the_tracked_leaderboard_is_made_from_the_tracked_runs() -> None:
@@ -28,6 +32,28 @@ def test_the_tracked_leaderboard_is_made_from_the_tracked_runs() -> None:
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tracked_table_of_the_real_benchmarks_is_made_from_its_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.leaderboard", str(REAL), "--check", str(ROOT / "results" / "real.md")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_real_benchmarks_were_asked_of_real_weights_on_pinned_data() -> None:
+    base = json.loads(next(REAL.glob("*/*/base/seed0/run.json")).read_text())
+    assert base["status"] == "done"
+    assert len(base["eval_tasks"]) == 4
+    assert not base["commit"].endswith("+")
+    digests = {name: entry["digest"] for name, entry in base["data"].items() if "digest" in entry}
+    assert (digests["humaneval"], digests["humanevalfix"], digests["mbpp"]) == (PIN, FIX_PIN, FULL.pin)
+    assert "Q4_1" in json.dumps(base["engine"])  # dequantised: no table may hide it
+    assert not re.search(r"(?:^|['\" =])/(?!bin/)", base["command"]), "a path of one machine"
 
 
 def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path) -> None:
