@@ -77,6 +77,13 @@ def test_a_name_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Test problems used, from the first; at most 2,000." in out
 
 
+def test_the_help_of_check_states_the_keys_of_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "--help"])
+    out = capsys.readouterr().out
+    assert all(f'"{key}"' in out for key in ("gold", "prediction", "problem", "program", "test_list", "entry_point"))
+
+
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["describe", "hf"]])
 def test_looking_around_imports_no_torch(words: list[str]) -> None:
     script = (

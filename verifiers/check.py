@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m verifiers.che
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="one JSON object per line")
     parser.add_argument("--verifier", choices=("math", "code"), required=True)
     parser.add_argument("--bare", action="store_true", help="math: the prediction is the answer itself, not a response")
