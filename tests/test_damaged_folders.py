@@ -152,8 +152,8 @@ RECORDS: dict[str, Harm] = {
     }.items() for value in values},
     **{f"attempt {key} {value!r}"[:40]: attempt(5, **{key: value}) for key, values in {
         "correct": ["no", "false", 2, 0, None, NAN, [0]], "reward": [NAN, math.inf, "x", None, True, 10**400],
-        "tokens": ["x", NAN, -5, None, 10**400, 1.5, True], "text": [5, None, "\ud800", ["a"]],
-        "answer": [[1], {"a": 1}, 5, NAN, "\ud800"], "status": ["great", None, []], "truncated": ["no", None, 1],
+        "tokens": ["x", NAN, -5, None, 10**400, 1.5, True], "text": [5, None, ["a"]],
+        "answer": [[1], {"a": 1}, 5, NAN], "status": ["great", None, []], "truncated": ["no", None, 1],
         "by": ["me", None, []], "flag": [3, [1], None, "", {}],
     }.items() for value in values},
     **{f"no {key}": without(5, key) for key in ("when", "task", "id", "sample", "temperature", "attempts", "text",

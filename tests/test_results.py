@@ -155,3 +155,26 @@ def test_numbers_in_run_json_are_never_believed(tmp_path):
     (evaluation,) = run.evaluations.values()
     truth = np.mean([[a["correct"] for a in json.loads(json.dumps(row))["attempts"]] for row in rows], axis=0)
     assert evaluation.summary["acc"] == pytest.approx(truth)
+
+
+def test_half_a_character_in_what_a_model_wrote_is_spelt_out(tmp_path):
+    rows = synthetic.records((0.5, 0.2, 0.1, 0.2), 1, problems=6)
+    first, second = rows[0]["attempts"]
+    first |= {"text": "a\ud800b", "answer": "\ud800"}
+    second |= {"text": "a\udfffb", "answer": "\udfff"}
+    path = synthetic.write_run(tmp_path, "base", 0, rows)
+    assert b"\\ud800" in (path / "eval.jsonl").read_bytes()
+    (run,), troubles = reader.read_runs(tmp_path)
+    assert not [trouble for trouble in troubles if trouble.left_out]
+    records = reader.read_records(run.path)
+    assert [attempt["text"] for attempt in records[0]["attempts"]] == ["a\\ud800b", "a\\udfffb"]
+    assert records[0]["attempts"][0]["answer"] != records[0]["attempts"][1]["answer"]
+
+
+def test_half_a_character_in_an_id_is_told(tmp_path):
+    rows = synthetic.records((0.5, 0.2, 0.1, 0.2), 1, problems=6)
+    rows[0]["id"] = "\ud800"
+    synthetic.write_run(tmp_path, "base", 0, rows)
+    runs, troubles = reader.read_runs(tmp_path)
+    assert not runs
+    assert "id is" in troubles[0].message
