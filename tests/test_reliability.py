@@ -268,6 +268,7 @@ def test_a_resumed_run_sees_the_same_problems(tmp_path: Path, capsys: pytest.Cap
         (["run.steps = 0"], "run.steps = 0, but row 'score_full' trains"),
         (["run.name = '..'"], "no folder name"),
         (["hf.name = '../x'"], "no folder name"),
+        (["odd_task.version = ''"], "its version must be a text"),
         (["fault = 'twice'"], "stands twice in test"),
         (["fault = 'trained'"], "1 test problems are train problems"),
         (["fault = 'trained id'"], "stands in train and in test"),

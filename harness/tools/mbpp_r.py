@@ -284,7 +284,7 @@ def _row(recipe: Recipe, problem: Problem, sample: int, entry: Mapping[str, Any]
 
 
 def _print(out: Path, provenance: Mapping[str, Any]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{out}: {provenance['programs']} wrong programs for {provenance['problems_with_programs']} problems")
     console.print(f"  of {sum(provenance['sampled'].values())} programs: {_counts(provenance['sampled'])}")
     console.print(f"  kept: {_counts(provenance['failures'])}")
@@ -305,7 +305,7 @@ def _check(recipe: Recipe, path: Path, out: Path | None) -> int:
     loaded = checked(load("mbpp_r", Hub("", ""), str(path)), SCHEMA)
     problems = problems_of(loaded.rows, 0)
     fine = {id(problem): why for problem, why in not_wrong(recipe.task.verifier, problems)}
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{path}: {len(problems) - len(fine)} of {len(problems)} programs fail their tests here")
     for row, problem in zip(loaded.rows, problems, strict=True):
         if id(problem) in fine:

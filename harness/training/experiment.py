@@ -74,6 +74,9 @@ class Experiment:
                 raise ValueError(
                     f"{what} {name!r} is no folder name: letters, digits, and . _ + - only, a letter or digit first"
                 )
+        for task in (self.task, *self.eval_tasks):
+            if not (isinstance(task.version, str) and task.version):
+                raise ValueError(f"task {task.name!r}: its version must be a text that is not empty: {task.version!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"run.seed must be a whole number of at least 0, not {self.seed!r}")
         if not self.verifier_seconds > 0:
