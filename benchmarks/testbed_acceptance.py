@@ -361,8 +361,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config.prepare(Experiment, "run")
     config.parse(args.gin, args.bind)
     experiment: Experiment = config.build("run")
-    policy = experiment.policy.load("cpu")
-    weights = Path(experiment.policy.folder) / "model.safetensors"
+    spec: Any = experiment.policy  # the transformers engine: the fits take its chat format apart
+    policy = spec.load("cpu")
+    weights = Path(spec.folder) / "model.safetensors"
     problems = experiment.task.test[: args.test]
     budget = Budget(args.updates, args.problems, args.samples)
 
@@ -381,10 +382,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     files = " ".join(f"--gin {path}" for path in args.gin) + "".join(f' --bind "{item}"' for item in args.bind)
     head = [
-        f"# Does a second attempt need the draft? Task {experiment.task.name}, base {experiment.policy.path}",
+        f"# Does a second attempt need the draft? Task {experiment.task.name}, base {spec.path}",
         f"Written by `python -m benchmarks.testbed_acceptance {files}`; what is measured, and why: docs/testbed.md.\n"
         f"Each fit: {budget.updates} updates of {budget.problems} problems x {budget.samples}, learning rate "
-        f"{experiment.policy.lr:g}; replies of at most {experiment.policy.max_new_tokens} tokens."
+        f"{spec.lr:g}; replies of at most {spec.max_new_tokens} tokens."
         + (
             f"\nSHA-256 of the weights: {hashlib.sha256(weights.read_bytes()).hexdigest()}" if weights.is_file() else ""
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,11 +142,12 @@ def test_the_gin_file_puts_a_row_on_it_with_room_for_one_answer() -> None:
     config.prepare(Experiment, "run")
     config.parse(["gin/score_full.gin", "gin/on/embedded_shell_game.gin"], [])
     experiment: Experiment = config.build("run")
-    assert (experiment.task.name, experiment.policy.path) == ("shell_game", "embedded:shell_game")
-    tokenizer = experiment.policy.load("cpu").tokenizer
+    spec: Any = experiment.policy
+    assert (experiment.task.name, spec.path) == ("shell_game", "embedded:shell_game")
+    tokenizer = spec.load("cpu").tokenizer
     for game in GAMES:
         reply = tokenizer(solve(game) + "<|end|>", add_special_tokens=False)["input_ids"]
-        assert len(reply) == experiment.policy.max_new_tokens
+        assert len(reply) == spec.max_new_tokens
         for text in (ask(game), solve(game), RETRY):
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert tokenizer.unk_token_id not in ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_only_the_fit_with_the_draft_is_shown_it() -> None:
     config.prepare(Experiment, "run")
     config.parse(["gin/base.gin", "gin/on/embedded_shell_game.gin"], [])
     experiment: Experiment = config.build("run")
-    policy, problems = experiment.policy.load("cpu"), experiment.task.test[:3]
+    policy: Any = experiment.policy.load("cpu")
+    problems = experiment.task.test[:3]
     session = policy.open([experiment.task.chat(p, []) for p in problems], 1, seed=0, temperature=0.0)
     drafts = session.reply()
     found = {form: contexts(policy, experiment, problems, drafts, form) for form in (DRAFT, SECOND, FIRST)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_data import real
@@ -56,7 +57,8 @@ def test_code_files_put_any_row_on_the_benchmark(tmp_path, file, trained, evalua
     assert experiment.task.name == trained
     assert [task.name for task in experiment.evaluated] == evaluated
     assert (experiment.steps, experiment.problems * experiment.samples) == (1_500, 128)
-    assert (experiment.policy.lr, experiment.policy.temperature) == (1e-5, 1.0)
+    spec: Any = experiment.policy
+    assert (spec.lr, spec.temperature) == (1e-5, 1.0)
     told = config.lines(config.operative())
     assert (told["score_phase1.kl_first"], told["BETA2"], told["progress.alpha"]) == ("%BETA2", "0.25", "10.0")
     (tmp_path / "saved.gin").write_text(config.operative())
@@ -86,7 +88,8 @@ def test_math_file_and_its_saved_config(tmp_path):
     data = [f"task.math.data = '{tmp_path / 'math.jsonl'}'", "task.math.pin = None"]
     experiment = build(["gin/score_full.gin", "gin/on/math.gin"], *data)
     assert (experiment.steps, experiment.problems * experiment.samples) == (3_000, 512)
-    assert (experiment.policy.lr, experiment.policy.temperature) == (5e-6, 1.0)
+    spec: Any = experiment.policy
+    assert (spec.lr, spec.temperature) == (5e-6, 1.0)
     assert (len(experiment.task.train), len(experiment.task.test)) == (200, 500)
     told = config.lines(config.operative())
     assert (told["task.math.split"], told["verifier.math.answer_form"]) == ("'12000/500'", "'final_answer'")
