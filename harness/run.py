@@ -24,7 +24,7 @@ from rich.text import Text
 
 from harness import config, registry
 from harness.core import Display
-from harness.policy.ranks import Ranks, RanksError, join, require, started
+from harness.policy.ranks import Ranks, RanksError, end_process, join, require, started
 from harness.runs.store import (
     IN_USE,
     InUseError,
@@ -356,4 +356,7 @@ def _command(args: argparse.Namespace, resume: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if started() > 1:
+        end_process(status)
+    sys.exit(status)

@@ -13,7 +13,7 @@ import torch
 from harness.core import Example
 from harness.policy import HF, sharding
 from harness.policy.engine import Policy
-from harness.policy.ranks import Ranks, RanksError
+from harness.policy.ranks import Ranks, RanksError, end_process
 from harness.tasks.arithmetic import Arithmetic
 from harness.training.dialogue import Intrinsic
 from harness.training.rollout import rollout
@@ -122,6 +122,7 @@ def main() -> None:
     if ranks.is_first:
         (FOLDER / "report.json").write_text(json.dumps(report))
     ranks.leave()
+    end_process(0)
 
 
 if __name__ == "__main__":
