@@ -2,7 +2,7 @@
 
 Every draw follows from the seed and its place (harness.seeds), so a checkpoint holds weights, optimiser state, position
 and the examples still to be fitted, nothing else.
-Above 300 lines because what is run, how it is checked beforehand and the loop itself are read together.
+Above 300 lines because the loop, its evaluations and how it goes on after a stop are read together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The command line of one run: `python -m harness.run --gin gin/score_full.gin`.
-
-Above 300 lines because the options, what they start and what run.json records of it are read together.
-"""
+"""What run.json records of a run: what it is of, on what it ran, with which versions; and what changed at a resume."""
 
 from __future__ import annotations
 
