@@ -1,6 +1,6 @@
 # `make run` and `make test` build their own environment in .venv/ and use it again while it is up to date.
 .DELETE_ON_ERROR:
-.PHONY: run real test lint unit bench lock clean
+.PHONY: run real test lint unit bench docs lock clean
 .NOTPARALLEL:
 
 PYTHON ?= python3
@@ -41,6 +41,10 @@ unit: export HF_EVALUATE_OFFLINE = 1
 unit: export OMP_NUM_THREADS = 1
 unit: $(VENV)/.tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The documentation as a site, in build/site/.
+docs: $(VENV)/.tests
+	$(BIN)/mkdocs build --strict
 
 # Ratios, side by side in one run; wants an idle machine and takes some minutes.
 bench: $(VENV)/.tests
