@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("harness.report", "one HTML page: tables, figures, trajectories"),
     "mechanism": ("harness.mechanism", "whether the second attempt reads the first"),
     "same": ("harness.same", "whether two rows are the same gradient"),
+    "push": ("harness.push", "upload a run's model, or results, to the Hugging Face hub, with a card"),
     "check": ("verifiers.check", "grade any outputs from a file"),
     "list": ("", "all names that a gin file can use, and all rows"),
     "describe": ("", "parameters, defaults and documentation of a name, such as method.score"),
