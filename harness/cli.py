@@ -32,6 +32,7 @@ COMMANDS = {
     "push": ("harness.push", "upload a run's model, or results, to the Hugging Face hub, with a card"),
     "check": ("verifiers.check", "grade any outputs from a file"),
     "list": ("", "all names that a gin file can use, and all rows"),
+    "completion": ("", "the script that completes on the Tab key, for bash or zsh"),
     "describe": ("", "parameters, defaults and documentation of a name, such as method.score"),
 }
 ALIASES = {"board": "leaderboard"}
@@ -42,6 +43,25 @@ RUN_EXAMPLES = """examples:
   {prog} score_full embedded_code                                a file of gin/on/ after the row
   {prog} score_full math_qwen2.5_1.5b --model FOLDER --name mine another model
 """
+
+COMPLETION = r"""# score-harness: eval "$(score-harness completion bash)"
+_score_harness() {
+    local word="${COMP_WORDS[COMP_CWORD]}" words
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        words="@COMMANDS@"
+    elif [ "${word:0:1}" = - ]; then
+        words="$("${COMP_WORDS[0]}" "${COMP_WORDS[1]}" --help 2>/dev/null | grep -oE -- '--[a-z][a-z-]+' | sort -u)"
+    else
+        case "${COMP_WORDS[1]}" in
+            run|tune) words="@ROWS@" ;;
+            describe) words="@NAMES@" ;;
+        esac
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}
+complete -o default -F _score_harness score-harness
+"""
+ZSH = "autoload -U +X bashcompinit && bashcompinit\n"  # zsh reads bash's completions through this
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "score-harness") -> int:
@@ -61,7 +81,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "score-harness") -> int:
 
         near = nearest(name, [*COMMANDS, *ALIASES])
         return _mistake(f"no subcommand {name!r}{near}; {prog} --help lists them")
-    own = {"run": _run, "list": _list, "describe": _describe}.get(name)
+    own = {"run": _run, "list": _list, "describe": _describe, "completion": _completion}.get(name)
     title = f"{prog} {words[0]}"
     return own(rest, title) if own else importlib.import_module(COMMANDS[name][0]).main(rest, prog=title)
 
@@ -167,6 +187,28 @@ def _describe(words: Sequence[str], prog: str) -> int:
             return _mistake(f"no registered name {name!r}{registry.nearest(name, known)}")
         told += [_told(entry) for entry in found]
     print("\n\n".join(told))
+    return 0
+
+
+def _completion(words: Sequence[str], prog: str) -> int:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Prints the script that completes subcommands, rows, options and names on the Tab key.",
+        epilog=f'put  eval "$({prog} bash)"  into ~/.bashrc (zsh: the same with zsh, into ~/.zshrc)',
+    )
+    parser.add_argument("shell", choices=("bash", "zsh"))
+    shell = parser.parse_args(words).shell
+    from harness import config, registry
+    from harness.training.experiment import Experiment
+
+    config.prepare(Experiment, "run")
+    entries = list(registry.entries())
+    rows = {path.stem for folder in config.FOLDERS for path in (config.GIN_HOME / folder).glob("*.gin")}
+    names = {entry.name for entry in entries} | {f"{entry.kind}.{entry.name}" for entry in entries}
+    script = COMPLETION
+    for place, found in (("COMMANDS", {*COMMANDS, *ALIASES}), ("ROWS", rows), ("NAMES", names)):
+        script = script.replace(f"@{place}@", " ".join(sorted(found)))
+    sys.stdout.write((ZSH if shell == "zsh" else "") + script)
     return 0
 
 

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from harness.analysis.leaderboard import GIN, build
+from harness.analysis.screen import print_board
 from harness.metrics.stats import MARGIN
 from harness.terminal import inert
 
@@ -24,7 +27,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leade
         epilog="example: python -m harness.leaderboard results/ --format md --out results/leaderboard.md",
     )
     parser.add_argument("results", help="the results folder")
-    parser.add_argument("--format", choices=sorted(tables.FORMATS), default="md")
+    parser.add_argument(
+        "--format", choices=sorted(tables.FORMATS),
+        help="default: tables that fit the terminal, and Markdown where the output is a file or a pipe",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="write to this file instead of the screen")
     parser.add_argument("--check", type=Path, metavar="FILE", help="compare with FILE; exit 1 and show how it differs")
     parser.add_argument("--gin", type=Path, default=GIN, help="folder of the gin files (for 'difference from parent')")
@@ -35,7 +41,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leade
     options = parser.parse_args(argv)
     held = ""
     try:
-        text = tables.FORMATS[options.format](build(options.results, gin=options.gin, margin=options.margin))
+        board = build(options.results, gin=options.gin, margin=options.margin)
+        if not (options.format or options.out or options.check) and sys.stdout.isatty():
+            print_board(board, Console(highlight=False))
+            return 0
+        text = tables.FORMATS[options.format or "md"](board)
         if options.check:
             held = options.check.read_text(encoding="utf-8")
         if not options.check:

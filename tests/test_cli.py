@@ -107,3 +107,25 @@ def test_the_module_runs_a_row_by_its_name(tmp_path: Path) -> None:
     assert info["spent"]["updates"] == 4
     after = [line for line in (folder / "eval.jsonl").read_text().splitlines() if '"after"' in line]
     assert len(after) == 6
+
+
+def complete(words: list[str], tmp_path: Path) -> list[str]:
+    """What bash offers at the end of a command line, by the script that the command prints."""
+    (tmp_path / "score-harness").write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
+    (tmp_path / "score-harness").chmod(0o755)
+    line = " ".join(words)
+    script = f"""
+        PATH={tmp_path}:$PATH; eval "$(score-harness completion bash)"
+        COMP_WORDS=({line}{" ''" if line.endswith(" ") else ""}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        _score_harness; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_the_tab_key_completes(tmp_path: Path) -> None:
+    assert complete(["score-harness", "lead"], tmp_path) == ["leaderboard"]
+    assert {"score_full", "score_no_phase1"} <= set(complete(["score-harness", "run", "score_"], tmp_path))
+    assert complete(["score-harness", "describe", "method.scor"], tmp_path) == ["method.score"]
+    assert "--resume" in complete(["score-harness", "run", "score_full", "--re"], tmp_path)
