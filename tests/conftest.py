@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from harness.policy.engine import Policy
+
+# Property tests: the same examples in every run, few enough to be quick, and no limit on one that meets a busy machine.
+settings.register_profile("suite", max_examples=60, derandomize=True, deadline=None, database=None)
+settings.load_profile("suite")
 
 MICRO = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "a", "b"]
 
@@ -24,29 +29,20 @@ MICRO = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "a", "b"]
 @pytest.fixture(scope="session")
 def micro_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama over six tokens: small enough to enumerate every two-turn conversation of short replies."""
-    import torch
+    from factories import ROLE_TEMPLATE, write_model
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(MICRO)}, unk_token="<|pad|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")  # type: ignore[assignment]
     tokenizer.decoder = decoders.Fuse()  # type: ignore[assignment]
     tokenizer.add_special_tokens(MICRO[:4])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
-    fast.chat_template = (
-        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(MICRO), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, bos_token_id=None, eos_token_id=1,
-        initializer_range=0.5,
+    fast.chat_template = ROLE_TEMPLATE
+    return write_model(
+        tmp_path_factory.mktemp("models") / "micro", fast, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64, initializer_range=0.5,
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "micro"
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

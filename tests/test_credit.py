@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from factories import trajectory
 
 from harness import config
-from harness.core import Budget, Example, Phase, Problem, Trajectory, Turn, Verdict
+from harness.core import Budget, Example, Phase, Trajectory
 from harness.credit import (
     Balanced,
     BatchMean,
@@ -24,14 +25,6 @@ from harness.training.experiment import Experiment
 from methods.naive_multi_turn_rl import NaiveMultiTurnRL
 from methods.score import Phase1, Phase2, SCoRe
 from methods.single_turn_rl import SingleTurnRL
-
-
-def trajectory(*rewards: float, first_given: bool = False) -> Trajectory:
-    turns = tuple(
-        Turn((1,), (2,), "", Verdict(r, bool(r)), index=i, by="given" if first_given and i == 0 else "policy")
-        for i, r in enumerate(rewards)
-    )
-    return Trajectory(Problem("p", "q", "a"), turns)
 
 
 def weights(examples: Sequence[Example], turn: int) -> list[float]:
@@ -98,7 +91,7 @@ def test_groups_without_a_wrong_or_a_right_answer_give_no_weight() -> None:
 
 
 def test_given_first_attempts_are_never_trained() -> None:
-    examples = Phase2(advantage=Raw()).credit([[trajectory(0, 1, first_given=True)]])
+    examples = Phase2(advantage=Raw()).credit([[trajectory(0, 1, by="given")]])
     assert [(e.turn.index, e.weight) for e in examples] == [(1, 11.0)]
 
 

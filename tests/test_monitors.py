@@ -5,22 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
+from factories import trajectory
 
-from harness.core import Problem, Trajectory, Turn, TurnStats, Verdict
+from harness.core import TurnStats
 from harness.credit import Conditioned, Progress, Raw
 from harness.training.monitors import WINDOW, BonusFarming, of_examples, of_groups
 from methods.score import Phase2
 
-STAT = TurnStats(logprob=-1.5, kl=0.2, entropy=3.0, tokens=2)
-
-
-def trajectory(first: tuple[str | None, float], second: tuple[str | None, float]) -> Trajectory:
-    turns = []
-    for i, (answer, reward) in enumerate((first, second)):
-        status = "ok" if answer is not None else "no_answer"
-        verdict = Verdict(reward, bool(reward), status, answer)
-        turns.append(Turn((1,), (2, 3), answer or "", verdict, index=i, truncated=answer is None, logprobs=(-0.5, -1)))
-    return Trajectory(Problem("p", "q", "1"), tuple(turns))
+STAT = TurnStats(logprob=-1.0, kl=0.2, entropy=3.0, tokens=2)  # as the sampler's: two tokens of -0.5
 
 
 GROUPS = [

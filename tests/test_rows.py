@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import trajectory
 
 from harness import config
-from harness.core import Budget, Problem, Trajectory, Turn, Verdict
+from harness.core import Budget, Problem, Trajectory
 from harness.run import main
 from harness.runs.store import RunStore, read_jsonl
 from harness.training.experiment import Experiment
@@ -120,20 +121,10 @@ def test_an_adaptive_coefficient_is_a_function_of_the_log_so_a_resumed_run_takes
     assert set(coefficients[0][3:]) == {0.01}  # Stage II has beta1 alone
 
 
-def trajectory(problem: Problem, *answers: tuple[str, bool]) -> Trajectory:
-    turns: list[Turn] = []
-    context: tuple[int, ...] = (1, 9)
-    for i, (text, right) in enumerate(answers):
-        turns.append(Turn(context, (i, ord(text)), text, Verdict(float(right), right), index=i))
-        context += (*turns[-1].tokens, 9)  # as in the engine: x2 = [x1, y1, p1]
-    return Trajectory(problem, tuple(turns))
-
-
-PROBLEM = Problem("p", "q", "r", solution="the worked answer")
-MENDED = trajectory(PROBLEM, ("x", False), ("a", True))
-BROKEN = trajectory(PROBLEM, ("b", True), ("y", False))
-KEPT = trajectory(PROBLEM, ("c", True), ("d", True))
-LOST = trajectory(PROBLEM, ("z", False), ("w", False))
+MENDED = trajectory(("x", False), ("a", True))
+BROKEN = trajectory(("b", True), ("y", False))
+KEPT = trajectory(("c", True), ("d", True))
+LOST = trajectory(("z", False), ("w", False))
 GROUP = [MENDED, BROKEN, KEPT, LOST]
 
 
@@ -149,7 +140,7 @@ def test_sft_oracle_aims_at_the_solution_after_every_wrong_attempt() -> None:
         ("the worked answer", (), LOST.turns[1].context),
     ]
     with pytest.raises(ValueError, match="'bare' has none"):
-        SFTOracle().credit([[trajectory(Problem("bare", "q", "r"), ("x", False), ("a", True))]])
+        SFTOracle().credit([[trajectory(("x", False), ("a", True), problem=Problem("bare", "q", "r"))]])
 
 
 def test_pair_sft_pairs_wrong_first_attempts_with_any_right_response_of_the_problem() -> None:
@@ -217,7 +208,7 @@ def test_a_supervised_row_may_hold_attempt_one_or_fit_it_or_pass_several_times()
 
 
 def test_second_attempts_become_first_ones_where_they_are_right_and_no_copy() -> None:
-    copied = trajectory(PROBLEM, ("k", True), ("k", True))
+    copied = trajectory(("k", True), ("k", True))
     examples = SecondAsFirst(least_examples=2).credit([[*GROUP, copied]], updates=1)
     assert SecondAsFirst(least_examples=3).credit([[*GROUP, copied]], updates=1) == examples * 2
     assert [(e.turn.text, e.turn.tokens, e.turn.context, e.turn.index, e.weight, e.kl) for e in examples] == [
@@ -228,5 +219,5 @@ def test_second_attempts_become_first_ones_where_they_are_right_and_no_copy() ->
     assert [(p.name, p.steps, p.turns) for p in phases] == [
         ("1_phase1", 80, 2), ("2_secondasfirst", 40, 2), ("3_singleturn", 80, 1),
     ]  # fmt: skip
-    single = [[trajectory(PROBLEM, ("x", False)), trajectory(PROBLEM, ("a", True))]]
+    single = [[trajectory(("x", False)), trajectory(("a", True))]]
     assert [(e.weight, e.kl) for e in phases[2].credit(single)] == [(-1.0, 0.0), (1.0, 0.0)]

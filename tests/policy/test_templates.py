@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import transformers
+from factories import write_model
 from tiny import CHATML, SHAPE, tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -52,15 +52,7 @@ USER = [{"role": "user", "content": "Hi"}]
 
 def load(fast: Any, folder: Path, ends: list[int], **spec: Any) -> Policy:
     """A tiny Llama whose generation config names `ends`, with that tokenizer."""
-    config = transformers.LlamaConfig(
-        **SHAPE, vocab_size=len(fast), pad_token_id=fast.pad_token_id, bos_token_id=fast.bos_token_id,
-        eos_token_id=ends[0],
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config)
-    model.generation_config.eos_token_id = ends
-    model.save_pretrained(folder)
-    fast.save_pretrained(folder)
+    write_model(folder, fast, ends=ends, **SHAPE)
     return HF(path=str(folder), max_new_tokens=4, **spec).load("cpu")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from factories import byte_tokenizer, write_model
+from tokenizers import AddedToken
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEXT = "Problem: 47*6+58 = ? Think step by step; there might be an error in the solution above. Answer: 282;340."
@@ -41,38 +41,17 @@ def tokenizer(special: list[str], pad: str, eos: str, bos: str | None = None) ->
     """A byte-level BPE tokenizer of 320 tokens, without a chat template."""
     import transformers
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator([TEXT] * 4, trainer)
+    bpe = byte_tokenizer([TEXT] * 4, 320, special)
     names = {"pad_token": pad, "eos_token": eos, **({"bos_token": bos} if bos else {})}
     return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, **names)
 
 
 def build(family: str, folder: Path, **shape: Any) -> Path:
     """Writes the tiny model of a family into `folder / family`; `shape` overrides its sizes."""
-    import transformers
-
     architecture, special, pad, bos, ends, template, differs = FAMILIES[family]
     fast = tokenizer(special, pad, ends[0], bos)
     if family == "qwen3":  # marks of thought are tokens, but plain ones: they belong to a reply's text
         fast.add_tokens([AddedToken(mark, special=False) for mark in ("<think>", "</think>")])
     fast.chat_template = (TEMPLATES / f"{template}.jinja").read_text()
     ids = fast.convert_tokens_to_ids(ends)
-    torch.manual_seed(0)
-    suffix = "Text" if architecture == "Gemma3" else ""
-    config = getattr(transformers, f"{architecture}{suffix}Config")(
-        **{**SHAPE, **differs, **shape}, vocab_size=len(fast), pad_token_id=fast.pad_token_id,
-        bos_token_id=fast.bos_token_id, eos_token_id=ids,
-    )  # fmt: skip
-    model = getattr(transformers, f"{architecture}ForCausalLM")(config)
-    model.generation_config.eos_token_id = ids
-    model.save_pretrained(folder / family)
-    fast.save_pretrained(folder / family)
-    return folder / family
+    return write_model(folder / family, fast, architecture, ids, **{**SHAPE, **differs, **shape})

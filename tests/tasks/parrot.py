@@ -4,38 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from factories import ROLE_TEMPLATE, byte_tokenizer, write_model
+
 from harness.core import Example, Message, Turn, Verdict
 
-TEMPLATE = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>"]
 
 
 def teach(folder: Path, lessons: list[tuple[list[Message], str]]) -> Path:
     """Writes a model over bytes into `folder`, fitted to answer each conversation with its text; returns the folder."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     from harness.policy import HF
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer = byte_tokenizer(special=SPECIAL)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=SPECIAL[0], eos_token=SPECIAL[0])
-    fast.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    end = tokenizer.token_to_id(SPECIAL[0])
-    config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=end, bos_token_id=None, eos_token_id=end,
+    fast.chat_template = ROLE_TEMPLATE
+    write_model(
+        folder, fast, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
     policy = HF(path=str(folder), lr=5e-3).load("cpu")
     examples = policy.encoded(
         [

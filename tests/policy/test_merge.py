@@ -1,0 +1,71 @@
+"""Merging examples into rows and packing rows into batches loses no token, adds none and mixes none up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core import Example, Turn, Verdict
+from harness.policy.loss import merge, microbatches, pack
+
+PAD = 9
+IDS = st.lists(st.integers(0, 2), max_size=4).map(tuple)  # few ids, so that sequences often extend each other
+
+
+def example(context: tuple[int, ...], tokens: tuple[int, ...]) -> Example:
+    return Example(Turn(context, tokens, "", Verdict(0.0, False)))
+
+
+@st.composite
+def examples_of(draw: st.DrawFn) -> list[Example]:
+    """Turns of conversations, whose contexts extend the turn before, and turns of no conversation, shuffled."""
+    found = []
+    for _ in range(draw(st.integers(0, 4))):
+        context = (2, *draw(IDS))
+        for tokens in draw(st.lists(IDS, min_size=1, max_size=3)):
+            found.append(example(context, tokens))
+            context += (*tokens, *draw(IDS))
+    found += [example((1, *context), tokens) for context, tokens in draw(st.lists(st.tuples(IDS, IDS), max_size=4))]
+    return draw(st.permutations(found))
+
+
+@given(examples_of())
+def test_every_turn_with_tokens_is_in_one_row_after_its_own_context(examples: Sequence[Example]) -> None:
+    rows = merge(examples)
+    spans = {i: (row, begin, end) for row in rows for i, begin, end in row.spans}
+    assert sum(len(row.spans) for row in rows) == len(spans)
+    assert sorted(spans) == [i for i, e in enumerate(examples) if e.turn.tokens]
+    for i, (row, begin, end) in spans.items():
+        assert (row.ids[:begin], row.ids[begin:end]) == (examples[i].turn.context, examples[i].turn.tokens)
+
+
+@given(examples_of())
+def test_there_are_as_few_rows_as_can_be(examples: Sequence[Example]) -> None:
+    rows = merge(examples)
+    wanted = {e.turn.context + e.turn.tokens for e in examples if e.turn.tokens}
+    assert {row.ids for row in rows} <= wanted
+    longest = {ids for ids in wanted if not any(o != ids and o[: len(ids)] == ids for o in wanted)}
+    assert sorted(row.ids for row in rows) == sorted(longest)
+
+
+@given(examples_of(), st.integers(1, 40))
+def test_packed_batches_give_back_every_turns_tokens_and_no_more(examples: Sequence[Example], limit: int) -> None:
+    rows = merge(examples)
+    found: dict[int, tuple[int, ...]] = {}
+    batches = list(microbatches(rows, limit))
+    assert sorted(row.ids for batch in batches for row in batch) == sorted(row.ids for row in rows)
+    for batch in batches:
+        ids_BT, (rows_N, positions_N), spans = pack(batch, PAD, "cpu")
+        assert ids_BT.numel() <= limit or len(batch) == 1
+        assert [tuple(ids[: len(row.ids)]) for ids, row in zip(ids_BT.tolist(), batch, strict=True)] == [
+            row.ids for row in batch
+        ]
+        assert int((ids_BT != PAD).sum()) == sum(len(row.ids) for row in batch)
+        assert (positions_N > 0).all()  # a token is scored by the position before it
+        picked = iter(ids_BT[rows_N, positions_N].tolist())
+        for i, count in spans:
+            found[i] = tuple(next(picked) for _ in range(count))
+        assert next(picked, None) is None
+    assert found == {i: e.turn.tokens for i, e in enumerate(examples) if e.turn.tokens}
