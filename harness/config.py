@@ -24,10 +24,8 @@ from gin import config as gin_config
 from gin import config_parser
 
 from harness import registry
+from harness.project import GIN_HOME, NO_SCIENCE, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-# Where `gin/` lies: beside the package in a clone, inside it in a wheel.
-GIN_HOME = next((home for home in (ROOT, ROOT / "harness" / "packaged") if (home / "gin" / "base.gin").is_file()), ROOT)
 _roots: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # {name: (the object, gin's wrapper of it)}
 
 
@@ -74,8 +72,6 @@ def _expose() -> None:
 FOLDERS = ("gin", "gin/on", "gin/suites")  # where a bare name is looked for: rows first
 VALUES = "A value is a number, True, False, None, 'text' in quotes, a list, @name() or %NAME."
 _Binding = config_parser.BindingStatement
-# What changes no number of a run: how programs may be run, how often it is saved, when a hanging verifier is given up.
-NO_SCIENCE = frozenset({"code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds"})
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -262,6 +258,29 @@ def bound(text: str) -> list[str]:
 def bound_by(file: str) -> list[str]:
     """The names that a gin file binds, itself or through its includes; raises ConfigError as `parse` does."""
     return [_key(statement) for _, statement in _walk(_find(file)) if isinstance(statement, _Binding)]
+
+
+def lineage(row: str, files: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """What a row is a variant of: the gin file that its own file includes last, and the bindings it adds to that.
+
+    Args:
+        row: The row's name.
+        files: The gin files of a run. The row's own is the one of them called `<row>.gin`, else this project's.
+
+    Returns:
+        (parent's name, {binding: value as text}); ('', {}) where there is no such file or it includes none.
+
+    Raises:
+        ConfigError: a syntax error.
+    """
+    named = [path for path in map(_find, files) if path.stem == row]
+    path = named[-1] if named else GIN_HOME / "gin" / f"{row}.gin"
+    statements = _statements(_read(path), str(path)) if path.is_file() else []
+    included = [s.filename for s in statements if isinstance(s, config_parser.IncludeStatement)]
+    if not included:
+        return "", {}
+    own = {_key(s): repr(s.value) for s in statements if isinstance(s, _Binding)}
+    return Path(included[-1]).stem, {name: value for name, value in own.items() if name != "run.name"}
 
 
 def _quoted(binding: str) -> str:

@@ -184,7 +184,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         try:
             store.info = dict(old)
             store.save_config(text)
-            store.update(**describe_run(experiment, _command(args)), status="running", error=None)
+            store.update(**describe_run(experiment, _command(args), text, args.gin), status="running", error=None)
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
                 policy = ranks.each(lambda: experiment.policy.load(args.device))
                 engine = policy.describe()

@@ -19,7 +19,8 @@ from harness.analysis import leaderboard, tables
 from harness.analysis.controls import GAINS
 from harness.core import Message, Problem, Task, Turn, Verdict
 from harness.evaluate import main as run_evaluate
-from harness.runs import integrity, reader, records
+from harness.runs import integrity, reader
+from harness.runs import schema as records
 from harness.training import evaluate
 from harness.training.dialogue import Dialogue, Intrinsic, SelfRefine
 from harness.training.drafts import SOMEBODY, find_other

@@ -28,7 +28,7 @@ def record(problem: str, by: str, first: str, second: tuple[str, str]) -> dict[s
 def write_run(root: Path, seed: int, records: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> None:
     folder = root / "t" / "model" / "row" / f"seed{seed}"
     folder.mkdir(parents=True)
-    info = {"format": reader.FORMAT, "status": "done", "task": "t", "policy": "model", "name": "row", "seed": seed}
+    info = {"format": 1, "status": "done", "task": "t", "policy": "model", "name": "row", "seed": seed}
     info |= {"task_version": "1", "eval_tasks": {"t": "1"}, "spent": {"trajectories": 1, "responses": 2, "updates": 3}}
     (folder / "run.json").write_text(json.dumps(info))
     (folder / "config.gin").write_text("hf.max_grad_norm = 2.0\n")

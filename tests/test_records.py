@@ -1,4 +1,4 @@
-"""harness.runs.records: what a record may be, quickly for a whole file and slowly for a line, with one answer."""
+"""harness.runs.schema: what a record may be, quickly for a whole file and slowly for a line, with one answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import synthetic
 
-from harness.runs import records
+from harness.runs import schema as records
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from harness.runs import reader
+from harness.runs import format1, reader
 
 
 def test_a_suite_is_read_in_order_with_every_evaluation(tmp_path):
@@ -80,7 +80,7 @@ def test_a_damaged_run_is_named_and_left_out(tmp_path, harm, message):
         ({"status": "failed", "error": "Traceback\n  File\nValueError: boom"}, "failed: ValueError: boom"),
         ({"status": "running"}, "running"),
         ({"status": "interrupted"}, "interrupted"),
-        ({"format": 2}, "has format 2; this reader knows 1"),
+        ({"format": 3}, "has format 3; this program reads formats 1 and 2"),
     ],
 )
 def test_an_unfinished_run_is_named_and_left_out(tmp_path, info, message):
@@ -107,21 +107,24 @@ def test_no_folder_is_the_only_error(tmp_path):
     assert reader.read_runs(tmp_path) == ([], [])
 
 
-def test_bindings_are_read_without_gin(tmp_path):
-    file = tmp_path / "config.gin"
-    file.write_text(
+def test_the_bindings_of_format_1_are_read_without_gin(tmp_path):
+    text = (
         "# A comment = not a binding\ninclude 'gin/base.gin'\nimport plugin\nBONUS = 10  # alpha\n"
         "score.parts = [\n    @score_phase1(),  # Stage I\n    @score_phase2(),\n]\n"
         "run.note = 'a # b = c'\nlong.value = \\\n    3\nscope/x.y = %BONUS\n"
     )
-    assert reader.read_bindings(file) == {
+    (tmp_path / "row.gin").write_text("include 'gin/score_full.gin'\nrun.name = 'row'\nscore.bonus = 0  # none\n")
+    old = {"format": 1, "name": "row", "spent": {"updates": 2}}
+    info = format1.upgrade(old, text, tmp_path)
+    bindings = {
         "BONUS": "10",
         "score.parts": "[ @score_phase1(), @score_phase2(), ]",
         "run.note": "'a # b = c'",
         "long.value": "3",
         "scope/x.y": "%BONUS",
     }
-    assert reader.read_bindings(tmp_path / "none.gin") == {}
+    assert info == {**old, "bindings": bindings, "parent": "score_full", "difference": {"score.bonus": "0"}}
+    assert format1.upgrade({**old, "name": "unknown"}, "", tmp_path)["difference"] == {}
 
 
 def test_given_attempts_and_splits_are_evaluations_of_their_own(tmp_path):

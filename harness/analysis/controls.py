@@ -18,7 +18,7 @@ from harness.metrics import stats
 from harness.metrics.stats import Interval
 from harness.runs import reader
 from harness.runs.reader import Evaluation, Key, Run
-from harness.runs.records import DRAFTS, draft_fits
+from harness.runs.schema import DRAFTS, draft_fits
 
 OWN, BASE = "own", "reference"
 AFTER = ("right", "wrong", "other", BASE, "relabelled", "blind")  # a column of accuracies each, behind the row's own

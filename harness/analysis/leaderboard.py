@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from harness.analysis.controls import Controls, measure_controls
 from harness.metrics import stats
 from harness.metrics.stats import Equivalence, Interval
+from harness.project import NO_SCIENCE
 from harness.runs import reader
+from harness.runs.format1 import GIN
 from harness.runs.reader import Evaluation, Run, Trouble
 
 Found = TypeVar("Found")
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-GIN = ROOT / "gin" if (ROOT / "gin" / "base.gin").is_file() else HERE.parent / "packaged" / "gin"
 PAPER = HERE / "paper.json"
 BASE, SINGLE = "base", "single_turn_rl"
 PAPER_ORDER = (
@@ -179,30 +179,28 @@ def build(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARGIN) ->
 
     Args:
         root: A results folder.
-        gin: The folder of gin files, for what distinguishes a row from its parent.
+        gin: Where the gin files of rows lie whose run.json is of format 1, and tell their parent.
         margin: The difference in accuracy within which two rows count as the same, as a fraction.
 
     Raises:
         FileNotFoundError: `root` is no folder.
         ValueError: a margin that is not positive.
     """
-    runs, troubles = reader.read_runs(root, whens=("after",))
-    return board_of(runs, troubles, root=Path(root), gin=gin, margin=margin)
+    runs, troubles = reader.read_runs(root, whens=("after",), gin=gin)
+    return board_of(runs, troubles, root=Path(root), margin=margin)
 
 
-def board_of(
-    runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, gin: Path = GIN, margin: float = stats.MARGIN
-) -> Board:
+def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, margin: float = stats.MARGIN) -> Board:
     """The board of runs that were read before; `root` is asked again only where a base row must be borrowed."""
     grouped: dict[Subject, list[tuple[Run, Evaluation]]] = {}
     more = list(troubles)
     for run in runs:
-        greedy = [e for e in run.finals if (e.key.split, e.key.temperature, e.key.draft) == ("test", 0.0, "")]
+        greedy = [e for e in run.finals if e.key.is_main]
         if not greedy:
             more.append(Trouble(run.label, "has no greedy evaluation on a test split"))
         for evaluation in greedy:
             grouped.setdefault(_subject(run, evaluation), []).append((run, evaluation))
-    sections = tuple(_section(subject, grouped[subject], root, gin, margin) for subject in sorted(grouped))
+    sections = tuple(_section(subject, grouped[subject], root, margin) for subject in sorted(grouped))
     paper = json.loads(PAPER.read_text(encoding="utf-8"))
     return Board(sections, _overall(sections), tuple(sorted(more, key=lambda t: (t.path, t.message))), paper)
 
@@ -216,11 +214,11 @@ def _subject(run: Run, evaluation: Evaluation) -> Subject:
     )  # fmt: skip
 
 
-def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path, gin: Path, margin: float) -> Section:
+def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path, margin: float) -> Section:
     named: dict[str, list[tuple[Run, Evaluation]]] = {}
     for run, evaluation in members:
         named.setdefault(run.name, []).append((run, evaluation))
-    rows = {name: _row(name, group, gin) for name, group in named.items()}
+    rows = {name: _row(name, group) for name, group in named.items()}
     if BASE not in rows:
         borrowed = _before(subject, members, root)
         rows |= {borrowed.name: borrowed} if borrowed else {}
@@ -263,7 +261,7 @@ def _flags(named: Mapping[str, list[tuple[Run, Evaluation]]]) -> list[str]:
     ]
 
 
-def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
+def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
     group = sorted(group, key=lambda pair: pair[0].seed)
     runs, evaluations = [run for run, _ in group], [evaluation for _, evaluation in group]
     turns = evaluations[0].attempts.shape[1]
@@ -275,7 +273,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]], gin: Path) -> Row:
     if len({pool.digest for pool in pools}) == 1:
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
     trained = any(run.trained for run in runs)
-    parent, difference, notes = lineage(name, gin, runs[0].bindings)
+    parent, difference, notes = lineage(runs[0])
     notes = (*notes, *_unlike_settings(runs))
     if trained and len(runs) == 1:
         notes = (*notes, "1 seed: its intervals speak of the choice of problems and cannot speak of training noise")
@@ -335,10 +333,8 @@ def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
 
 def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
     """Whether an evaluation holds the sampled counterpart of a greedy one."""
-    mine, theirs = evaluation.key, greedy.key
-    same = (mine.when, mine.task, mine.split) == (theirs.when, theirs.task, theirs.split)
-    alone = mine.first == theirs.first == "policy"
-    return same and alone and "majority_2" in evaluation.values and set(evaluation.problems) <= set(greedy.problems)
+    held = "majority_2" in evaluation.values and set(evaluation.problems) <= set(greedy.problems)
+    return held and evaluation.key.is_pool_of(greedy.key)
 
 
 def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
@@ -378,7 +374,7 @@ def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path)
         found = again.evaluations.get(wanted) if again else None
         if found and (found.digest, found.summary["turns"]) == (subject.digest, subject.turns):
             base = Run(run.path, run.label, run.task, run.policy, BASE, run.seed, {}, {wanted: found})
-            row = _row(f"{BASE} (before training)", [(base, found)], Path("-"))
+            row = _row(f"{BASE} (before training)", [(base, found)])
             return Row(**{**row.__dict__, "notes": (*row.notes, f"the evaluation before training of {run.label}")})
     return None
 
@@ -473,29 +469,13 @@ def paired(row: Row, other: Row, mine: str, theirs: str) -> tuple[tuple[int, ...
     return seeds, a[pick[0]] - b[pick[1]]
 
 
-def lineage(name: str, gin: Path, operative: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:
-    """Parent, difference from it and warnings, from the text of `gin/<name>.gin`; empty where that file is missing.
-
-    Args:
-        name: The row.
-        gin: Folder of the gin files.
-        operative: The run's own bindings; a literal there that contradicts the gin file is warned about.
-    """
-    path = gin / f"{name}.gin"
-    if not path.is_file():
-        return "", "", ()
-    includes = [
-        line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip().startswith("include ")
-    ]
-    if not includes:
-        return "", "", ()  # the root file: all of its bindings are defaults
-    parent = Path(includes[-1][len("include ") :].split("#")[0].strip().strip("'\"")).stem
-    own = {k: v for k, v in reader.read_bindings(path).items() if k != "run.name"}
-    clashes = [key for key, value in own.items() if key in operative and _clash(value, operative[key])]
-    changes = ", ".join(f"{key} = {value}" for key, value in own.items())
-    difference = "; ".join(part for part in (f"= {parent}", changes) if part)
-    notes = tuple(f"its config.gin has {key} = {operative[key]}, unlike its gin file" for key in clashes)
-    return parent, difference, notes
+def lineage(run: Run) -> tuple[str, str, tuple[str, ...]]:
+    """Parent, difference from it as text, and a warning for each literal in the run's bindings that contradicts it."""
+    changes = ", ".join(f"{key} = {value}" for key, value in run.difference.items())
+    difference = "; ".join(filter(None, (f"= {run.parent}" if run.parent else "", changes)))
+    clashes = [k for k, v in run.difference.items() if k in run.bindings and _clash(v, run.bindings[k])]
+    notes = tuple(f"its config.gin has {key} = {run.bindings[key]}, unlike its gin file" for key in clashes)
+    return run.parent, difference, notes
 
 
 def _clash(ours: str, theirs: str) -> bool:
@@ -530,15 +510,14 @@ ASKING = (
     "run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.", "right_first.",
     "wrong_first.", "other_first.", "blind.", "relabelled.",
 )  # fmt: skip
-NO_SCIENCE = ("code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds")  # they change no number
 
 
 def settings(run: Run) -> dict[str, str]:
     """Bindings that must agree between the seeds of a row: all but the seed and what further evaluations were asked."""
     return {
-        k: v
+        k: " ".join(v.split())  # format 1 was read so
         for k, v in run.bindings.items()
-        if k.rpartition(".")[2] != "seed" and not k.startswith((*ASKING, *NO_SCIENCE))
+        if k.rpartition(".")[2] != "seed" and k not in NO_SCIENCE and not k.startswith(ASKING)
     }
 
 

@@ -31,7 +31,7 @@ from harness.analysis.scaling import Curve
 from harness.metrics.stats import Interval
 from harness.runs import reader
 from harness.runs.reader import Evaluation, Run
-from harness.runs.records import LARGEST_LOGGED, curve_value
+from harness.runs.schema import LARGEST_LOGGED, curve_value
 from harness.terminal import inert
 
 COLUMN = 3.4  # inches: one column of a two-column page
@@ -145,8 +145,8 @@ class Scope:
 
 def scopes(root: Path | str, *, gin: Path = leaderboard.GIN) -> tuple[list[Scope], Board]:
     """Reads a results folder once, for all figures and for the tables that go with them."""
-    runs, troubles = reader.read_runs(root)
-    board = leaderboard.board_of(runs, troubles, root=Path(root), gin=gin)
+    runs, troubles = reader.read_runs(root, gin=gin)
+    board = leaderboard.board_of(runs, troubles, root=Path(root))
     curves = scaling.curves(runs)
     found: list[Scope] = []
     for section in board.sections:

@@ -26,7 +26,7 @@ from harness.analysis import leaderboard, plots, tables
 from harness.analysis.plots import Missing, Scope
 from harness.runs import reader
 from harness.runs.reader import Evaluation, Run
-from harness.runs.records import curve_value
+from harness.runs.schema import curve_value
 
 TEMPLATES = Path(__file__).parent / "templates"
 CURVES = (

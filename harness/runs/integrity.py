@@ -4,6 +4,7 @@ run.json of a run that is done holds, beside what docs/results_format.md describ
 
     "records": {evaluation: how many records eval.jsonl holds of it}
     "sha256":  {file, relative to the run's folder: SHA-256 of its bytes}
+    "digest":  SHA-256 of run.json's own entries (format 2)
 
 so that a lost line, a changed digit or other weights are seen by whoever reads the run.
 """
@@ -11,9 +12,12 @@ so that a lost line, a changed digit or other weights are seen by whoever reads 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from harness.runs.schema import info_changed, key_of
 
 READ = ("eval.jsonl", "config.gin")  # what a table is made of; weights are compared where they are loaded
 
@@ -28,24 +32,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def evaluation_label(record: Mapping[str, Any]) -> str:
-    """Names the evaluation a record belongs to: `after arithmetic test T=0.7 policy 2` (when, task, split,
-    temperature, who wrote attempt 1, attempts; of a control, its draft as well)."""
-    attempts = record["attempts"]
-    label = (
-        f"{record['when']} {record['task']} {record.get('split', 'test')} T={float(record['temperature']):g} "
-        f"{attempts[0]['by']} {len(attempts)}"
-    )
-    return f"{label} {record['draft']}" if "draft" in record else label
-
-
 def count_records(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """{evaluation: how many of the records belong to it}, in the order met."""
-    found: dict[str, int] = {}
-    for record in records:
-        label = evaluation_label(record)
-        found[label] = found.get(label, 0) + 1
-    return found
+    return dict(Counter(key_of(record).label for record in records))
 
 
 def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -84,3 +73,9 @@ def changed_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] = 
             if not same:
                 told.append(f"{file} is not what it was when the run ended (its SHA-256 differs)")
     return told
+
+
+def changed_run(folder: Path, info: Mapping[str, Any], names: Iterable[str] = READ) -> list[str]:
+    """As `changed_files`, of a run that is done; and whether its run.json is what was written."""
+    why = info_changed(info)
+    return [*([f"run.json: {why}"] if why else []), *changed_files(folder, info, names)]

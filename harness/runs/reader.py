@@ -1,9 +1,10 @@
 """Reads run folders: finished runs as numbers recomputed from `eval.jsonl`, everything else as a named trouble.
 
-The reading side of docs/results_format.md; with the writing side it shares the format and `harness.runs.integrity`
-alone. Nothing here raises for what a folder holds: a missing file, a value of the wrong type, bytes that are not what
-run.json says they were, an unfinished run, a second run of one seed becomes a `Trouble` with the folder's path (above
-300 lines because of that). `run.json` is asked what a run *was* (versions, status, budget), never for a number.
+The reading side of docs/results_format.md; what it shares with the writing side is in `harness.runs.schema` and
+`harness.runs.integrity`. Nothing here raises for what a folder holds: a missing file, a value of the wrong type, bytes
+that are not what run.json says they were, an unfinished run, a second run of one seed becomes a `Trouble` with the
+folder's path (above 300 lines because of that). `run.json` is asked what a run *was* (versions, status, budget), never
+for a number.
 """
 
 from __future__ import annotations
@@ -19,41 +20,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from numpy.typing import NDArray
 
 from harness import metrics
-from harness.runs import integrity
-from harness.runs import records as forms
+from harness.runs import format1, integrity, schema
+from harness.runs.schema import Key
+from harness.runs.schema import key_of as key_of
 
-FORMAT = 1
 SMALL, LARGE = 2**24, 2**34  # bytes: what run.json and config.gin, and what a .jsonl file may have at most
 TOLD = 3  # faults of one file that are told one by one
-
-
-class Key(NamedTuple):
-    """What one evaluation of a run was of: records that differ in any of these are never averaged together.
-
-    Attributes:
-        when: `before` or `after` training.
-        task: The evaluation task's name.
-        split: `test`, `validation` or `train`.
-        temperature: 0.0 for greedy decoding.
-        first: Who wrote the first attempt: `policy`; `given` to it (repair tasks); the `reference` model (fixed first
-            attempts of the base model).
-        turns: Attempts of each trajectory.
-        draft: Of a control, what stood in for attempt 1 (`harness.records.DRAFTS`); '' for evaluations that are none.
-    """
-
-    when: str
-    task: str
-    split: str
-    temperature: float
-    first: str
-    turns: int
-    draft: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +82,7 @@ class Run:
         policy: The policy's name.
         name: The row: the gin file's name.
         seed: The training seed.
-        info: `run.json`.
+        info: `run.json`, as format 2 has it.
         evaluations: Every evaluation in `eval.jsonl`.
     """
 
@@ -121,10 +99,20 @@ class Run:
         """The training steps logged in `metrics.jsonl`, in order; [] for untrained rows. Bad lines are left out."""
         return _steps(self.path)[0]
 
-    @functools.cached_property
-    def bindings(self) -> dict[str, str]:
+    @property
+    def bindings(self) -> Mapping[str, str]:
         """The operative configuration: {'name.param' or 'MACRO': value as text}."""
-        return read_bindings(self.path / "config.gin")
+        return self.info.get("bindings", {})
+
+    @property
+    def parent(self) -> str:
+        """The row that this one differs from, '' where that cannot be told."""
+        return self.info.get("parent", "")
+
+    @property
+    def difference(self) -> Mapping[str, str]:
+        """What distinguishes the row from its parent: {binding: value as text}."""
+        return self.info.get("difference", {})
 
     @property
     def finals(self) -> list[Evaluation]:
@@ -220,12 +208,15 @@ def _search(base: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return sorted(found, key=lambda path: (path.parts[:-1], _seed(path.name))), told
 
 
-def read_runs(root: Path | str, *, whens: Sequence[str] = ("before", "after")) -> tuple[list[Run], list[Trouble]]:
+def read_runs(
+    root: Path | str, *, whens: Sequence[str] = schema.WHENS, gin: Path = format1.GIN
+) -> tuple[list[Run], list[Trouble]]:
     """Reads every run under `root`.
 
     Args:
         root: As in `find_runs`.
         whens: Which evaluations of trained runs to read; leaving one out saves the time its lines take.
+        gin: Where the gin files of rows lie whose run.json is of format 1.
 
     Returns:
         The finished, undamaged runs, one per row and seed (`_one_per_seed`), in the order of their paths, and every
@@ -239,7 +230,7 @@ def read_runs(root: Path | str, *, whens: Sequence[str] = ("before", "after")) -
         paths, told = _search(Path(root))
         troubles = [Trouble(_label(path, Path(root)), why) for path, why in told]
         for path in paths:
-            run, found = read_run(path, Path(root), whens=whens)
+            run, found = read_run(path, Path(root), whens=whens, gin=gin)
             troubles += found
             if run is not None:
                 runs.append(run)
@@ -305,12 +296,12 @@ def _uncollected() -> Iterator[None]:
 
 
 def read_run(
-    path: Path, root: Path | None = None, *, whens: Sequence[str] = ("before", "after")
+    path: Path, root: Path | None = None, *, whens: Sequence[str] = schema.WHENS, gin: Path = format1.GIN
 ) -> tuple[Run | None, list[Trouble]]:
     """One run folder; None (and why) when it is not finished, failed or damaged."""
     label = _label(path, root)
     try:
-        run, why, remarks = _read_run(path, label, whens)
+        run, why, remarks = _read_run(path, label, whens, gin)
     except Exception as error:  # whatever else a folder may hold: it costs this run, not the table
         return None, [Trouble(label, f"cannot be read: {type(error).__name__}: {error}")]
     if run is None:
@@ -318,22 +309,27 @@ def read_run(
     return run, [Trouble(label, remarks, left_out=False)] if remarks else []
 
 
-def _read_run(path: Path, label: str, whens: Sequence[str]) -> tuple[Run | None, str, str]:
+def _read_run(path: Path, label: str, whens: Sequence[str], gin: Path) -> tuple[Run | None, str, str]:
     """The run, why it cannot be used ('' when it can), and what is wrong with its training log."""
     info, why = _info(path)
     if why:
         return None, why, ""
     task, policy, name = (*("", "", ""), *Path(os.path.abspath(path)).parts)[-4:-1]
-    run = Run(path, label, task, policy, name, _seed(path.name) or 0, info, {})
-    why = _misfit(info, {"task": task, "policy": policy, "name": name, "seed": run.seed})
-    if why:
-        return None, f"run.json: {why}", ""
+    seed = _seed(path.name) or 0
+    for key, value in {"task": task, "policy": policy, "name": name, "seed": seed}.items():
+        if type(info.get(key)) is not type(value) or info[key] != value:
+            told = f"run.json: {key} is {schema.shorten(info.get(key))}; the folder says {schema.shorten(value)}"
+            return None, told, ""
     try:
-        read_file(path / "config.gin", SMALL).decode()
+        config = read_file(path / "config.gin", SMALL).decode()
     except (OSError, ValueError) as error:
         return None, _unreadable("config.gin", error), ""
+    info = format1.upgrade(info, config, gin) if info["format"] == 1 else info
+    if why := schema.info_fault(info):
+        return None, f"run.json: {why}", ""
+    run = Run(path, label, task, policy, name, seed, info, {})
     bad: list[str] = []
-    whens = whens if run.trained else forms.WHENS
+    whens = whens if run.trained else schema.WHENS
     grouped = _grouped(read_records(path, whens=whens, bad=bad))
     bad = bad or integrity.changed_files(path, info) or _miscounted(info, grouped, whens)
     evaluations = {}
@@ -356,7 +352,7 @@ def _miscounted(
     """Evaluations that do not hold as many records as run.json says; [] for a run of before this was recorded."""
     if "records" not in info:
         return []
-    counted = {integrity.evaluation_label(records[0]): len(records) for records in grouped.values()}
+    counted = {key.label: len(records) for key, records in grouped.items()}
     recorded = {label: count for label, count in info["records"].items() if label.partition(" ")[0] in whens}
     return [
         f"eval.jsonl holds {counted.get(label, 0)} records of {label!r}; the run ended with {recorded.get(label, 0)}"
@@ -371,14 +367,14 @@ def _joined(faults: Sequence[str]) -> str:
 
 
 def read_records(
-    path: Path, *, whens: Sequence[str] = ("before", "after"), bad: list[str] | None = None
+    path: Path, *, whens: Sequence[str] = schema.WHENS, bad: list[str] | None = None
 ) -> list[dict[str, Any]]:
     """The records of a run folder's eval.jsonl; lines that are none are left out and told in `bad`, with their number.
 
     Leading lines of a time that is not asked for are not parsed, which spares a table half of its time.
     """
     faults = [] if bad is None else bad
-    skipped = [when for when in forms.WHENS if when not in whens]
+    skipped = [when for when in schema.WHENS if when not in whens]
     heads = tuple(f'{{"when":{space}"{when}"'.encode() for when in skipped for space in ("", " "))
     data = _data(path / "eval.jsonl", faults)
     start = 0
@@ -387,13 +383,13 @@ def read_records(
     first = data.count(b"\n", 0, start) + 1
     rows = _strict(data, start)
     if rows is not None:
-        wrong = forms.find_faults(rows)
+        wrong = schema.find_faults(rows)
         faults += [f"eval.jsonl: line {first + place}: {fault}" for place, fault in wrong.items()]
         found = [row for place, row in enumerate(rows) if place not in wrong] if wrong else rows
     else:
         found = []
         for line, row in _one_by_one("eval.jsonl", data[start:], first, faults):
-            fault = forms.record_fault(row)
+            fault = schema.record_fault(row)
             if fault:
                 faults.append(f"eval.jsonl: line {line}: {fault}")
             else:
@@ -407,61 +403,19 @@ def _steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     data = _data(path / "metrics.jsonl", faults)
     rows = _strict(data, 0)
     numbered = enumerate(rows, 1) if rows is not None else _one_by_one("metrics.jsonl", data, 1, faults)
-    steps, wrong = forms.check_steps(numbered)
+    steps, wrong = schema.check_steps(numbered)
     return steps, faults + [f"metrics.jsonl: {fault}" for fault in wrong]
-
-
-def key_of(record: Mapping[str, Any]) -> Key:
-    """What a record (one that is what `harness.runs.records` says) is an evaluation of."""
-    return _key(*_fields(record))
 
 
 def _grouped(records: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
     """The records of each evaluation; a key is made once, not for every record."""
     grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
-        grouped.setdefault(_fields(record), []).append(record)
+        grouped.setdefault(schema.key_fields(record), []).append(record)
     found: dict[Key, list[dict[str, Any]]] = {}
     for fields, mine in grouped.items():
-        found.setdefault(_key(*fields), []).extend(mine)
+        found.setdefault(schema.key_from(*fields), []).extend(mine)
     return found
-
-
-def _fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    attempts = record["attempts"]
-    split, by = record.get("split", "test"), attempts[0]["by"]
-    return record["when"], record["task"], split, record["temperature"], by, len(attempts), record.get("draft", "")
-
-
-def _key(when: str, task: str, split: str, temperature: float, first: str, turns: int, draft: str) -> Key:
-    return Key(when, task, split, float(temperature) + 0.0, first, turns, draft)
-
-
-def read_bindings(path: Path) -> dict[str, str]:
-    """The bindings of a gin file as text, {'name.param' or 'MACRO': 'value'}; comments, includes and imports left out.
-
-    A line ending in an open bracket or a backslash goes on; whitespace inside a value is normalised. {} without file.
-    """
-    try:
-        text = read_file(path, SMALL).decode(errors="replace")
-    except OSError:
-        return {}
-    bindings, pending = {}, ""
-    for raw in text.replace("\r", "\n").split("\n"):  # not splitlines: U+2028 may stand inside a text
-        line = _uncomment(raw).strip()
-        if not line:
-            continue
-        pending = f"{pending} {line}".strip()
-        if pending.endswith("\\"):
-            pending = pending[:-1].rstrip()
-            continue
-        if _depth(pending) > 0 or pending.endswith("="):
-            continue
-        name, equals, value = pending.partition("=")
-        if equals and not pending.startswith(("include ", "import ", "from ")):
-            bindings[name.strip()] = " ".join(value.split())
-        pending = ""
-    return bindings
 
 
 def _evaluate(key: Key, records: list[dict[str, Any]]) -> Evaluation:
@@ -494,37 +448,13 @@ def _info(path: Path) -> tuple[dict[str, Any], str]:
         return {}, _unreadable("run.json", error)
     if not isinstance(info, dict):
         return {}, "run.json does not hold an object"
-    if type(info.get("format")) is not int or info["format"] != FORMAT:
-        return info, f"run.json has format {info.get('format')!r}; this reader knows {FORMAT}"
+    if why := schema.format_fault(info):
+        return info, f"run.json {why}"
     status = info.get("status")
     if status != "done":
         error = str(info.get("error") or "").strip().split("\n")
         return info, f"{status or 'no status'}" + (f": {error[-1]}" if error[-1] else "")
     return info, ""
-
-
-def _misfit(info: Mapping[str, Any], place: Mapping[str, Any]) -> str:
-    """What in run.json of a run that is done contradicts its folder or is not of its type; '' where nothing does."""
-    for key, value in place.items():
-        if type(info.get(key)) is not type(value) or info[key] != value:
-            return f"{key} is {forms.shorten(info.get(key))}; the folder says {forms.shorten(value)}"
-    spent = info.get("spent")
-    if not isinstance(spent, dict) or "updates" not in spent:
-        return f"spent is {forms.shorten(spent)}, not what the run used (updates at least)"
-    counts = {"spent": spent, "records": info.get("records", {})}
-    texts = {key: info[key] for key in ("eval_tasks", "graders", "sha256") if key in info}
-    for kind, held in ((forms.COUNT, counts), (forms.TEXT, texts)):
-        for key, entries in held.items():
-            if not isinstance(entries, dict):
-                return f"{key} is {forms.shorten(entries)}, not an object"
-            for entry, value in entries.items():
-                if not forms.fits(value, kind):
-                    return f"{key}: {entry} is {forms.shorten(value)}, not {kind.name}"
-    if type(info.get("task_version")) is not str:
-        return f"task_version is {forms.shorten(info.get('task_version'))}, not a text"
-    if type(info.get("model", "")) is not str:
-        return f"model is {forms.shorten(info['model'])}, not a text"
-    return ""
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -575,7 +505,7 @@ def _strict(data: bytes, start: int) -> list[dict[str, Any]] | None:
 
 def _one_by_one(name: str, data: bytes, first: int, bad: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, object) of each line, also of those with a NaN in them, for which a better fault may be found."""
-    for line, row, why in forms.parse_lines(data, first):
+    for line, row, why in schema.parse_lines(data, first):
         if isinstance(row, dict):
             yield line, row
         else:
@@ -595,27 +525,3 @@ def _seed(name: str) -> int | None:
     """The seed that a folder's name tells: `seed0`, `seed1`, ... as the writer writes them, and nothing like it."""
     digits = name.removeprefix("seed")
     return int(digits) if digits.isascii() and digits.isdecimal() and name == f"seed{int(digits)}" else None
-
-
-def _uncomment(line: str) -> str:
-    quote = ""
-    for i, char in enumerate(line):
-        if quote:
-            quote = "" if char == quote and line[i - 1] != "\\" else quote
-        elif char in "'\"":
-            quote = char
-        elif char == "#":
-            return line[:i]
-    return line
-
-
-def _depth(text: str) -> int:
-    quote, depth = "", 0
-    for i, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote and text[i - 1] != "\\" else quote
-        elif char in "'\"":
-            quote = char
-        else:
-            depth += (char in "([{") - (char in ")]}")
-    return depth

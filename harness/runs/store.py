@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from harness.runs.integrity import READ, changed_files, hash_files
+from harness.runs.integrity import READ, changed_files, changed_run, hash_files
+from harness.runs.schema import FORMAT, digest_of, format_fault, identity_fault
 
-FORMAT = 1
 CHECKPOINTS = ("checkpoint", "checkpoint.new", "checkpoint.old")
 FAILED_BATCH = "failed_batch.json"
 EVALUATED = ".evaluated"  # what harness.evaluate has added and not yet removed
@@ -131,13 +131,15 @@ class RunStore:
             raise StoreError(f"{path} is damaged ({error}): move {self.folder} away and run again") from error
         if not isinstance(info, dict):
             raise StoreError(f"{path} is damaged (no object): move {self.folder} away and run again")
-        if info.get("format", FORMAT) != FORMAT:
-            raise StoreError(f"{path} has format {info['format']!r}; this program writes and reads format {FORMAT}")
+        if "format" in info and (why := format_fault(info)):
+            raise StoreError(f"{path} {why}")
         return info
 
     def update(self, **fields: Any) -> None:
-        """Merges fields into run.json, in one atomic write."""
+        """Merges fields into run.json, with its new digest, in one atomic write."""
         self.info.update(fields)
+        if self.info.get("format") == FORMAT:
+            self.info["digest"] = digest_of(json.loads(json.dumps(self.info)))  # as it is when read again
         write_atomic(self.folder / "run.json", json.dumps(self.info, indent=1, sort_keys=True) + "\n")
 
     # -- config ------------------------------------------------------------------------------------------------
@@ -225,7 +227,7 @@ class RunStore:
         """
         lines = self.recorded()
         for number, line in enumerate(lines, 1):
-            if fault := _fault_of(line):
+            if fault := identity_fault(line):
                 raise StoreError(f"{self.folder / 'eval.jsonl'}, line {number} is no record: {fault}")
         return lines
 
@@ -274,7 +276,7 @@ class RunStore:
         Raises:
             StoreError: one sentence for each that differs.
         """
-        if told := changed_files(self.folder, self.info, (*READ, *more)):
+        if told := changed_run(self.folder, self.info, (*READ, *more)):
             listed = "\n  ".join(told)
             raise StoreError(
                 f"{self.folder} is done, but no longer what it was:\n  {listed}\n"
@@ -520,19 +522,6 @@ def _read_position(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if not sound:
         raise StoreError(f"{path} is not what was written (its SHA-256 differs)")
     return position, digests
-
-
-def _fault_of(line: Mapping[str, Any]) -> str:
-    """What keeps a line of eval.jsonl from being a record, or ''."""
-    for key, kind in (("when", str), ("task", str), ("id", str), ("sample", int), ("temperature", int | float)):
-        if not isinstance(line.get(key), kind):
-            return f"{key!r} is {line.get(key)!r}" if key in line else f"it has no {key!r}"
-    attempts = line.get("attempts")
-    if not isinstance(attempts, list) or not attempts:
-        return "it has no attempts"
-    if not all(isinstance(attempt, dict) and isinstance(attempt.get("by"), str) for attempt in attempts):
-        return "an attempt does not say who it is by"
-    return ""
 
 
 def _writable(value: Any) -> Any:

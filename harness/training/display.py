@@ -16,6 +16,7 @@ from rich.table import Table
 from harness.metrics import summarize
 from harness.metrics.repair import is_repair, repair_rates
 from harness.metrics.stats import Interval, bootstrap, delta_interval, wilson
+from harness.runs.schema import key_of
 from harness.terminal import inert
 
 SHOWN = {
@@ -108,13 +109,8 @@ def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
 
 def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     """The records of the evaluation that every run has, the first in the file, and how many others there are."""
-    turns = len(records[0]["attempts"]) if records else 0
-    kept = [
-        r
-        for r in records
-        if r["temperature"] == 0 and r.get("split", "test") == "test" and len(r["attempts"]) == turns
-        and r["attempts"][0]["by"] != "reference" and "draft" not in r
-    ]  # fmt: skip
+    first = key_of(records[0]) if records else None
+    kept = [r for r in records if (key := key_of(r)).is_main and first and key.asked == first.asked]
     return kept, len(records) - len(kept)
 
 

@@ -13,7 +13,7 @@ from typing import cast
 
 from harness.core import Group, Message, Policy, Problem, Task, Trajectory, Turn, Verdict, Verifier
 from harness.grading import VERIFIER_SECONDS, grade
-from harness.runs.records import draft_fits
+from harness.runs.schema import draft_fits
 from harness.seeds import derive
 from harness.training.dialogue import Dialogue
 from harness.training.evaluations import Evaluation

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from harness.core import Problem, Task
 from harness.registry import register
-from harness.runs.records import DRAFTS
+from harness.runs.schema import DRAFTS, Asked, key_of
 
 Split = Literal["test", "validation", "train"]
 Draft = Literal["own", "reference", "right", "wrong", "other", "blind", "relabelled"]
@@ -83,9 +83,9 @@ class Evaluation:
         return self.draft if self.draft in DRAFTS else ""
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> Asked:
         """What tells its records from those of another evaluation of the same task (docs/results_format.md)."""
-        return self.split, float(self.temperature), self.attempts, self.draft
+        return Asked(self.split, float(self.temperature), self.attempts, self.draft)
 
     @property
     def stream(self) -> tuple[str, ...]:
@@ -117,9 +117,7 @@ class Evaluation:
 
     def holds(self, record: Mapping[str, Any]) -> bool:
         """Whether a record of eval.jsonl belongs to this evaluation (of some task, at some time)."""
-        attempts = record["attempts"]
-        draft = record.get("draft") or ("reference" if attempts[0]["by"] == "reference" else "own")
-        return (record.get("split", "test"), float(record["temperature"]), len(attempts), draft) == self.key
+        return key_of(record).asked == self.key
 
 
 @register("evaluation", "pool")

@@ -24,7 +24,8 @@ from typing import Any
 
 from harness.core import Credit, Display, Example, Phase, Policy, Problem, Task, Turn, Verdict
 from harness.grading import GradingError, describe_error
-from harness.runs.integrity import count_records, evaluation_label, sha256
+from harness.runs.integrity import count_records, sha256
+from harness.runs.schema import key_of
 from harness.runs.store import (
     EVALUATED,
     FAILED_BATCH,
@@ -464,7 +465,7 @@ def supplement(
         for evaluation in missing:
             _evaluate(experiment, policy, beside, display, when, interrupts, evaluation)
     known = count_records(there)
-    added = [record for record in beside.recorded() if evaluation_label(record) not in known]
+    added = [record for record in beside.recorded() if key_of(record).label not in known]
     if added:
         sync(beside.folder / "eval.jsonl")
         path = store.folder / "eval.jsonl"

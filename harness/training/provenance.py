@@ -6,14 +6,12 @@ import datetime
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 from harness import config, registry
-from harness.runs.store import (
-    FORMAT,
-    RunStore,
-    StoreError,
-)  # fmt: skip
+from harness.runs.schema import FORMAT
+from harness.runs.store import RunStore, StoreError
 from harness.training.experiment import Experiment
 
 
@@ -61,8 +59,15 @@ def changes_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def describe_run(experiment: Experiment, command: str) -> dict[str, Any]:
-    budget = experiment.budget
+def describe_run(experiment: Experiment, command: str, operative: str, files: Sequence[str]) -> dict[str, Any]:
+    """What run.json says of a run from its start on (docs/results_format.md).
+
+    Args:
+        command: The command line.
+        operative: The configuration in force, as text (`config.operative`).
+        files: The gin files that the command names.
+    """
+    budget, (parent, difference) = experiment.budget, config.lineage(experiment.name, files)
     return {
         "format": FORMAT,
         "name": experiment.name,
@@ -72,6 +77,9 @@ def describe_run(experiment: Experiment, command: str) -> dict[str, Any]:
         "data": _data(experiment),
         "policy": experiment.policy.key,
         "seed": experiment.seed,
+        "bindings": config.lines(operative),
+        "parent": parent,
+        "difference": difference,
         "budget": {"steps": budget.steps, "problems": budget.problems, "samples": budget.samples},
         "spent": {"trajectories": 0, "responses": 0, "updates": 0},
         "plugins": {f"{entry.kind}.{entry.name}": entry.source for entry in registry.entries()},
@@ -114,7 +122,6 @@ def graders_of(experiment: Experiment) -> dict[str, dict[str, str]]:
     return {"graders": known} if known else {}
 
 
-# What samples, trains, grades or computes intervals.
 def model_of(experiment: Experiment, engine: dict[str, Any]) -> dict[str, str]:
     """`model`, where the bound path alone does not say what it is: dequantised weights are not the original's."""
     if "gguf" not in engine:
@@ -123,6 +130,7 @@ def model_of(experiment: Experiment, engine: dict[str, Any]) -> dict[str, str]:
     return {"model": f"{path} (dequantised from {engine['gguf']['quantisation']})"}
 
 
+# What samples, trains, grades or computes intervals.
 VERSIONS = (
     "torch", "transformers", "accelerate", "tokenizers", "safetensors", "huggingface-hub", "jinja2", "gin-config",
     "math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "sympy", "mpmath", "rapidfuzz", "orjson",

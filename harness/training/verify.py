@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core import Problem, Task, Verdict
 from harness.grading import grade
-from harness.runs.integrity import READ, changed_files, count_records
+from harness.runs.integrity import READ, changed_run, count_records
 from harness.runs.store import RunStore, StoreError
 from harness.terminal import inert
 from harness.training.evaluate import name_of
@@ -74,7 +74,7 @@ def verify(folder: Path, trust: bool = False) -> Report:
     if info.get("status") != "done":
         raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r})")
     store.info = info
-    report = Report(files=changed_files(folder, info, (*READ, "model")), hashed="sha256" in info)
+    report = Report(files=changed_run(folder, info, (*READ, "model")), hashed="sha256" in info)
     records = store.sound_records()
     report.records = len(records)
     if not records:

@@ -1,12 +1,14 @@
-"""What a line of eval.jsonl (a record, its attempts) and of metrics.jsonl may be; a fault is told with file and line.
+"""What a run folder's files may hold: run.json, a record of eval.jsonl and which evaluation it is of, metrics.jsonl.
 
-A value of the wrong type is never believed (`"false"` is no truth value) and never repaired: the caller leaves the run
-out and tells the fault. The usual case, no fault, is found by looking at whole columns; only where something is wrong
-is each line looked at alone. docs/results_format.md says the same for people.
+The writer (`harness.runs.store`) and the reader (`harness.runs.reader`) both use it, and nothing else says these things
+again. A value of the wrong type is never believed (`"false"` is no truth value) and never repaired: the caller leaves
+the run out and tells the fault, with file and line. The usual case, no fault, is found by looking at whole columns;
+only where something is wrong is each line looked at alone. docs/results_format.md says the same for people.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,14 +20,142 @@ import orjson
 
 from harness.core import Status
 
+FORMAT = 2  # of run.json: what is written
+READABLE = (1, 2)  # what is read; `harness.runs.format1` turns the first into the second
+RUN_STATUSES = ("running", "done", "failed", "interrupted")
 WHENS = ("before", "after")
 SPLITS = ("test", "validation", "train")
 AUTHORS = ("policy", "given", "reference")
-DRAFTS = ("right", "wrong", "other", "blind", "relabelled")  # of controls: harness.evaluations says what each is
+DRAFTS = ("right", "wrong", "other", "blind", "relabelled")  # of controls; harness.training.evaluations describes each
 STATUSES = get_args(Status)
 MOST = 2**53  # the largest count that every JSON reader holds exactly
 LARGEST_LOGGED = 1e100  # beyond it a mean, a sum or an axis runs over
 LONGEST_NAME, LONGEST_TEXT = 10_000, 2**20  # characters; comparing two texts takes the product of their lengths
+
+
+class Asked(NamedTuple):
+    """How an evaluation asks, whatever the task and the time; a run asks each of them once.
+
+    Attributes:
+        split: `test`, `validation` or `train`.
+        temperature: 0.0 for greedy decoding.
+        turns: Attempts of each trajectory.
+        draft: What attempt 2 reads as attempt 1: `own` (the policy's, or the given one of a repair task), `reference`
+            (the base model's), or the draft of a control.
+    """
+
+    split: str
+    temperature: float
+    turns: int
+    draft: str
+
+
+class Key(NamedTuple):
+    """Which evaluation of a run a record is of: records that differ in any of these are never averaged together.
+
+    Attributes:
+        when: `before` or `after` training.
+        task: The evaluation task's name.
+        split: `test`, `validation` or `train`.
+        temperature: 0.0 for greedy decoding.
+        first: Who wrote the first attempt: `policy`; `given` to it (repair tasks); the `reference` model (fixed first
+            attempts of the base model).
+        turns: Attempts of each trajectory.
+        draft: Of a control, what stood in for attempt 1 (one of `DRAFTS`); '' for evaluations that are none.
+    """
+
+    when: str
+    task: str
+    split: str
+    temperature: float
+    first: str
+    turns: int
+    draft: str = ""
+
+    @property
+    def asked(self) -> Asked:
+        """How it asks."""
+        own = "reference" if self.first == "reference" else "own"
+        return Asked(self.split, self.temperature, self.turns, self.draft or own)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether tables may show it: the greedy evaluation of a test split that is no control."""
+        return (self.split, self.temperature, self.draft) == ("test", 0.0, "")
+
+    @property
+    def label(self) -> str:
+        """Its name in run.json's `records`: `after arithmetic test T=0.7 policy 2`, and of a control its draft."""
+        text = f"{self.when} {self.task} {self.split} T={self.temperature:g} {self.first} {self.turns}"
+        return f"{text} {self.draft}" if self.draft else text
+
+    def is_pool_of(self, greedy: Key) -> bool:
+        """Whether its samples, where it has several, are the sampled counterpart of a greedy evaluation."""
+        return self[:3] == greedy[:3] and self.first == greedy.first == "policy"
+
+
+def key_of(record: Mapping[str, Any]) -> Key:
+    """Which evaluation a record is of."""
+    return key_from(*key_fields(record))
+
+
+def key_fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What of a record decides its `Key`, as it stands there: records with equal fields have one key."""
+    attempts = record["attempts"]
+    return (
+        record["when"], record["task"], record.get("split", "test"), record["temperature"], attempts[0]["by"],
+        len(attempts), record.get("draft", ""),
+    )  # fmt: skip
+
+
+def key_from(when: str, task: str, split: str, temperature: float, first: str, turns: int, draft: str) -> Key:
+    """The key of `key_fields`; -0.0 and 0 are the temperature 0.0."""
+    return Key(when, task, split, float(temperature) + 0.0, first, turns, draft)
+
+
+def format_fault(info: Mapping[str, Any]) -> str:
+    """Why run.json cannot be read as one of `READABLE`, '' where it can."""
+    told = info.get("format")
+    if type(told) is int and told in READABLE:
+        return ""
+    return f"has format {told!r}; this program reads formats {' and '.join(map(str, READABLE))}"
+
+
+def digest_of(info: Mapping[str, Any]) -> str:
+    """SHA-256 of what run.json says, but for its own `digest`: of the sorted JSON without spaces, in ASCII."""
+    told = {key: value for key, value in info.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def info_fault(info: Mapping[str, Any]) -> str:
+    """What in run.json of a run that is done is not of its type, or not what was written; '' where nothing is.
+
+    Args:
+        info: As format 2 has it, or upgraded to it by `harness.runs.format1`.
+    """
+    spent = info.get("spent")
+    if not isinstance(spent, dict) or "updates" not in spent:
+        return f"spent is {shorten(spent)}, not what the run used (updates at least)"
+    for key, kind in INFO_OBJECTS.items():
+        entries = info.get(key, _ABSENT if key in INFO_REQUIRED else {})
+        if not isinstance(entries, dict):
+            return f"{key} is {shorten(entries)}, not an object"
+        for entry, value in entries.items():
+            if not fits(value, kind):
+                return f"{key}: {entry} is {shorten(value)}, not {kind.name}"
+    for key in INFO_TEXTS:
+        value = info.get(key, _ABSENT if key in INFO_REQUIRED else "")
+        if not fits(value, TEXT):
+            return f"{key} is {shorten(value)}, not {TEXT.name}"
+    return info_changed(info)
+
+
+def info_changed(info: Mapping[str, Any]) -> str:
+    """Whether run.json of a run that is done is still what was written, in a sentence; '' where it is, or is format 1,
+    which has no digest."""
+    if info.get("format", 1) == 1 or info.get("digest") == digest_of(info):
+        return ""
+    return "its digest differs: something in it was changed after the run"
 
 
 class Kind(NamedTuple):
@@ -99,6 +229,12 @@ ATTEMPT: Mapping[str, Kind] = {
     "by": _one_of(AUTHORS),
 }
 ATTEMPT_OPTIONAL: Mapping[str, Kind] = {"flag": NAME}
+INFO_OBJECTS: Mapping[str, Kind] = {
+    **dict.fromkeys(("spent", "records"), COUNT),
+    **dict.fromkeys(("eval_tasks", "graders", "sha256", "bindings", "difference"), TEXT),
+}
+INFO_TEXTS = ("task_version", "model", "parent")
+INFO_REQUIRED = ("task_version", "bindings", "parent", "difference")
 _ABSENT = object()
 
 
@@ -135,6 +271,18 @@ def record_fault(record: Mapping[str, Any]) -> str:
         if fault:
             return f"attempt {turn}: {fault}"
     return ""
+
+
+def identity_fault(record: Mapping[str, Any]) -> str:
+    """What keeps the writer from telling which evaluation and problem a record is of, '' where nothing does.
+
+    Less than `record_fault`: an answer that was changed later is told by whoever reads or grades it again.
+    """
+    fault = _fault(record, RECORD, {})
+    if fault:
+        return fault
+    bad = [i for i, attempt in enumerate(record["attempts"], 1) if not fits(attempt.get("by", _ABSENT), ATTEMPT["by"])]
+    return f"attempt {bad[0]}: by is no author" if bad else ""
 
 
 def _fault(held: Mapping[str, Any], required: Mapping[str, Kind], optional: Mapping[str, Kind]) -> str:
