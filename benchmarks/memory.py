@@ -1,7 +1,7 @@
 """What a run needs of a GPU, memory by part and seconds a step, from the shape alone: `python -m benchmarks.memory`.
 
 Parameters are counted on the real architecture (on torch's meta device: nothing is allocated), bytes follow from how
-the engine keeps things (docs/scaling.md says why). An estimate to choose a machine by, not a measurement: activations
+the engine keeps things (docs/multi_gpu.md says why). An estimate to choose a machine by, not a measurement: activations
 are counted as the inputs of checkpointed layers plus one layer computed again, and fragmentation not at all.
 """
 

@@ -1,6 +1,6 @@
 """Does a second attempt on this testbed need the draft? `python -m benchmarks.testbed_acceptance --gin FILE ...`
 
-    python -m benchmarks.testbed_acceptance --gin gin/base.gin --gin gin/on/embedded_shell_game.gin
+    python -m benchmarks.testbed_acceptance --gin gin/base.gin --gin gin/task/embedded_shell_game.gin
 
 No method is run. The base model's two greedy attempts are counted; its wrong first attempts are compared with the right
 answer symbol by symbol; first attempts are sampled for head room; and three fits of the base on right answers, at one

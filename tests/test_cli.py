@@ -39,7 +39,10 @@ def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
         (["describe", "method.scor"], "(nearest: method.score)"),
         (["describe", "score_full"], "is a gin file"),
         (["run", "score_ful"], "(nearest: score_full)"),
-        (["run", "score_full", "math", "--limit", "3", "--print-config"], "task.math has no test_size"),
+        (
+            ["run", "score_full", "math", "--model", "a/b", "--limit", "3", "--print-config"],
+            "task.math has no test_size",
+        ),
         (["run", "score_full", "--limit", "0", "--print-config"], "test_size must lie in 1..2000"),
         (["leaderboard", "nowhere/at/all"], "no results folder"),
     ],

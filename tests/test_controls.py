@@ -325,11 +325,11 @@ def test_at_a_run_s_end_or_added_later_the_same_bytes(tmp_path: Path) -> None:
     usual = ["--gin", "gin/naive_multi_turn_rl.gin", "--device", "cpu", *bound(SMALL)]
     plain, asked = (tmp_path / name / "arithmetic/arithmetic/naive_multi_turn_rl/seed0" for name in ("plain", "asked"))
     assert run.main([*usual, "--out", str(tmp_path / "plain")]) == 0
-    assert run.main([*usual, "--gin", "gin/on/controls.gin", "--out", str(tmp_path / "asked")]) == 0
+    assert run.main([*usual, "--gin", "gin/eval/controls.gin", "--out", str(tmp_path / "asked")]) == 0
     whole = (asked / "eval.jsonl").read_bytes()
     assert whole.startswith((plain / "eval.jsonl").read_bytes())
     assert whole.count(b"\n") == 24 * (2 + 6)
-    assert run_evaluate([str(plain), "--gin", "gin/on/controls.gin", "--device", "cpu"]) == 0
+    assert run_evaluate([str(plain), "--gin", "gin/eval/controls.gin", "--device", "cpu"]) == 0
     assert (plain / "eval.jsonl").read_bytes() == whole
     shutil.rmtree(tmp_path / "plain")
     built = leaderboard.build(tmp_path)
@@ -347,7 +347,7 @@ def test_at_a_run_s_end_or_added_later_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_controls_of_a_repair_task_run_programs(tmp_path: Path) -> None:
-    files = ["gin/base.gin", "gin/on/embedded_code.gin", "gin/on/controls_repair.gin"]
+    files = ["gin/base.gin", "gin/task/embedded_code.gin", "gin/eval/controls_repair.gin"]
     words = [word for file in files for word in ("--gin", file)]
     bindings = ["run.eval_tasks = [@task.embedded_repair()]", "embedded_repair.test_size = 4"]
     assert run.main([*words, "--out", str(tmp_path), "--device", "cpu", *bound(bindings)]) == 0
@@ -389,7 +389,7 @@ def test_the_gin_files_bind_every_control(name: str) -> None:
     from harness.training.experiment import Experiment
 
     config.prepare(Experiment, "run")
-    config.parse(["gin/score_full.gin", f"gin/on/{name}.gin"], [])
+    config.parse(["gin/score_full.gin", f"gin/eval/{name}.gin"], [])
     drafts = [evaluation.draft for evaluation in config.build("run").evaluations]
     assert set(drafts) == {*CONTROLS, *(["reference"] if name == "controls" else [])}
     assert set(records.DRAFTS) == set(CONTROLS)

@@ -138,7 +138,7 @@ SMALL = [
 
 def run(tmp_path: Path, row: str, *bindings: str) -> Path:
     words = [word for binding in (*SMALL, *bindings) for word in ("--bind", binding)]
-    files = ["--gin", f"gin/{row}.gin", "--gin", "gin/on/embedded_code.gin"]
+    files = ["--gin", f"gin/{row}.gin", "--gin", "gin/task/embedded_code.gin"]
     assert main([*files, "--out", str(tmp_path), "--device", "cpu", *words]) == 0
     return next(tmp_path.rglob("run.json")).parent
 

@@ -54,7 +54,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("asked")
     probe = ["run.probe_every = 2", "run.probe_problems = 6"]
-    assert start(out, "--gin", "gin/on/every_evaluation.gin", bind=[*SMALL, *MORE, *probe]) == 0
+    assert start(out, "--gin", "gin/eval/every_evaluation.gin", bind=[*SMALL, *MORE, *probe]) == 0
     return folder(out)
 
 
@@ -121,13 +121,13 @@ def test_the_probe_logs_second_attempts_after_own_and_fixed_ones(asked: Path) ->
 def test_what_is_added_later_is_what_would_have_been_written(plain: Path, asked: Path, tmp_path: Path) -> None:
     late = folder(tmp_path)
     shutil.copytree(plain, late)
-    assert supplement(late, "--gin", "gin/on/every_evaluation.gin") == 0
+    assert supplement(late, "--gin", "gin/eval/every_evaluation.gin") == 0
     assert (late / "eval.jsonl").read_bytes() == (asked / "eval.jsonl").read_bytes()
     assert (late / "config.gin").read_bytes() == (plain / "config.gin").read_bytes()
     info = json.loads((late / "run.json").read_text())
     assert info["status"] == "done"
     assert info["supplements"][0]["records"] == 130
-    assert supplement(late, "--gin", "gin/on/every_evaluation.gin") == 0  # once is enough
+    assert supplement(late, "--gin", "gin/eval/every_evaluation.gin") == 0  # once is enough
     assert (late / "eval.jsonl").read_bytes() == (asked / "eval.jsonl").read_bytes()
     assert not (late / "evaluating").exists()
 

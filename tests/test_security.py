@@ -86,7 +86,7 @@ def test_a_recorded_config_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_unsafe_exec_of_a_recorded_config_is_left_out(tmp_path: Path) -> None:
-    config.parse(["gin/base.gin", "gin/on/embedded_code.gin"], ["code.unsafe_exec = True"])
+    config.parse(["gin/base.gin", "gin/task/embedded_code.gin"], ["code.unsafe_exec = True"])
     config.build("run")
     path = tmp_path / "config.gin"
     path.write_text(config.operative())
@@ -101,7 +101,7 @@ def test_unsafe_exec_of_a_recorded_config_is_left_out(tmp_path: Path) -> None:
 
 
 def test_evaluate_leaves_unsafe_exec_of_the_folder_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.parse(["gin/base.gin", "gin/on/embedded_code.gin"], ["code.unsafe_exec = True"])
+    config.parse(["gin/base.gin", "gin/task/embedded_code.gin"], ["code.unsafe_exec = True"])
     config.build("run")
     text = config.operative()
     (tmp_path / "config.gin").write_text(text)

@@ -140,7 +140,7 @@ def test_a_careless_draft_is_wrong_in_its_last_place_and_a_slip_in_one_symbol() 
 
 def test_the_gin_file_puts_a_row_on_it_with_room_for_one_answer() -> None:
     config.prepare(Experiment, "run")
-    config.parse(["gin/score_full.gin", "gin/on/embedded_shell_game.gin"], [])
+    config.parse(["gin/score_full.gin", "gin/task/embedded_shell_game.gin"], [])
     experiment: Experiment = config.build("run")
     spec: Any = experiment.policy
     assert (experiment.task.name, spec.path) == ("shell_game", "embedded:shell_game")

@@ -16,7 +16,7 @@ from harness.policy import EMBEDDED
 from harness.training.experiment import Experiment
 
 TRACKED = config.ROOT / "results" / "embedded_shell_game_acceptance.md"
-FILES = ["--gin", "gin/base.gin", "--gin", "gin/on/embedded_shell_game.gin"]
+FILES = ["--gin", "gin/base.gin", "--gin", "gin/task/embedded_shell_game.gin"]
 
 
 def turn(problem: Problem, answer: str) -> Turn:
@@ -79,7 +79,7 @@ def test_each_criterion_can_be_missed_alone(missed: int, changed: Base, shares: 
 
 def test_only_the_fit_with_the_draft_is_shown_it() -> None:
     config.prepare(Experiment, "run")
-    config.parse(["gin/base.gin", "gin/on/embedded_shell_game.gin"], [])
+    config.parse(["gin/base.gin", "gin/task/embedded_shell_game.gin"], [])
     experiment: Experiment = config.build("run")
     policy: Any = experiment.policy.load("cpu")
     problems = experiment.task.test[:3]

@@ -5,7 +5,7 @@ has a fixed length, whatever the scale of the rewards, so a factor such as 1 + a
 first attempts*: how often attempt 2 is the same text, byte for byte, after the row's own first attempt and after the
 base model's, where these two differ. Such a second attempt does not use what it has read.
 
-Not covered: in the second table, rows without an evaluation of fixed first attempts (gin/on/every_evaluation.gin).
+Not covered: in the second table, rows without an evaluation of fixed first attempts (gin/eval/every_evaluation.gin).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.policy.gguf_files import convert_gguf, is_gguf
+from harness.policy.known_models import find_settings
 from harness.registry import nearest, register
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ ABOVE = ("max_grad_norm", "temperature", "lora_alpha", "vllm_memory", "sampler_t
 @dataclass(frozen=True)
 class HF:
     """A Hugging Face causal language model with a chat template.
+
+    Models of harness/policy/known_models.py get some of these settings by their name, where you bind nothing else.
 
     Attributes:
         path: A local folder, a hub name, `embedded:NAME` for a model shipped with the harness, a `.gguf` file, or
@@ -135,6 +138,11 @@ class HF:
                 raise ValueError(f"hf.{name} must be {known[0]!r} or {known[1]!r}, not {value!r}")
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise ValueError(f"hf.stop must be a list of texts, not {self.stop!r}")
+
+    @staticmethod
+    def find_settings(path: str) -> Mapping[str, Any]:
+        """What harness.config binds for a model that is known by its name; see harness/policy/known_models.py."""
+        return find_settings(path)
 
     @property
     def key(self) -> str:

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for another one's samples and grades
 GONE = "another process of this run has ended; what it printed says why"
-HOW = "accelerate launch --multi_gpu --num_processes N -m harness.run ... --processes N (docs/scaling.md)"
+HOW = "accelerate launch --multi_gpu --num_processes N -m harness.run ... --processes N (docs/multi_gpu.md)"
 
 
 class RanksError(RuntimeError):

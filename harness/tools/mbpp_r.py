@@ -290,7 +290,7 @@ def _print(out: Path, provenance: Mapping[str, Any]) -> None:
     console.print(f"  kept: {_counts(provenance['failures'])}")
     console.print(f"  problems without a failure: {len(provenance['problems_without_failure'])}")
     console.print(f"  sha256 {provenance['sha256']}; provenance: {provenance_path(out)}")
-    console.print(f"next: --bind \"task.mbpp_r.data = '{out}'\" (gin/on/mbpp_r.gin)")
+    console.print(f"next: --bind \"task.mbpp_r.data = '{out}'\" (gin/task/mbpp_r.gin)")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -174,7 +174,7 @@ def _recorded(phase: Phase, records: Sequence[Mapping[str, Any]]) -> list[Group]
         given = len(group) % 4 >= 4 - round(4 * phase.given_share)
         group.append(_trajectory(len(problems) - 1, len(group), rewards, given, texts))
     if not problems:
-        raise ValueError(f"no sampled trajectories of {phase.turns} attempts: add them with gin/on/pool.gin")
+        raise ValueError(f"no sampled trajectories of {phase.turns} attempts: add them with gin/eval/pool.gin")
     return list(problems.values())
 
 

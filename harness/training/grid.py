@@ -32,7 +32,7 @@ class Suite:
     Attributes:
         rows: Names of gin files in gin/ (`score_full`), patterns over them (`score_*`), or paths of gin files.
         seeds: Every row runs with each.
-        on: Gin files that put all rows on another task, model or machine (`gin/on/...`).
+        on: Gin files that put all rows on another task, protocol or machine (`gin/task/...`).
         bindings: Bindings for all rows, as after `--bind`.
         launcher: What starts `harness.run`: ('accelerate', 'launch', '--num_processes', '8', '-m') on several GPUs.
         cell_minutes: A run that takes longer (in one start) is ended with a checkpoint and recorded as failed; 0: none.

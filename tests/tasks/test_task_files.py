@@ -1,4 +1,4 @@
-"""The files of gin/on that put a row on a benchmark: they build, agree with the paper's Table 5, and bind no model."""
+"""The files of gin/task and gin/protocol put a row on a benchmark: they build, and agree with the paper's Table 5."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def code_data(folder: Path) -> list[str]:
     for name in ("mbpp", "mbpp_sanitized", "humaneval", "humanevalfix"):
         found += [f"task.{name}.data = '{folder / ('human' if 'human' in name else 'mbpp')}.jsonl'"]
         found += [f"task.{name}.pin = None"]
-    return [*found, f"task.mbpp_r.data = '{folder / 'mbpp.jsonl'}'", "task.mbpp_r.verify = False"]
+    return ["MODEL = 'my/model'", *found, f"task.mbpp_r.data = '{folder / 'mbpp.jsonl'}'", "task.mbpp_r.verify = False"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,9 @@ def code_data(folder: Path) -> list[str]:
     ],
 )
 def test_code_files_put_any_row_on_the_benchmark(tmp_path, file, trained, evaluated):
-    experiment = build(["gin/score_full.gin", f"gin/on/{file}.gin"], *code_data(tmp_path))
+    experiment = build(
+        ["gin/score_full.gin", f"gin/task/{file}.gin", "gin/protocol/paper_mbpp.gin"], *code_data(tmp_path)
+    )
     assert experiment.task.name == trained
     assert [task.name for task in experiment.evaluated] == evaluated
     assert (experiment.steps, experiment.problems * experiment.samples) == (1_500, 128)
@@ -68,15 +70,14 @@ def test_code_files_put_any_row_on_the_benchmark(tmp_path, file, trained, evalua
 
 
 def test_evaluation_only_needs_a_row_that_trains_nothing(tmp_path):
-    experiment = build(["gin/base.gin", "gin/on/humaneval.gin"], *code_data(tmp_path))
+    experiment = build(["gin/base.gin", "gin/task/humaneval.gin"], *code_data(tmp_path))
     assert [len(task.test) for task in experiment.evaluated] == [1, 1]
     with pytest.raises(config.ConfigError, match="task 'humaneval' has no train problems"):
-        build(["gin/score_full.gin", "gin/on/humaneval.gin"], *code_data(tmp_path))
+        build(["gin/score_full.gin", "gin/task/humaneval.gin"], *code_data(tmp_path))
 
 
-def test_transfer_is_bindings(tmp_path):
-    tasks = "run.eval_tasks = [@task.humaneval(), @task.humanevalfix()]"
-    experiment = build(["gin/on/humaneval.gin", "gin/score_full.gin"], *code_data(tmp_path), tasks)
+def test_transfer_trains_on_the_rows_own_task(tmp_path):
+    experiment = build(["gin/score_full.gin", "gin/eval/transfer_humaneval.gin"], *code_data(tmp_path))
     assert experiment.task.name == "arithmetic"
     assert [task.name for task in experiment.evaluated] == ["humaneval", "humanevalfix"]
 
@@ -85,8 +86,8 @@ def test_math_file_and_its_saved_config(tmp_path):
     rows = [{"problem": f"Toy {n}", "solution": "x", "answer": "1", "unique_id": n} for n in sorted(math500().values())]
     rows += [{"problem": f"What is {i}?", "solution": "x", "answer": f"{i}"} for i in range(200)]
     (tmp_path / "math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = [f"task.math.data = '{tmp_path / 'math.jsonl'}'", "task.math.pin = None"]
-    experiment = build(["gin/score_full.gin", "gin/on/math.gin"], *data)
+    data = ["MODEL = 'my/model'", f"task.math.data = '{tmp_path / 'math.jsonl'}'", "task.math.pin = None"]
+    experiment = build(["gin/score_full.gin", "gin/task/math.gin", "gin/protocol/paper_math.gin"], *data)
     assert (experiment.steps, experiment.problems * experiment.samples) == (3_000, 512)
     spec: Any = experiment.policy
     assert (spec.lr, spec.temperature) == (5e-6, 1.0)
@@ -97,26 +98,19 @@ def test_math_file_and_its_saved_config(tmp_path):
     build([str(tmp_path / "saved.gin")])
     assert config.lines(config.operative()) == told
     with pytest.raises(config.ConfigError, match=r"answer_form alike"):
-        build(["gin/score_full.gin", "gin/on/math.gin"], *data, "task.math.answer_form = 'boxed'")
+        build(["gin/score_full.gin", "gin/task/math.gin"], *data, "task.math.answer_form = 'boxed'")
 
 
 def test_the_larger_split_is_one_binding_more():
-    lines = (config.ROOT / "gin/on/math_5000.gin").read_text().splitlines()
-    assert lines[1:] == ["include 'gin/on/math.gin'", "task.math.split = '7500/5000'"]
-
-
-def test_no_task_file_binds_a_model():
-    for name in ("math", "math_5000", "mbpp", "mbpp_r", "mbpp_sanitized", "humaneval"):
-        text = (config.ROOT / f"gin/on/{name}.gin").read_text()
-        assert "hf.path" not in text, name
-        assert "run.policy" not in text, name
-        assert "progress." not in text, f"{name}: a row's own binding would be overruled"
+    lines = (config.ROOT / "gin/task/math_5000.gin").read_text().splitlines()
+    assert lines[1:] == ["include 'gin/task/math.gin'", "task.math.split = '7500/5000'"]
 
 
 @pytest.mark.data
 def test_the_issues_binding_works_on_the_real_files():
     experiment = build(
-        ["gin/score_full.gin", "gin/on/mbpp.gin"],
+        ["gin/score_full.gin", "gin/task/mbpp.gin"],
+        "MODEL = 'my/model'",
         *(f"task.{name}.data = '{real(file)}'" for name, file in (
             ("mbpp", "mbpp.jsonl"), ("humaneval", "humaneval.jsonl"), ("humanevalfix", "humanevalfix_python.jsonl")
         )),
