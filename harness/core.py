@@ -52,6 +52,9 @@ class Verdict:
         answer: The extracted answer, in a canonical form: two responses give *the same answer* when these are equal.
         flag: What a reader must know of how it was graded, else ''. `compat`: program and tests shared one process, so
             the program could have forged the verdict.
+        reason: How the verdict came about, where the verifier can tell more than the status: the test that failed, the
+            rule that compared. For readers alone: it computes nothing, and verdicts are equal without it. Equal
+            inputs must give equal texts.
     """
 
     reward: float
@@ -59,6 +62,7 @@ class Verdict:
     status: Status = "ok"
     answer: str | None = None
     flag: str = ""
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

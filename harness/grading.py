@@ -81,6 +81,8 @@ def _fault_of(verdict: object) -> str:
         return f"its answer {verdict.answer!r} is no text"
     if not isinstance(verdict.flag, str):
         return f"its flag {verdict.flag!r} is no text"
+    if not isinstance(verdict.reason, str):
+        return f"its reason {verdict.reason!r} is no text"
     return ""
 
 

@@ -108,7 +108,7 @@ FIELDS = {
     "Trajectory": ["problem", "turns"],
     "Turn": ["context", "tokens", "text", "verdict", "index", "by", "scored", "truncated", "logprobs"],
     "TurnStats": ["logprob", "kl", "entropy", "tokens", "gap"],
-    "Verdict": ["reward", "correct", "status", "answer", "flag"],
+    "Verdict": ["reward", "correct", "status", "answer", "flag", "reason"],
 }  # fmt: skip
 MEMBERS = {
     "Method": ["phases"],

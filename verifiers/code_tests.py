@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import hmac
 import json
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ class BadTests(ValueError):
 
 
 SEED_KEY = b"random inputs of tests"  # no fork server ever holds it: a program cannot foresee what its tests draw
+ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")  # of an object, in its repr: another one in every process
 LONGEST = 10_000  # characters of a response that is remembered
 _memory = threading.Lock()  # of every verifier; held for look-ups only
 
@@ -152,7 +154,8 @@ class CodeTests:
         final = final_text(text)
         if final is None:
             reason = "the thinking never ends"
-            return Graded(Verdict(0.0, False, "truncated"), job.mode, reason, time.perf_counter() - started, None)
+            verdict = Verdict(0.0, False, "truncated", reason=reason)
+            return Graded(verdict, job.mode, reason, time.perf_counter() - started, None)
         job = replace(job, text=final)
         outcome = self.sandbox.run(job)
         if outcome.needs_compat and job.mode == "split":
@@ -174,7 +177,8 @@ class CodeTests:
 def _verdict(outcome: Outcome) -> Verdict:
     flag = "compat" if outcome.mode == "compat" else ""
     answer = None if outcome.program is None else programs.canonical(outcome.program)
-    return Verdict(float(outcome.passed), outcome.passed, outcome.status, answer, flag)
+    reason = "" if outcome.passed else ADDRESS.sub("at 0x...", outcome.reason)
+    return Verdict(float(outcome.passed), outcome.passed, outcome.status, answer, flag, reason)
 
 
 def answer_of(row: Mapping[str, Any]) -> str:

@@ -32,6 +32,10 @@ MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
 IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
 START_LIMIT = 60.0  # seconds a worker may take to start or to import
 VERSION = 3  # of the rules; raised whenever a verdict could change
+RULES = {  # what decided, where it was more than a look at the texts
+    "fractions": "compared as fractions", "form": "compared by form", "numeric": "compared as numbers",
+    "math-verify": "compared by math-verify",
+}  # fmt: skip
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "mpmath")
 CACHE = 200_000  # graded pairs kept
 
@@ -171,7 +175,8 @@ class MathAnswer:
         if grade is None:
             return None  # pyright: ignore[reportReturnType]  (only with wait=False)
         canonical = normalise(answer) if len(answer) <= IN_PROCESS else answer[:MAX_ANSWER]
-        return Verdict(float(grade.equal), grade.equal, grade.status, canonical), grade
+        reason = ": ".join(filter(None, (RULES.get(grade.rung), grade.detail)))
+        return Verdict(float(grade.equal), grade.equal, grade.status, canonical, reason=reason), grade
 
     def extract(self, text: str) -> tuple[str | None, Literal["ok", "no_answer", "truncated"]]:
         """The final answer of this turn alone, and why there is none."""

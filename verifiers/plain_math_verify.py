@@ -40,9 +40,9 @@ class PlainMathVerify:
         except WorkerTimeout:
             return Verdict(0.0, False, "timeout")
         except WorkerDied:
-            return Verdict(0.0, False, "error")
+            return Verdict(0.0, False, "error", reason="the worker ended")
         if "error" in reply:
-            return Verdict(0.0, False, "error")
+            return Verdict(0.0, False, "error", reason=str(reply["error"]))
         if reply["answer"] is None:
             return Verdict(0.0, False, "no_answer")
         return Verdict(float(reply["equal"]), reply["equal"], "ok", reply["answer"])

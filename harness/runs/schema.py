@@ -216,6 +216,7 @@ RECORD_OPTIONAL: Mapping[str, Kind] = {
     "split": _one_of(SPLITS),
     "draft": _one_of(DRAFTS),
     "prompt": TEXT,
+    "gold": TEXT,
     "extra_tokens": COUNT,
 }
 ATTEMPT: Mapping[str, Kind] = {
@@ -228,7 +229,8 @@ ATTEMPT: Mapping[str, Kind] = {
     "truncated": TRUTH,
     "by": _one_of(AUTHORS),
 }
-ATTEMPT_OPTIONAL: Mapping[str, Kind] = {"flag": NAME}
+<<<<<<< HEAD:harness/runs/schema.py
+ATTEMPT_OPTIONAL: Mapping[str, Kind] = {"flag": NAME, "reason": TEXT}
 INFO_OBJECTS: Mapping[str, Kind] = {
     **dict.fromkeys(("spent", "records"), COUNT),
     **dict.fromkeys(("eval_tasks", "graders", "sha256", "bindings", "difference"), TEXT),
@@ -391,7 +393,7 @@ def _spell_surrogates(value: Any) -> Any:
     attempts = value.get("attempts")
     for held in (value, *(attempts if isinstance(attempts, list) else ())):
         if isinstance(held, dict):
-            for key in ("prompt", "text", "answer"):
+            for key in ("prompt", "gold", "text", "answer", "reason"):
                 if isinstance(held.get(key), str):
                     held[key] = held[key].encode(errors="backslashreplace").decode()
     return value

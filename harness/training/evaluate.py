@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.core import Policy, Problem, Task, Trajectory
 from harness.grading import VERIFIER_SECONDS
+from harness.runs.records import LONGEST_NAME
 from harness.seeds import derive
 from harness.training.dialogue import Dialogue
 from harness.training.drafts import ask_after_drafts
@@ -115,10 +116,14 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
     """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
 
     A repair task's records name the problem, not the given program (`name_of`): means then weigh problems alike. The
-    problem's text stands in greedy records alone, which are read one by one; a pool would repeat it for every sample.
+    problem's text, its gold answer and the verifier's reasons stand in greedy records alone, which are read one by one;
+    a pool would repeat them for every sample.
     """
-    name, number = name_of(trajectory.problem, sample)
-    text = {} if temperature else {"prompt": trajectory.problem.prompt}
+    problem = trajectory.problem
+    name, number = name_of(problem, sample)
+    text = {} if temperature else {"prompt": problem.prompt}
+    if text and 0 < len(problem.answer) <= LONGEST_NAME:
+        text["gold"] = problem.answer
     extra = sum(len(turn.tokens) for turn in trajectory.turns if not turn.scored)
     return {
         "when": when,
@@ -138,6 +143,7 @@ def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature:
                 "truncated": turn.truncated,
                 "by": turn.by,
                 **({"flag": turn.verdict.flag} if turn.verdict.flag else {}),
+                **({"reason": turn.verdict.reason[:LONGEST_NAME]} if text and turn.verdict.reason else {}),
             }
             for turn in trajectory.attempts
         ],

@@ -122,6 +122,8 @@ def _grade_task(task: Task, seconds: float, records: Sequence[tuple[int, dict[st
             continue
         if record.get("prompt", problem.prompt) != problem.prompt:
             report.verdicts.append(f"{where}): its prompt is not the problem's")
+        if record.get("gold", problem.answer) != problem.answer:
+            report.verdicts.append(f"{where}): its gold answer is not the problem's")
         for number, attempt in enumerate(record["attempts"], 1):
             if not isinstance(attempt.get("text"), str):
                 report.verdicts.append(f"{where}, attempt {number}): it has no text")
