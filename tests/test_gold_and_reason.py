@@ -6,7 +6,7 @@ import pytest
 
 from harness.core import Problem, Trajectory, Turn, Verdict, Verifier
 from harness.grading import GradingError, grade
-from harness.runs import records
+from harness.runs import schema as records
 from harness.training.evaluate import line
 from verifiers.code_tests import CodeTests, answer_of
 from verifiers.exact import Exact

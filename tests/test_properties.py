@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from harness import seeds
 from harness.core import Budget, Example, Problem, Trajectory, Turn, Verdict
 from harness.credit import BatchMean, Conditioned, Indicator, LeaveOneOut, NoBonus, Progress, Raw, reinforce, returns
-from harness.runs import records
+from harness.runs import schema as records
 from harness.runs.reader import key_of, read_records
 from harness.runs.store import RunStore
 from harness.training.dialogue import Intrinsic

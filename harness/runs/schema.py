@@ -229,7 +229,6 @@ ATTEMPT: Mapping[str, Kind] = {
     "truncated": TRUTH,
     "by": _one_of(AUTHORS),
 }
-<<<<<<< HEAD:harness/runs/schema.py
 ATTEMPT_OPTIONAL: Mapping[str, Kind] = {"flag": NAME, "reason": TEXT}
 INFO_OBJECTS: Mapping[str, Kind] = {
     **dict.fromkeys(("spent", "records"), COUNT),

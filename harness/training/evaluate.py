@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.core import Policy, Problem, Task, Trajectory
 from harness.grading import VERIFIER_SECONDS
-from harness.runs.records import LONGEST_NAME
+from harness.runs.schema import LONGEST_NAME
 from harness.seeds import derive
 from harness.training.dialogue import Dialogue
 from harness.training.drafts import ask_after_drafts
