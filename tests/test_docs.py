@@ -71,7 +71,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
 
 def test_gin_in_ten_lines_is_a_gin_file(tmp_path: Path) -> None:
-    ((_, name, text),) = FENCE.findall((ROOT / "docs" / "gin.md").read_text(encoding="utf-8"))
+    ((_, name, text),) = FENCE.findall((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))
     (tmp_path / name).write_text(text, encoding="utf-8")
     printed = run([sys.executable, "-m", "harness", "run", name, "--print-config"], tmp_path)
     for binding in ("run.steps = 50", "hf.lr = 0.0001", "run.name = 'my_row'"):
