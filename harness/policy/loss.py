@@ -1,4 +1,5 @@
-"""Log-probabilities, KL and entropy of turns, and the surrogate loss; one forward serves all turns of a trajectory.
+"""Log-probabilities, KL and entropy of turns, and the surrogate loss; one forward serves all turns of a trajectory, and
+where prompts are shared (`harness.policy.tree`) all trajectories of a problem.
 
 The surrogate of a batch of examples, with D its denominator (trajectories, examples or tokens):
 
@@ -21,9 +22,9 @@ Pads, tokens of the context and given turns have weight and kl of exactly 0: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,18 +34,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from harness.core import Example
+from harness.policy.tree import Row, Tree, masks
 from harness.registry import nearest
 
 ESTIMATORS = ("exact", "k1", "k2", "k3")
 LEAST = torch.finfo(torch.float32).min
-
-
-@dataclass
-class Row:
-    """One token sequence and the spans trained in it: (index of the example, first token, end)."""
-
-    ids: tuple[int, ...]
-    spans: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 def merge(examples: Sequence[Example]) -> list[Row]:
@@ -64,16 +58,42 @@ def merge(examples: Sequence[Example]) -> list[Row]:
     return rows
 
 
-def microbatches(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
-    """Rows sorted by length and cut so that no padded batch exceeds `tokens` (a longer row goes alone)."""
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
+def microbatches(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:
+    """Trees sorted by size and cut so that no padded batch exceeds `tokens` (a larger tree goes alone)."""
+    batch: list[Tree] = []
+    for tree in sorted(trees, key=lambda tree: len(tree.ids), reverse=True):
         if batch and len(batch[0].ids) * (len(batch) + 1) > tokens:
             yield batch
             batch = []
-        batch.append(row)
+        batch.append(tree)
     if batch:
         yield batch
+
+
+class Batch(NamedTuple):
+    """A micro-batch of B trees and the N tokens that are scored in it.
+
+    Attributes:
+        ids_BT: Token ids.
+        rows_N: Row of each token, `sources_N` the place it is predicted from, `places_N` its own.
+        spans: (index of the example, how many of the N tokens are its own), in order.
+        positions_BT: Each token's depth, and `ends_BT` the end of its subtree; None where all trees are plain rows.
+    """
+
+    ids_BT: Tensor
+    rows_N: Tensor
+    sources_N: Tensor
+    places_N: Tensor
+    spans: list[tuple[int, int]]
+    positions_BT: Tensor | None
+    ends_BT: Tensor | None
+
+    def walk(self, config: Any) -> dict[str, Any]:
+        """What a decoder is told of trees; nothing of plain rows."""
+        if self.positions_BT is None or self.ends_BT is None:
+            return {}
+        mask = masks(config, self.positions_BT, self.ends_BT)
+        return {"position_ids": self.positions_BT, "attention_mask": mask}
 
 
 class Terms(NamedTuple):
@@ -132,9 +152,13 @@ class Scorer(nn.Module):
         self.model, self.reference = model, reference
         self.kl, self.temperature, self.logits_bound = kl, temperature, logits_bound
 
-    def hidden(self, model: Any, ids_BT: Tensor) -> Tensor:
-        """Last hidden states [B, T, H]; right pads need no mask under causal attention."""
-        return model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
+    def hidden(self, model: Any, ids_BT: Tensor, walk: Mapping[str, Any] | None = None) -> Tensor:
+        """Last hidden states [B, T, H]; right pads need no mask under causal attention.
+
+        Args:
+            walk: Positions and mask of trees; none for plain rows.
+        """
+        return model.get_decoder()(input_ids=ids_BT, use_cache=False, **(walk or {})).last_hidden_state
 
     @torch.no_grad()
     def check(self, model: Any, ids_BT: Tensor) -> None:
@@ -147,13 +171,13 @@ class Scorer(nn.Module):
                 "(it knows logit softcapping and scaling): its log-probabilities would be wrong"
             )
 
-    def forward(self, ids_BT: Tensor, where: tuple[Tensor, Tensor]) -> Terms:
-        """Terms of the tokens of `ids_BT` at (row, position) `where`."""
-        rows_N, positions_N = where
-        targets_N = ids_BT[rows_N, positions_N]
+    def forward(self, batch: Batch) -> Terms:
+        """Terms of a batch's tokens."""
+        walk = batch.walk(self.model.config.get_text_config())
+        targets_N = batch.ids_BT[batch.rows_N, batch.places_N]
         with torch.no_grad(), self.reference.scope():
-            hidden_ref_NH = self.hidden(self.reference.model, ids_BT)[rows_N, positions_N - 1]
-        hidden_NH = self.hidden(self.model, ids_BT)[rows_N, positions_N - 1]
+            hidden_ref_NH = self.hidden(self.reference.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
+        hidden_NH = self.hidden(self.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
         size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
         recompute = torch.is_grad_enabled() and len(targets_N) > size
         parts = []
@@ -204,15 +228,25 @@ def checkpointing(model: Any, on: bool) -> Iterator[None]:
             layer.training = layer.gradient_checkpointing = False
 
 
-def pack(batch: Sequence[Row], pad_id: int, device: Any) -> tuple[Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]]:
-    """A micro-batch as (ids [B, T], (rows [N], positions [N]), [(example, its number of tokens)] in span order)."""
-    width = max(len(row.ids) for row in batch)
-    ids_BT = torch.tensor([[*row.ids, *[pad_id] * (width - len(row.ids))] for row in batch], device=device)
-    rows, positions, spans = [], [], []
-    for number, row in enumerate(batch):
-        for example, begin, end in row.spans:
-            rows += [number] * (end - begin)
-            positions += range(begin, end)
-            spans.append((example, end - begin))
-    where = torch.tensor(rows, device=device), torch.tensor(positions, device=device)
-    return ids_BT, where, spans
+def pack(trees: Sequence[Tree], pad_id: int, device: Any) -> Batch:
+    """Trees as one padded batch."""
+    width = max(len(tree.ids) for tree in trees)
+    pads = [width - len(tree.ids) for tree in trees]
+    rows, sources, places, spans = [], [], [], []
+    for number, tree in enumerate(trees):
+        for example, before, at in tree.spans:
+            rows += [number] * len(at)
+            sources += before
+            places += at
+            spans.append((example, len(at)))
+
+    def put(values: Sequence[Any]) -> Tensor:
+        return torch.tensor(values, device=device)
+
+    positions_BT = ends_BT = None
+    if any(tree.branches for tree in trees):
+        positions_BT = put([[*tree.positions, *[0] * pad] for tree, pad in zip(trees, pads, strict=True)])
+        # A pad sees itself, as attention to nothing would be NaN.
+        ends_BT = put([[*tree.ends, *[width] * pad] for tree, pad in zip(trees, pads, strict=True)])
+    ids_BT = put([[*tree.ids, *[pad_id] * pad] for tree, pad in zip(trees, pads, strict=True)])
+    return Batch(ids_BT, put(rows), put(sources), put(places), spans, positions_BT, ends_BT)

@@ -16,7 +16,7 @@ from harness.core import Example, Problem, Trajectory, Turn, Verdict
 from harness.credit import BatchMean, Conditioned, LeaveOneOut, NoBonus, Progress, Raw
 from harness.policy import HF
 from harness.policy.engine import UNGRADED, Policy
-from harness.policy.loss import merge
+from harness.policy.loss import merge, pack
 from methods.score import Phase1, Phase2
 
 ASK, AGAIN = "a", "b"
@@ -167,7 +167,8 @@ def test_gradient_equals_finite_differences(micro_folder: Path, kl: str) -> None
     def surrogate(shift: float) -> float:
         for p, d in zip(policy.model.parameters(), direction, strict=True):
             p += shift * d.view_as(p)
-        _, loss, _ = policy._surrogate(merge(examples), examples, 16)
+        batch = pack(policy._trees(examples), policy.pad_id, policy.device)
+        _, loss = policy._surrogate(batch, examples, 16)
         for p, d in zip(policy.model.parameters(), direction, strict=True):
             p -= shift * d.view_as(p)
         return float(loss)
