@@ -112,7 +112,7 @@ def main() -> None:
 
     def one_per_turn() -> list[list[float]]:
         whole = [(i, turn.context + turn.tokens) for i, turn in enumerate(turns)]
-        trees = [Tree(Row(ids, [(i, len(turns[i].context), len(ids))])) for i, ids in whole]
+        trees = [Tree([Row(ids, [(i, len(turns[i].context), len(ids))])]) for i, ids in whole]
         found: list[list[float]] = [[] for _ in turns]
         for part in microbatches(trees, policy.spec.microbatch_tokens):
             batch = pack(part, policy.pad_id, policy.device)

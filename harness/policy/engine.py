@@ -32,7 +32,7 @@ from harness.policy.memory import advised, is_full
 from harness.policy.precision import autocast, halve, is_half
 from harness.policy.ranks import RanksError, join
 from harness.policy.sampling import Reply, Sampler, fine_uniforms
-from harness.policy.tree import Tree, cost, plant
+from harness.policy.tree import Row, Tree, cost, plant
 from harness.policy.vllm import VLLM
 from harness.seeds import derive
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 HELLO: list[Message] = [{"role": "user", "content": "?"}]
 TREE_TOLERANCE = 1e-4  # nats per token: what float32 rounding may make of a tree against plain rows, in the self-test
+KL_EVERY = 10  # updates; where no example has a KL coefficient the reference is asked that often, for the log alone
 UNGRADED = Verdict(0.0, False, "error")
 
 
@@ -257,8 +258,9 @@ class Policy:
         for trees in microbatches(self._trees([Example(turn) for turn in turns]), self.microbatch_tokens):
             batch = pack(trees, self.pad_id, self.device)
             with self.autocast(), advised("hf.microbatch_tokens"):
-                terms: Terms = self.scorer(batch)
-            values, at = (terms.reference if reference else terms.logprob).tolist(), 0
+                terms: Terms = self.scorer(batch, compare=reference)
+            column = terms.reference if terms.reference is not None else terms.logprob
+            values, at = column.tolist(), 0
             for example, count in batch.spans:
                 found[example], at = values[at : at + count], at + count
         return found
@@ -288,7 +290,7 @@ class Policy:
             stats = self.accumulate(examples, denominator)
             for stat in stats:
                 _require_finite("the log-probability of a turn", stat.logprob)
-                _require_finite("the KL of a turn", stat.kl)
+                _require_finite("the KL of a turn", stat.kl or 0.0)
             if fresh:
                 _compare(examples, stats, self.spec.sampler_tolerance if self.vllm else self.tolerance)
             norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm))
@@ -355,50 +357,71 @@ class Policy:
 
     def _accumulate_share(self, examples: Sequence[Example], denominator: float) -> dict[int, TurnStats]:
         found: dict[int, TurnStats] = {}
-        for batch, counts in self._batches(self._trees(examples)):
-            with checkpointing(self.model, self.spec.checkpoint_layers):
-                terms, loss = self._surrogate(batch, examples, denominator)
-                (loss if counts else 0.0 * loss).backward()
-            columns, at = [column.tolist() for column in terms], 0
+        compare = any(example.kl for example in examples) or self._updates() % KL_EVERY == 0
+        for batch, trains, counts in self._batches(examples):
+            with checkpointing(self.model, self.spec.checkpoint_layers and trains), torch.set_grad_enabled(trains):
+                terms, loss = self._surrogate(batch, examples, denominator, compare)
+                if trains:
+                    (loss if counts else 0.0 * loss).backward()
+            columns, at = [[] if column is None else column.tolist() for column in terms], 0
             for example, count in batch.spans if counts else ():
-                logprob, kl, entropy, _ = (sum(column[at : at + count]) for column in columns)
+                logprob, entropy, kl, _ = (sum(column[at : at + count]) for column in columns)
                 sampled = examples[example].turn.logprobs
                 pairs = zip(sampled, columns[0][at : at + count], strict=True) if sampled else ()
                 gap = sum(abs(a - b) for a, b in pairs)
-                found[example], at = TurnStats(logprob, kl, entropy, count, gap), at + count
+                found[example], at = TurnStats(logprob, kl if compare else None, entropy, count, gap), at + count
         return found
 
+    def _updates(self) -> int:
+        """Updates of this optimiser so far; a checkpoint holds them."""
+        return int(next(iter(self.optimizer.state.values()), {}).get("step", 0))
+
     def _trees(self, examples: Sequence[Example]) -> list[Tree]:
-        return plant(
-            merge(examples), self._cost if self.shares_prompts else None, min(self.microbatch_tokens, self.window)
-        )
+        return self._planted(merge(examples))
 
-    def _batches(self, trees: list[Tree]) -> Iterator[tuple[Batch, bool]]:
-        """This process's micro-batches, and whether they count.
+    def _planted(self, rows: Sequence[Row]) -> list[Tree]:
+        return plant(rows, self._cost if self.shares_prompts else None, min(self.microbatch_tokens, self.window))
 
-        Sharded weights travel in every forward, so all processes must make equally many: a process that has fewer
-        goes through a batch again that counts for nothing.
+    def _batches(self, examples: Sequence[Example]) -> Iterator[tuple[Batch, bool, bool]]:
+        """This process's micro-batches, whether they have a gradient, and whether they count.
+
+        Rows of which no example has a weight or a KL coefficient are only measured: they need no backward.
+
+        Sharded weights travel in every forward and gradient, so all processes must make equally many: a process that
+        has fewer goes through a batch again that counts for nothing.
         """
+        parts: tuple[list[Row], list[Row]] = [], []
+        for row in merge(examples):
+            parts[any(examples[i].weight or examples[i].kl for i, _, _ in row.spans)].append(row)
+        measured, trained = parts
+        if not trained:  # the optimiser still wants a gradient, of zero
+            measured, trained = trained, measured
         size, limit = self.ranks.size, self.microbatch_tokens
-        if size > 1:  # dealt by size, so that the shares are nearly equal in tokens
-            trees = sorted(trees, key=lambda tree: len(tree.ids), reverse=True)
-        shares = [list(microbatches(trees[rank::size], limit)) for rank in range(size)]
-        mine = shares[self.ranks.rank]
-        total = max(map(len, shares)) if self.sharded else len(mine)
-        for number in range(total):
-            counts = number < len(mine)
-            yield pack(mine[number] if counts else trees[-1:], self.pad_id, self.device), counts
+        for rows, trains in ((trained, True), (measured, False)):
+            trees = self._planted(rows)
+            if size > 1:  # dealt by size, so that the shares are nearly equal in tokens
+                trees = sorted(trees, key=lambda tree: len(tree.ids), reverse=True)
+            shares = [list(microbatches(trees[rank::size], limit)) for rank in range(size)]
+            mine = shares[self.ranks.rank]
+            total = max(map(len, shares)) if self.sharded else len(mine)
+            for number in range(total):
+                counts = number < len(mine)
+                batch = pack(mine[number] if counts else trees[-1:], self.pad_id, self.device)
+                yield batch, trains, counts
 
-    def _surrogate(self, batch: Batch, examples: Sequence[Example], denominator: float) -> tuple[Terms, Tensor]:
+    def _surrogate(
+        self, batch: Batch, examples: Sequence[Example], denominator: float, compare: bool = True
+    ) -> tuple[Terms, Tensor]:
         with self.autocast():
-            terms: Terms = self.scorer(batch)
+            terms: Terms = self.scorer(batch, compare)
         weight_N, kl_N = (
             torch.tensor(
                 [getattr(examples[i], name) for i, count in batch.spans for _ in range(count)], device=self.device
             )
             for name in ("weight", "kl")
         )
-        return terms, (kl_N * terms.kl - weight_N * terms.logprob).sum() / denominator
+        each_N = -weight_N * terms.logprob if terms.kl is None else kl_N * terms.kl - weight_N * terms.logprob
+        return terms, each_N.sum() / denominator
 
     # -- state ----------------------------------------------------------------------------------------------------
 

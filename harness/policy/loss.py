@@ -100,9 +100,9 @@ class Terms(NamedTuple):
     """Per-token results, shape [N] each: N selected tokens in the order of the batch's spans."""
 
     logprob: Tensor
-    kl: Tensor
     entropy: Tensor
-    reference: Tensor  # the reference's log-probability of the token
+    kl: Tensor | None  # None, as the next, where the reference was not asked
+    reference: Tensor | None  # the reference's log-probability of the token
 
 
 @dataclass(frozen=True)
@@ -171,41 +171,50 @@ class Scorer(nn.Module):
                 "(it knows logit softcapping and scaling): its log-probabilities would be wrong"
             )
 
-    def forward(self, batch: Batch) -> Terms:
-        """Terms of a batch's tokens."""
+    def forward(self, batch: Batch, compare: bool = True) -> Terms:
+        """Terms of a batch's tokens.
+
+        Args:
+            compare: Whether the reference is asked as well.
+        """
         walk = batch.walk(self.model.config.get_text_config())
-        targets_N = batch.ids_BT[batch.rows_N, batch.places_N]
-        with torch.no_grad(), self.reference.scope():
-            hidden_ref_NH = self.hidden(self.reference.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
+        inputs_N = [batch.ids_BT[batch.rows_N, batch.places_N]]
+        if compare:
+            with torch.no_grad(), self.reference.scope():
+                inputs_N.append(self.hidden(self.reference.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N])
         hidden_NH = self.hidden(self.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
         size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
-        recompute = torch.is_grad_enabled() and len(targets_N) > size
-        parts = []
-        for begin in range(0, len(targets_N), size):
-            inputs = (part[begin : begin + size] for part in (hidden_NH, hidden_ref_NH, targets_N))
+        recompute = torch.is_grad_enabled() and len(hidden_NH) > size
+        parts: list[Any] = []
+        for begin in range(0, len(hidden_NH), size):
+            inputs = (part[begin : begin + size] for part in (hidden_NH, *inputs_N))
             parts.append(checkpoint(self._terms, *inputs, use_reentrant=False) if recompute else self._terms(*inputs))
-        return Terms(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        logprob_N, entropy_N = torch.cat([part.logprob for part in parts]), torch.cat([part.entropy for part in parts])
+        if not compare:
+            return Terms(logprob_N, entropy_N, None, None)
+        return Terms(logprob_N, entropy_N, *(torch.cat([part[i] for part in parts]) for i in (2, 3)))
 
-    def _terms(self, hidden_NH: Tensor, hidden_ref_NH: Tensor, targets_N: Tensor) -> Terms:
+    def _terms(self, hidden_NH: Tensor, targets_N: Tensor, hidden_ref_NH: Tensor | None = None) -> Terms:
         logp_NV = (head(self.model, hidden_NH) / self.temperature).log_softmax(-1)
+        logp_N, probs_NV = logp_NV.gather(1, targets_N[:, None])[:, 0], logp_NV.exp()
+        # A token that a model masks has a logit of -inf, and 0 * -inf would be NaN, in the gradient as well.
+        finite_NV = logp_NV.clamp(min=LEAST)
+        entropy_N = -(probs_NV.detach() * finite_NV.detach()).sum(-1)
+        if hidden_ref_NH is None:
+            return Terms(logp_N, entropy_N, None, None)
         with torch.no_grad(), self.reference.scope():
             ref_NV = (head(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
-        logp_N = logp_NV.gather(1, targets_N[:, None])[:, 0]
-        probs_NV = logp_NV.exp()
         ref_N = ref_NV.gather(1, targets_N[:, None])[:, 0]
-        # A token that a model masks has a logit of -inf, and 0 * -inf would be NaN, in the gradient as well.
-        logp_NV, ref_NV = logp_NV.clamp(min=LEAST), ref_NV.clamp_(min=LEAST)
-        entropy_N = -(probs_NV * logp_NV).detach().sum(-1)
         log_ratio_N = ref_N - logp_N
         if self.kl == "exact":
-            kl_N = (probs_NV * (logp_NV - ref_NV)).sum(-1)
+            kl_N = (probs_NV * (finite_NV - ref_NV.clamp_(min=LEAST))).sum(-1)
         elif self.kl == "k1":
             kl_N = -log_ratio_N
         elif self.kl == "k2":
             kl_N = log_ratio_N.square() / 2
         else:
             kl_N = log_ratio_N.exp() - 1 - log_ratio_N
-        return Terms(logp_N, kl_N, entropy_N, ref_N)
+        return Terms(logp_N, entropy_N, kl_N, ref_N)
 
 
 @contextmanager

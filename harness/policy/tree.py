@@ -13,7 +13,7 @@ shared token is the sum over the branches. It needs a model that takes positions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -53,7 +53,9 @@ def cost(model: Any) -> Cost:
 
 
 class Tree:
-    """Rows that share prefixes, as one sequence of T tokens.
+    """Rows as one sequence of T tokens: those that follow one another share the prefix that they have in common.
+
+    Rows that begin unlike are trees side by side, which do not see each other.
 
     Attributes:
         ids: Token ids [T], each token of the tree once.
@@ -62,35 +64,26 @@ class Tree:
         spans: (index of the example, places of the tokens it is predicted from, places of its tokens).
     """
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, rows: Iterable[Row]) -> None:
+        """Rows in the order of their ids share most."""
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.ends: list[int] = []
         self.spans: list[tuple[int, list[int], list[int]]] = []
-        self._path: list[int] = []  # places of the last row's tokens
-        self._row = Row(())
-        self.add(row)
-
-    def shared(self, row: Row) -> int:
-        """How many of a row's first tokens are those of the row that was added last."""
-        pairs = zip(row.ids, self._row.ids, strict=False)
-        most = min(len(row.ids), len(self._row.ids))
-        return next((k for k, (a, b) in enumerate(pairs) if a != b), most)
-
-    def add(self, row: Row) -> None:
-        """Grows a branch; rows come in the order of their token ids, so that the last one shares most."""
-        common, size = self.shared(row), len(self.ids)
-        for place in self._path[common:]:
-            self.ends[place] = size
-        new = len(row.ids) - common
-        self._path[common:] = range(size, size + new)
-        self.ids += row.ids[common:]
-        self.positions += range(common, len(row.ids))
-        self.ends += [size + new] * new
-        for place in self._path[:common]:
-            self.ends[place] = size + new
-        self.spans += [(i, self._path[begin - 1 : end - 1], self._path[begin:end]) for i, begin, end in row.spans]
-        self._row = row
+        path: list[int] = []  # places of the last row's tokens
+        last = Row(())
+        for row in rows:
+            common, size = shared(last, row), len(self.ids)
+            for place in path[common:]:
+                self.ends[place] = size
+            path[common:] = range(size, size + len(row.ids) - common)
+            self.ids += row.ids[common:]
+            self.positions += range(common, len(row.ids))
+            self.ends += [0] * (len(row.ids) - common)
+            self.spans += [(i, path[begin - 1 : end - 1], path[begin:end]) for i, begin, end in row.spans]
+            last = row
+        for place in path:
+            self.ends[place] = len(self.ids)
 
     @property
     def branches(self) -> bool:
@@ -98,39 +91,58 @@ class Tree:
         return self.positions[-1] + 1 < len(self.ids)
 
 
+def shared(one: Row, other: Row) -> int:
+    """How many first tokens two rows have in common."""
+    most = min(len(one.ids), len(other.ids))
+    return next((k for k in range(most) if one.ids[k] != other.ids[k]), most)
+
+
 def plant(rows: Sequence[Row], cost: Cost | None, longest: int) -> list[Tree]:
     """Trees of all rows: rows in the order of their ids are put together where that needs fewer operations.
 
-    A tree's attention is computed over all pairs of its T tokens, that of a plain row over half of its own. Where all
-    trees together save too little (`WORTH`), and where there is no cost, each row is a tree of its own.
+    A tree's attention is computed over all pairs of its T tokens, that of a plain row over half of its own. Small trees
+    stand side by side in one sequence, so that little is padded. Where all trees together save too little (`WORTH`),
+    and where there is no cost, each row is a tree of its own.
 
     Args:
         rows: Sorted by ids, as `harness.policy.loss.merge` gives them.
         longest: Most tokens of a tree of several rows.
     """
-    plain = [Tree(row) for row in rows]
+    plain = [Tree([row]) for row in rows]
     if cost is None or len(rows) < 2:
         return plain
 
     def alone(tokens: int) -> float:
         return tokens * cost.token + tokens * tokens / 2 * cost.pair
 
-    def dense(tokens: int) -> float:
+    def together(tokens: int) -> float:
         return tokens * cost.token + tokens * tokens * cost.pair
 
-    trees, spent = [Tree(rows[0])], alone(len(rows[0].ids))
-    for row in rows[1:]:
-        tree = trees[-1]
-        size = len(tree.ids)
-        grown = size + len(row.ids) - tree.shared(row)
-        more = dense(grown) - (dense(size) if tree.branches else alone(size))
-        if grown <= longest and more < alone(len(row.ids)):
-            tree.add(row)
-            spent += more
+    groups: list[tuple[int, list[Row]]] = []  # (tokens, rows)
+    for row in rows:
+        length = len(row.ids)
+        if groups:
+            size, group = groups[-1]
+            grown = size + length - shared(group[-1], row)
+            more = together(grown) - (together(size) if len(group) > 1 else alone(size))
+            if grown <= longest and more < alone(length):
+                groups[-1] = grown, [*group, row]
+                continue
+        groups.append((length, [row]))
+    groups.sort(key=lambda group: group[0], reverse=True)
+    spent = sum(together(size) if len(group) > 1 else alone(size) for size, group in groups)
+    if spent > WORTH * sum(alone(len(row.ids)) for row in rows):
+        return plain
+    # Sequences are filled up, but to twice their largest tree at most: attention is computed between its trees as well.
+    sequences: list[list[Any]] = []  # [tokens left, rows]
+    for size, group in groups:
+        fits = (sequence for sequence in sequences if size <= sequence[0])
+        if (sequence := next(fits, None)) is None:
+            sequences.append([min(2 * size, groups[0][0]) - size, list(group)])
         else:
-            trees.append(Tree(row))
-            spent += alone(len(row.ids))
-    return trees if spent <= WORTH * sum(alone(len(row.ids)) for row in rows) else plain
+            sequence[0] -= size
+            sequence[1] += group
+    return [Tree(parts) for _, parts in sequences]
 
 
 def masks(config: Any, positions_BT: Tensor, ends_BT: Tensor) -> Any:

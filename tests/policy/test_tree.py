@@ -114,7 +114,7 @@ def test_a_token_sees_its_ancestors_and_nothing_else(micro: Policy) -> None:
     (tree,) = plant([Row(ids, [(i, 1, len(ids))]) for i, ids in enumerate(rows)], ALWAYS, 99)
     assert tree.ids == [1, 2, 9, 5, 6, 4, 3]
     assert tree.positions == [0, 1, 2, 2, 3, 3, 1]
-    batch = pack([tree, Tree(Row((7, 8)))], 0, "cpu")
+    batch = pack([tree, Tree([Row((7, 8))])], 0, "cpu")
     assert batch.positions_BT is not None
     assert batch.ends_BT is not None
     seen = masks(micro.model.config, batch.positions_BT, batch.ends_BT)[0, 0]
