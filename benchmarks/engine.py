@@ -23,7 +23,8 @@ import torch
 
 from harness.policy import HF
 from harness.policy.engine import Policy
-from harness.policy.loss import Row, microbatches, pack
+from harness.policy.loss import microbatches, pack
+from harness.policy.tree import Row, Tree
 from harness.tasks.arithmetic import RETRY, Arithmetic
 from verifiers.exact import Exact
 
@@ -111,12 +112,12 @@ def main() -> None:
 
     def one_per_turn() -> list[list[float]]:
         whole = [(i, turn.context + turn.tokens) for i, turn in enumerate(turns)]
-        rows = [Row(ids, [(i, len(turns[i].context), len(ids))]) for i, ids in whole]
+        trees = [Tree([Row(ids, [(i, len(turns[i].context), len(ids))])]) for i, ids in whole]
         found: list[list[float]] = [[] for _ in turns]
-        for batch in microbatches(rows, policy.spec.microbatch_tokens):
-            ids, where, spans = pack(batch, policy.pad_id, policy.device)
-            values, at = policy.scorer(ids, where).logprob.tolist(), 0
-            for example, count in spans:
+        for part in microbatches(trees, policy.spec.microbatch_tokens):
+            batch = pack(part, policy.pad_id, policy.device)
+            values, at = policy.scorer(batch).logprob.tolist(), 0
+            for example, count in batch.spans:
                 found[example], at = values[at : at + count], at + count
         return found
 

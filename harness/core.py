@@ -142,14 +142,14 @@ class TurnStats:
 
     Attributes:
         logprob: Of the whole turn, in nats.
-        kl: The estimator's value summed over the turn's tokens, in nats.
+        kl: The estimator's value summed over the turn's tokens, in nats; None where the reference was not asked.
         entropy: Summed over the turn's tokens, in nats.
         tokens: How many there were.
         gap: Absolute differences between the sampler's and the trainer's log-probabilities, where a sampler wrote it.
     """
 
     logprob: float = 0.0
-    kl: float = 0.0
+    kl: float | None = 0.0
     entropy: float = 0.0
     tokens: int = 0
     gap: float = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -24,10 +25,15 @@ def draw(seed: int, stream: str, size: int, begin: int, count: int) -> list[int]
     items: list[int] = []
     while len(items) < count:
         epoch, offset = divmod(begin + len(items), size)
-        order = list(range(size))
-        random.Random(derive(seed, stream, epoch)).shuffle(order)
-        items += order[offset : offset + count - len(items)]
+        items += _order(derive(seed, stream, epoch), size)[offset : offset + count - len(items)]
     return items
+
+
+@lru_cache(maxsize=4)  # two updates of one epoch ask for the same order, of 20,000 problems say
+def _order(seed: int, size: int) -> tuple[int, ...]:
+    order = list(range(size))
+    random.Random(seed).shuffle(order)
+    return tuple(order)
 
 
 def cut(space: Sequence[Item], seed: int, sizes: Mapping[str, int], name: str) -> tuple[Item, ...]:

@@ -68,6 +68,9 @@ class HF:
             model that was not tuned on chats goes on to the next example otherwise. Looked for in the reply alone.
         microbatch_tokens: Most padded tokens in one forward and backward. Where memory runs out they are halved, once.
         sample_rows: Most conversations decoded at once.
+        share_prompts: Whether training reads what trajectories of one problem begin with alike only once, where the
+            model allows it and it saves at least a fifth of the operations (harness/policy/tree.py). The gradient is
+            the same but for rounding; False computes every trajectory by itself, as plain rows are.
         logits_bound: Most logits (positions x vocabulary) held at once while scoring.
         lora_rank: 0 trains all weights against a frozen copy; above 0 trains a LoRA adapter of this rank (needs the
             `peft` extra) and the reference is the same model with the adapter off.
@@ -102,6 +105,7 @@ class HF:
     stop: Sequence[str] = ()
     microbatch_tokens: int = 16_384
     sample_rows: int = 1_024
+    share_prompts: bool = True
     logits_bound: int = 1 << 26
     lora_rank: int = 0
     lora_alpha: int = 32

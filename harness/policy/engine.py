@@ -27,11 +27,12 @@ from harness.machine import cpu_name
 from harness.policy import NotFiniteError, files, selftest, sharding
 from harness.policy.chat import chat_format
 from harness.policy.gguf_files import read_provenance
-from harness.policy.loss import Reference, Row, Scorer, Terms, checkpointing, merge, microbatches, pack
+from harness.policy.loss import Batch, Reference, Scorer, Terms, checkpointing, merge, microbatches, pack
 from harness.policy.memory import advised, is_full
 from harness.policy.precision import autocast, halve, is_half
 from harness.policy.ranks import RanksError, join
 from harness.policy.sampling import Reply, Sampler, fine_uniforms
+from harness.policy.tree import Row, Tree, cost, plant
 from harness.policy.vllm import VLLM
 from harness.seeds import derive
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 
 HELLO: list[Message] = [{"role": "user", "content": "?"}]
+TREE_TOLERANCE = 1e-4  # nats per token: what float32 rounding may make of a tree against plain rows, in the self-test
+KL_EVERY = 10  # updates; where no example has a KL coefficient the reference is asked that often, for the log alone
 UNGRADED = Verdict(0.0, False, "error")
 
 
@@ -94,6 +97,11 @@ class Policy:
         self.model = self.scorer.model
         with self.autocast(), advised("hf.lora_rank or a smaller model"):
             selftest.check(self.scorer, opening, follow, self.pad_id, self.tolerance)
+            # Whether scoring reads what trajectories begin with alike only once, where that saves enough.
+            self.shares_prompts = spec.share_prompts and selftest.takes_trees(
+                self.scorer, opening, follow, self.tolerance if self.half else TREE_TOLERANCE
+            )
+        self._cost = cost(model)
         # Some models mask rows of the vocabulary by a bias of -inf: those stay, and are no accident.
         self._infinite = frozenset(name for name, p in self._trained() if files.unfinite({name: p}))
         self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
@@ -247,12 +255,13 @@ class Policy:
     def logprobs(self, turns: Sequence[Turn], reference: bool = False) -> list[list[float]]:
         """Log-probability of each token of each turn at the training temperature, from one forward per trajectory."""
         found: list[list[float]] = [[] for _ in turns]
-        for batch in microbatches(merge([Example(turn) for turn in turns]), self.microbatch_tokens):
-            ids_BT, where, spans = pack(batch, self.pad_id, self.device)
+        for trees in microbatches(self._trees([Example(turn) for turn in turns]), self.microbatch_tokens):
+            batch = pack(trees, self.pad_id, self.device)
             with self.autocast(), advised("hf.microbatch_tokens"):
-                terms: Terms = self.scorer(ids_BT, where)
-            values, at = (terms.reference if reference else terms.logprob).tolist(), 0
-            for example, count in spans:
+                terms: Terms = self.scorer(batch, compare=reference)
+            column = terms.reference if terms.reference is not None else terms.logprob
+            values, at = column.tolist(), 0
+            for example, count in batch.spans:
                 found[example], at = values[at : at + count], at + count
         return found
 
@@ -281,7 +290,7 @@ class Policy:
             stats = self.accumulate(examples, denominator)
             for stat in stats:
                 _require_finite("the log-probability of a turn", stat.logprob)
-                _require_finite("the KL of a turn", stat.kl)
+                _require_finite("the KL of a turn", stat.kl or 0.0)
             if fresh:
                 _compare(examples, stats, self.spec.sampler_tolerance if self.vllm else self.tolerance)
             norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm))
@@ -348,46 +357,71 @@ class Policy:
 
     def _accumulate_share(self, examples: Sequence[Example], denominator: float) -> dict[int, TurnStats]:
         found: dict[int, TurnStats] = {}
-        for batch, counts in self._batches(merge(examples)):
-            with checkpointing(self.model, self.spec.checkpoint_layers):
-                terms, loss, spans = self._surrogate(batch, examples, denominator)
-                (loss if counts else 0.0 * loss).backward()
-            columns, at = [column.tolist() for column in terms], 0
-            for example, count in spans if counts else ():
-                logprob, kl, entropy, _ = (sum(column[at : at + count]) for column in columns)
+        compare = any(example.kl for example in examples) or self._updates() % KL_EVERY == 0
+        for batch, trains, counts in self._batches(examples):
+            with checkpointing(self.model, self.spec.checkpoint_layers and trains), torch.set_grad_enabled(trains):
+                terms, loss = self._surrogate(batch, examples, denominator, compare)
+                if trains:
+                    (loss if counts else 0.0 * loss).backward()
+            columns, at = [[] if column is None else column.tolist() for column in terms], 0
+            for example, count in batch.spans if counts else ():
+                logprob, entropy, kl, _ = (sum(column[at : at + count]) for column in columns)
                 sampled = examples[example].turn.logprobs
                 pairs = zip(sampled, columns[0][at : at + count], strict=True) if sampled else ()
                 gap = sum(abs(a - b) for a, b in pairs)
-                found[example], at = TurnStats(logprob, kl, entropy, count, gap), at + count
+                found[example], at = TurnStats(logprob, kl if compare else None, entropy, count, gap), at + count
         return found
 
-    def _batches(self, rows: list[Row]) -> Iterator[tuple[list[Row], bool]]:
-        """This process's micro-batches, and whether they count.
+    def _updates(self) -> int:
+        """Updates of this optimiser so far; a checkpoint holds them."""
+        return int(next(iter(self.optimizer.state.values()), {}).get("step", 0))
 
-        Sharded weights travel in every forward, so all processes must make equally many: a process that has fewer
-        goes through a batch again that counts for nothing.
+    def _trees(self, examples: Sequence[Example]) -> list[Tree]:
+        return self._planted(merge(examples))
+
+    def _planted(self, rows: Sequence[Row]) -> list[Tree]:
+        return plant(rows, self._cost if self.shares_prompts else None, min(self.microbatch_tokens, self.window))
+
+    def _batches(self, examples: Sequence[Example]) -> Iterator[tuple[Batch, bool, bool]]:
+        """This process's micro-batches, whether they have a gradient, and whether they count.
+
+        Rows of which no example has a weight or a KL coefficient are only measured: they need no backward.
+
+        Sharded weights travel in every forward and gradient, so all processes must make equally many: a process that
+        has fewer goes through a batch again that counts for nothing.
         """
+        parts: tuple[list[Row], list[Row]] = [], []
+        for row in merge(examples):
+            parts[any(examples[i].weight or examples[i].kl for i, _, _ in row.spans)].append(row)
+        measured, trained = parts
+        if not trained:  # the optimiser still wants a gradient, of zero
+            measured, trained = trained, measured
         size, limit = self.ranks.size, self.microbatch_tokens
-        if size > 1:  # dealt by length, so that the shares are nearly equal in tokens
-            rows = sorted(rows, key=lambda row: len(row.ids), reverse=True)
-        shares = [list(microbatches(rows[rank::size], limit)) for rank in range(size)]
-        mine = shares[self.ranks.rank]
-        total = max(map(len, shares)) if self.sharded else len(mine)
-        for number in range(total):
-            counts = number < len(mine)
-            yield mine[number] if counts else rows[-1:], counts
+        for rows, trains in ((trained, True), (measured, False)):
+            trees = self._planted(rows)
+            if size > 1:  # dealt by size, so that the shares are nearly equal in tokens
+                trees = sorted(trees, key=lambda tree: len(tree.ids), reverse=True)
+            shares = [list(microbatches(trees[rank::size], limit)) for rank in range(size)]
+            mine = shares[self.ranks.rank]
+            total = max(map(len, shares)) if self.sharded else len(mine)
+            for number in range(total):
+                counts = number < len(mine)
+                batch = pack(mine[number] if counts else trees[-1:], self.pad_id, self.device)
+                yield batch, trains, counts
 
     def _surrogate(
-        self, batch: Sequence[Row], examples: Sequence[Example], denominator: float
-    ) -> tuple[Terms, Tensor, list[tuple[int, int]]]:
-        ids_BT, where, spans = pack(batch, self.pad_id, self.device)
+        self, batch: Batch, examples: Sequence[Example], denominator: float, compare: bool = True
+    ) -> tuple[Terms, Tensor]:
         with self.autocast():
-            terms: Terms = self.scorer(ids_BT, where)
+            terms: Terms = self.scorer(batch, compare)
         weight_N, kl_N = (
-            torch.tensor([getattr(examples[i], name) for i, count in spans for _ in range(count)], device=self.device)
+            torch.tensor(
+                [getattr(examples[i], name) for i, count in batch.spans for _ in range(count)], device=self.device
+            )
             for name in ("weight", "kl")
         )
-        return terms, (kl_N * terms.kl - weight_N * terms.logprob).sum() / denominator, spans
+        each_N = -weight_N * terms.logprob if terms.kl is None else kl_N * terms.kl - weight_N * terms.logprob
+        return terms, each_N.sum() / denominator
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -478,6 +512,7 @@ class Policy:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "precision": "bf16" if self.half else "no",
             "attention": self.model.config._attn_implementation,
+            "shares_prompts": self.shares_prompts,
             "processes": self.ranks.size,
             "sharded": self.sharded,
             "window": self.window,

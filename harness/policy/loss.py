@@ -1,4 +1,5 @@
-"""Log-probabilities, KL and entropy of turns, and the surrogate loss; one forward serves all turns of a trajectory.
+"""Log-probabilities, KL and entropy of turns, and the surrogate loss; one forward serves all turns of a trajectory, and
+where prompts are shared (`harness.policy.tree`) all trajectories of a problem.
 
 The surrogate of a batch of examples, with D its denominator (trajectories, examples or tokens):
 
@@ -21,9 +22,9 @@ Pads, tokens of the context and given turns have weight and kl of exactly 0: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,18 +34,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from harness.core import Example
+from harness.policy.tree import Row, Tree, masks
 from harness.registry import nearest
 
 ESTIMATORS = ("exact", "k1", "k2", "k3")
 LEAST = torch.finfo(torch.float32).min
-
-
-@dataclass
-class Row:
-    """One token sequence and the spans trained in it: (index of the example, first token, end)."""
-
-    ids: tuple[int, ...]
-    spans: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 def merge(examples: Sequence[Example]) -> list[Row]:
@@ -64,25 +58,51 @@ def merge(examples: Sequence[Example]) -> list[Row]:
     return rows
 
 
-def microbatches(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
-    """Rows sorted by length and cut so that no padded batch exceeds `tokens` (a longer row goes alone)."""
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
+def microbatches(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:
+    """Trees sorted by size and cut so that no padded batch exceeds `tokens` (a larger tree goes alone)."""
+    batch: list[Tree] = []
+    for tree in sorted(trees, key=lambda tree: len(tree.ids), reverse=True):
         if batch and len(batch[0].ids) * (len(batch) + 1) > tokens:
             yield batch
             batch = []
-        batch.append(row)
+        batch.append(tree)
     if batch:
         yield batch
+
+
+class Batch(NamedTuple):
+    """A micro-batch of B trees and the N tokens that are scored in it.
+
+    Attributes:
+        ids_BT: Token ids.
+        rows_N: Row of each token, `sources_N` the place it is predicted from, `places_N` its own.
+        spans: (index of the example, how many of the N tokens are its own), in order.
+        positions_BT: Each token's depth, and `ends_BT` the end of its subtree; None where all trees are plain rows.
+    """
+
+    ids_BT: Tensor
+    rows_N: Tensor
+    sources_N: Tensor
+    places_N: Tensor
+    spans: list[tuple[int, int]]
+    positions_BT: Tensor | None
+    ends_BT: Tensor | None
+
+    def walk(self, config: Any) -> dict[str, Any]:
+        """What a decoder is told of trees; nothing of plain rows."""
+        if self.positions_BT is None or self.ends_BT is None:
+            return {}
+        mask = masks(config, self.positions_BT, self.ends_BT)
+        return {"position_ids": self.positions_BT, "attention_mask": mask}
 
 
 class Terms(NamedTuple):
     """Per-token results, shape [N] each: N selected tokens in the order of the batch's spans."""
 
     logprob: Tensor
-    kl: Tensor
     entropy: Tensor
-    reference: Tensor  # the reference's log-probability of the token
+    kl: Tensor | None  # None, as the next, where the reference was not asked
+    reference: Tensor | None  # the reference's log-probability of the token
 
 
 @dataclass(frozen=True)
@@ -132,9 +152,13 @@ class Scorer(nn.Module):
         self.model, self.reference = model, reference
         self.kl, self.temperature, self.logits_bound = kl, temperature, logits_bound
 
-    def hidden(self, model: Any, ids_BT: Tensor) -> Tensor:
-        """Last hidden states [B, T, H]; right pads need no mask under causal attention."""
-        return model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
+    def hidden(self, model: Any, ids_BT: Tensor, walk: Mapping[str, Any] | None = None) -> Tensor:
+        """Last hidden states [B, T, H]; right pads need no mask under causal attention.
+
+        Args:
+            walk: Positions and mask of trees; none for plain rows.
+        """
+        return model.get_decoder()(input_ids=ids_BT, use_cache=False, **(walk or {})).last_hidden_state
 
     @torch.no_grad()
     def check(self, model: Any, ids_BT: Tensor) -> None:
@@ -147,41 +171,50 @@ class Scorer(nn.Module):
                 "(it knows logit softcapping and scaling): its log-probabilities would be wrong"
             )
 
-    def forward(self, ids_BT: Tensor, where: tuple[Tensor, Tensor]) -> Terms:
-        """Terms of the tokens of `ids_BT` at (row, position) `where`."""
-        rows_N, positions_N = where
-        targets_N = ids_BT[rows_N, positions_N]
-        with torch.no_grad(), self.reference.scope():
-            hidden_ref_NH = self.hidden(self.reference.model, ids_BT)[rows_N, positions_N - 1]
-        hidden_NH = self.hidden(self.model, ids_BT)[rows_N, positions_N - 1]
-        size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
-        recompute = torch.is_grad_enabled() and len(targets_N) > size
-        parts = []
-        for begin in range(0, len(targets_N), size):
-            inputs = (part[begin : begin + size] for part in (hidden_NH, hidden_ref_NH, targets_N))
-            parts.append(checkpoint(self._terms, *inputs, use_reentrant=False) if recompute else self._terms(*inputs))
-        return Terms(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    def forward(self, batch: Batch, compare: bool = True) -> Terms:
+        """Terms of a batch's tokens.
 
-    def _terms(self, hidden_NH: Tensor, hidden_ref_NH: Tensor, targets_N: Tensor) -> Terms:
+        Args:
+            compare: Whether the reference is asked as well.
+        """
+        walk = batch.walk(self.model.config.get_text_config())
+        inputs_N = [batch.ids_BT[batch.rows_N, batch.places_N]]
+        if compare:
+            with torch.no_grad(), self.reference.scope():
+                inputs_N.append(self.hidden(self.reference.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N])
+        hidden_NH = self.hidden(self.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
+        size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
+        recompute = torch.is_grad_enabled() and len(hidden_NH) > size
+        parts: list[Any] = []
+        for begin in range(0, len(hidden_NH), size):
+            inputs = (part[begin : begin + size] for part in (hidden_NH, *inputs_N))
+            parts.append(checkpoint(self._terms, *inputs, use_reentrant=False) if recompute else self._terms(*inputs))
+        logprob_N, entropy_N = torch.cat([part.logprob for part in parts]), torch.cat([part.entropy for part in parts])
+        if not compare:
+            return Terms(logprob_N, entropy_N, None, None)
+        return Terms(logprob_N, entropy_N, *(torch.cat([part[i] for part in parts]) for i in (2, 3)))
+
+    def _terms(self, hidden_NH: Tensor, targets_N: Tensor, hidden_ref_NH: Tensor | None = None) -> Terms:
         logp_NV = (head(self.model, hidden_NH) / self.temperature).log_softmax(-1)
+        logp_N, probs_NV = logp_NV.gather(1, targets_N[:, None])[:, 0], logp_NV.exp()
+        # A token that a model masks has a logit of -inf, and 0 * -inf would be NaN, in the gradient as well.
+        finite_NV = logp_NV.clamp(min=LEAST)
+        entropy_N = -(probs_NV.detach() * finite_NV.detach()).sum(-1)
+        if hidden_ref_NH is None:
+            return Terms(logp_N, entropy_N, None, None)
         with torch.no_grad(), self.reference.scope():
             ref_NV = (head(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
-        logp_N = logp_NV.gather(1, targets_N[:, None])[:, 0]
-        probs_NV = logp_NV.exp()
         ref_N = ref_NV.gather(1, targets_N[:, None])[:, 0]
-        # A token that a model masks has a logit of -inf, and 0 * -inf would be NaN, in the gradient as well.
-        logp_NV, ref_NV = logp_NV.clamp(min=LEAST), ref_NV.clamp_(min=LEAST)
-        entropy_N = -(probs_NV * logp_NV).detach().sum(-1)
         log_ratio_N = ref_N - logp_N
         if self.kl == "exact":
-            kl_N = (probs_NV * (logp_NV - ref_NV)).sum(-1)
+            kl_N = (probs_NV * (finite_NV - ref_NV.clamp_(min=LEAST))).sum(-1)
         elif self.kl == "k1":
             kl_N = -log_ratio_N
         elif self.kl == "k2":
             kl_N = log_ratio_N.square() / 2
         else:
             kl_N = log_ratio_N.exp() - 1 - log_ratio_N
-        return Terms(logp_N, kl_N, entropy_N, ref_N)
+        return Terms(logp_N, entropy_N, kl_N, ref_N)
 
 
 @contextmanager
@@ -204,15 +237,25 @@ def checkpointing(model: Any, on: bool) -> Iterator[None]:
             layer.training = layer.gradient_checkpointing = False
 
 
-def pack(batch: Sequence[Row], pad_id: int, device: Any) -> tuple[Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]]:
-    """A micro-batch as (ids [B, T], (rows [N], positions [N]), [(example, its number of tokens)] in span order)."""
-    width = max(len(row.ids) for row in batch)
-    ids_BT = torch.tensor([[*row.ids, *[pad_id] * (width - len(row.ids))] for row in batch], device=device)
-    rows, positions, spans = [], [], []
-    for number, row in enumerate(batch):
-        for example, begin, end in row.spans:
-            rows += [number] * (end - begin)
-            positions += range(begin, end)
-            spans.append((example, end - begin))
-    where = torch.tensor(rows, device=device), torch.tensor(positions, device=device)
-    return ids_BT, where, spans
+def pack(trees: Sequence[Tree], pad_id: int, device: Any) -> Batch:
+    """Trees as one padded batch."""
+    width = max(len(tree.ids) for tree in trees)
+    pads = [width - len(tree.ids) for tree in trees]
+    rows, sources, places, spans = [], [], [], []
+    for number, tree in enumerate(trees):
+        for example, before, at in tree.spans:
+            rows += [number] * len(at)
+            sources += before
+            places += at
+            spans.append((example, len(at)))
+
+    def put(values: Sequence[Any]) -> Tensor:
+        return torch.tensor(values, device=device)
+
+    positions_BT = ends_BT = None
+    if any(tree.branches for tree in trees):
+        positions_BT = put([[*tree.positions, *[0] * pad] for tree, pad in zip(trees, pads, strict=True)])
+        # A pad sees itself, as attention to nothing would be NaN.
+        ends_BT = put([[*tree.ends, *[width] * pad] for tree, pad in zip(trees, pads, strict=True)])
+    ids_BT = put([[*tree.ids, *[pad_id] * pad] for tree, pad in zip(trees, pads, strict=True)])
+    return Batch(ids_BT, put(rows), put(sources), put(places), spans, positions_BT, ends_BT)

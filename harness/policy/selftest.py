@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from harness.policy.loss import Scorer
+from harness.policy.loss import Scorer, head, pack
 from harness.policy.memory import is_full
-from harness.policy.sampling import Sampler
+from harness.policy.sampling import Sampler, has_alibi
+from harness.policy.tree import Cost, Row, plant
 
+WINDOW = 5  # of layers with a sliding window, while it is tested that a tree's mask keeps to it
 PIECE = 12  # most tokens of a prompt's part: the window of a tiny model holds the whole test
 NEVER = -1  # no token ends a reply of the test: their lengths are set
 
@@ -73,3 +75,41 @@ def _gaps(model: Any, opening: list[int], follow: list[int], pad_id: int) -> lis
             sampler.extend(asked)
             contexts = [[*context, *more] for context, more in zip(contexts, asked, strict=True)]
     return gaps
+
+
+@torch.no_grad()
+def takes_trees(scorer: Scorer, opening: Sequence[int], follow: Sequence[int], tolerance: float) -> bool:
+    """Whether the scorer's model computes of a prefix tree what it computes of the plain rows.
+
+    Five rows: two branches right behind the opening, and three that part later. Models do not that count columns
+    (ALiBi) or make positions of their own, and attention kernels that take no mask of [T, T].
+
+    Args:
+        tolerance: Largest mean difference per token in nats.
+    """
+    model, config = scorer.model, scorer.model.config.get_text_config()
+    if has_alibi(config):  # its bias is counted in columns, and may be too small to be seen here
+        return False
+    begin, more = list(opening)[-PIECE:], list(follow)[-PIECE:] or list(opening)[-1:]
+    middle = [*begin, *more, *begin]
+    rows = [[*begin, 0, *more], [*begin, 1, *begin], *([*middle, i, *more[i:], *begin] for i in range(3))]
+    rows = [Row(tuple(ids), [(i, 1, len(ids))]) for i, ids in enumerate(rows)]
+    rows = sorted(rows, key=lambda row: row.ids, reverse=True)
+    device, window = next(model.parameters()).device, getattr(config, "sliding_window", None)
+    found: list[Any] = []
+    try:
+        if window:
+            config.sliding_window = min(window, WINDOW)
+        for price in (None, Cost(1.0, 0.0)):
+            batch = pack(plant(rows, price, sum(len(row.ids) for row in rows)), 0, device)
+            hidden_NH = scorer.hidden(model, batch.ids_BT, batch.walk(config))[batch.rows_N, batch.sources_N]
+            logprobs_NV = head(model, hidden_NH).log_softmax(-1)
+            found.append(logprobs_NV.gather(1, batch.ids_BT[batch.rows_N, batch.places_N][:, None])[:, 0])
+    except Exception as error:  # a model that takes no such mask, or no positions, fails in its own way
+        if is_full(error):
+            raise
+        return False
+    finally:
+        if window:
+            config.sliding_window = window
+    return bool((found[0] - found[1]).abs().mean() <= tolerance)  # NaN is no agreement

@@ -45,8 +45,9 @@ def of_groups(groups: Sequence[Group]) -> dict[str, Any]:
 def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Sequence[TurnStats]) -> dict[str, Any]:
     """KL, entropy, bonus and advantages of what was trained on, per attempt, before the update.
 
-    `kl_t*` is per turn (summed over tokens, nats), `entropy_t*` per token; `sampler_gap` is the mean absolute
-    difference per token between the sampler's and the trainer's log-probability of the same turn (0 but for rounding).
+    `kl_t*` is per turn (summed over tokens, nats; left out where it was not measured), `entropy_t*` per token;
+    `sampler_gap` is the mean absolute difference per token between the sampler's and the trainer's log-probability of
+    the same turn (0 but for rounding).
     `advantage_variance_*` says what turn 2's advantages would vary by under every registered baseline.
     """
     line: dict[str, Any] = {"examples": len(examples)}
@@ -61,7 +62,8 @@ def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Seq
     if gaps:
         line["sampler_gap"] = fmean(gaps)
     for i, items in sorted(by_turn.items()):
-        line[f"kl_t{i + 1}"] = fmean(s.kl for _, s in items)
+        if kl := [s.kl for _, s in items if s.kl is not None]:
+            line[f"kl_t{i + 1}"] = fmean(kl)
         line[f"entropy_t{i + 1}"] = fmean(s.entropy / max(s.tokens, 1) for _, s in items)  # 0 tokens: a full window
         line[f"bonus_t{i + 1}"] = fmean(e.bonus for e, _ in items)
         line[f"kl_coefficient_t{i + 1}"] = fmean(e.kl for e, _ in items)

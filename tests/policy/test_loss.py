@@ -15,8 +15,8 @@ import torch
 from harness.core import Example, Problem, Trajectory, Turn, Verdict
 from harness.credit import BatchMean, Conditioned, LeaveOneOut, NoBonus, Progress, Raw
 from harness.policy import HF
-from harness.policy.engine import UNGRADED, Policy
-from harness.policy.loss import merge
+from harness.policy.engine import KL_EVERY, UNGRADED, Policy
+from harness.policy.loss import merge, pack
 from methods.score import Phase1, Phase2
 
 ASK, AGAIN = "a", "b"
@@ -167,7 +167,8 @@ def test_gradient_equals_finite_differences(micro_folder: Path, kl: str) -> None
     def surrogate(shift: float) -> float:
         for p, d in zip(policy.model.parameters(), direction, strict=True):
             p += shift * d.view_as(p)
-        _, loss, _ = policy._surrogate(merge(examples), examples, 16)
+        batch = pack(policy._trees(examples), policy.pad_id, policy.device)
+        _, loss = policy._surrogate(batch, examples, 16)
         for p, d in zip(policy.model.parameters(), direction, strict=True):
             p -= shift * d.view_as(p)
         return float(loss)
@@ -247,7 +248,7 @@ def test_kl_estimators_agree_in_expectation_at_the_samplers_policy(micro_folder:
         probability = [math.exp(x[0]) for x in policy.logprobs(turns)]
         examples = [Example(turn, 0.0, p) for turn, p in zip(turns, probability, strict=True)]
         stats = policy.accumulate(examples, 1.0)
-        values[kl] = sum(p * s.kl for p, s in zip(probability, stats, strict=True))
+        values[kl] = sum(p * (s.kl or 0.0) for p, s in zip(probability, stats, strict=True))
         slopes[kl] = gradient(policy, examples)
     assert values["k1"] == pytest.approx(values["exact"], rel=1e-3)
     assert values["k3"] == pytest.approx(values["exact"], rel=1e-3)
@@ -272,3 +273,38 @@ def _plain_logprobs(policy: Policy, turn: Turn) -> list[float]:
         logp = policy.model(input_ids=ids).logits[0].log_softmax(-1)
     begin = len(turn.context)
     return [float(logp[begin + i - 1, token]) for i, token in enumerate(turn.tokens)]
+
+
+def test_the_reference_is_asked_only_where_a_kl_is_in_force_or_logged(
+    micro: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    forward = micro.reference.model.get_decoder().forward
+    monkeypatch.setattr(
+        micro.reference.model.get_decoder(), "forward", lambda **given: (asked.append(1), forward(**given))[1]
+    )
+    examples = [Example(t.turns[0], 1.0) for group in sampled_groups(micro, 2, 2, seed=12) for t in group]
+    measured = []
+    for _ in range(KL_EVERY + 1):
+        stats, _ = micro.step(examples, 4)
+        measured.append([stat.kl is not None for stat in stats])
+    assert len(asked) == 2
+    assert [all(row) for row in measured] == [True, *[False] * (KL_EVERY - 1), True]
+    assert not any(any(row) for row in measured[1:KL_EVERY])
+    micro.step([dataclasses.replace(examples[0], kl=0.1), *examples[1:]], 4)
+    assert len(asked) == 3
+    micro.logprobs([examples[0].turn])
+    assert len(asked) == 3
+
+
+def test_rows_without_weight_and_kl_are_measured_without_a_backward(micro: Policy) -> None:
+    groups = sampled_groups(micro, 6, 4, seed=13)
+    examples = [Example(t.turns[1], float(i % 2), 0.0) for i, group in enumerate(groups) for t in group]
+    trains = {i: trains for batch, trains, _ in micro._batches(examples) for i, _ in batch.spans}
+    assert sorted(trains) == list(range(24))
+    weighted = {turn.context + turn.tokens for turn, weight in ((e.turn, e.weight) for e in examples) if weight}
+    assert not all(trains.values())
+    assert all(trains[i] == (e.turn.context + e.turn.tokens in weighted) for i, e in enumerate(examples))
+    only = gradient(micro, [e for e in examples if e.weight], 24)
+    assert distance(gradient(micro, examples, 24), only) < 1e-5
+    assert all(stat.tokens and stat.logprob < 0 for stat in micro.accumulate(examples, 24))
