@@ -28,6 +28,7 @@ from methods.star import STaR
 ROWS = sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_runs_each_phase_and_spends_the_same_budget(name: str, tmp_path: Path) -> None:
     bindings = [
@@ -72,6 +73,7 @@ RL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RL)
 def test_any_rl_row_trains_and_is_evaluated_with_more_attempts(name: str, tmp_path: Path) -> None:
     bindings = [

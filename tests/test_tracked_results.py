@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pytest
 from PIL import Image
 
 from harness.analysis import plots
@@ -62,6 +63,7 @@ def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path)
     assert made.read_text(encoding="utf-8") == (ROOT / "results" / "embedded_scaling.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
     drawn = set()
     for scope in plots.scopes(TRACKED)[0]:
@@ -72,6 +74,7 @@ def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
     assert drawn == set(plots.FIGURES)
 
 
+@pytest.mark.slow
 def test_the_picture_in_the_readme_shows_the_tracked_runs() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "(docs/images/answer.png)" in readme
@@ -102,6 +105,7 @@ def test_the_table_in_the_readme_is_the_leaderboards() -> None:
     assert "\n".join(rows) in readme
 
 
+@pytest.mark.slow
 def test_the_report_is_built_from_the_tracked_runs(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     done = subprocess.run(

@@ -101,6 +101,7 @@ def test_the_bonus_only_multiplies_turn_twos_gradient_by_one_plus_alpha(micro: P
     assert distance(indicator, scaled) > 0.05  # the note's bonus is another objective
 
 
+@pytest.mark.slow
 def test_the_estimate_converges_to_the_exact_gradient(micro: Policy) -> None:
     """Under every baseline: no bias, so the mean of n estimates misses by the spread of one over sqrt(n)."""
     exact = exact_gradient(micro, lambda r1, r2: (r1, r2 + 2.0 * (r2 - r1)))
