@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from harness.analysis import plots
+from harness.leaderboard import main as run_leaderboard
 from harness.scaling import main as run_scaling
 from harness.tasks.humaneval import FIX_PIN, PIN
 from harness.tasks.mbpp import FULL
@@ -24,26 +25,12 @@ TRACKED = ROOT / "results" / "embedded"
 REAL = ROOT / "results" / "real"
 
 
-def test_the_tracked_leaderboard_is_made_from_the_tracked_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.leaderboard", str(TRACKED), "--check", str(ROOT / "results" / "embedded.md")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_tracked_table_of_the_real_benchmarks_is_made_from_its_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.leaderboard", str(REAL), "--check", str(ROOT / "results" / "real.md")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.parametrize(("runs", "table"), [(TRACKED, "embedded.md"), (REAL, "real.md")])
+def test_a_tracked_leaderboard_is_made_from_the_tracked_runs(
+    runs: Path, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_leaderboard([str(runs), "--check", str(ROOT / "results" / table)])
+    assert code == 0, capsys.readouterr()
 
 
 def test_the_real_benchmarks_were_asked_of_real_weights_on_pinned_data() -> None:
