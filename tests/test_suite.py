@@ -269,6 +269,7 @@ def test_text_of_run_json_and_of_errors_is_shown_never_obeyed(
     assert "\x1b" not in said
 
 
+@pytest.mark.slow
 def test_the_tracked_results_can_be_continued() -> None:
     """Every tracked run of the suite has the config that the suite would run today; a fourth seed is only new."""
     config.parse(["gin/suites/embedded.gin"], ["suite.seeds = [0, 1, 2, 3]"])
@@ -305,6 +306,7 @@ def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
         cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_shipped_suites_build_and_smoke_has_every_row(tmp_path: Path) -> None:
     for path in sorted((config.ROOT / "gin" / "suites").glob("*.gin")):
         config.parse([str(path)], [])

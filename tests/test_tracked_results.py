@@ -44,6 +44,7 @@ def test_the_real_benchmarks_were_asked_of_real_weights_on_pinned_data() -> None
     assert not re.search(r"(?:^|['\" =])/(?!bin/)", base["command"]), "a path of one machine"
 
 
+@pytest.mark.slow
 def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path) -> None:
     made = tmp_path / "scaling.md"
     assert run_scaling([str(TRACKED), "--out", str(made)]) == 0

@@ -4,7 +4,7 @@ The folders are handmade: a changed number in `expected/` is a changed reader, a
 Look at the diff, say in CHANGELOG.md that numbers move, and commit it.
 
 `format1/` holds runs as format 1 of run.json has them, `format2/` the same runs in format 2. A folder stays as it is
-when the format goes on: for another one, write a further entry of FOLDERS. The test asks every folder for the same bytes.
+when the format goes on: for another one, add an entry to FOLDERS. The test asks every folder for the same bytes.
 """
 
 from __future__ import annotations
