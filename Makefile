@@ -1,6 +1,6 @@
 # `make run` and `make test` build their own environment in .venv/ and use it again while it is up to date.
 .DELETE_ON_ERROR:
-.PHONY: run real test lint unit bench docs lock clean
+.PHONY: run real test test-fast lint unit bench docs lock clean
 .NOTPARALLEL:
 
 PYTHON ?= python3
@@ -35,16 +35,21 @@ lint: $(VENV)/.tests
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-unit: export HF_HUB_OFFLINE = 1
-unit: export HF_DATASETS_OFFLINE = 1
-unit: export HF_EVALUATE_OFFLINE = 1
-unit: export OMP_NUM_THREADS = 1
+unit test-fast: export HF_HUB_OFFLINE = 1
+unit test-fast: export HF_DATASETS_OFFLINE = 1
+unit test-fast: export HF_EVALUATE_OFFLINE = 1
+unit test-fast: export OMP_NUM_THREADS = 1
 unit: $(VENV)/.tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The documentation as a site, in build/site/.
 docs: $(VENV)/.tests
 	$(BIN)/mkdocs build --strict
+
+# While you work: under a minute on two cores. Left out is what carries the mark `slow`: every row, figures, reports,
+# pip, processes that are killed, limits of time that are waited for, real benchmarks.
+test-fast: $(VENV)/.tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 # Ratios, side by side in one run; wants an idle machine and takes some minutes.
 bench: $(VENV)/.tests

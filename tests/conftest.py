@@ -1,4 +1,9 @@
-"""Offline, one thread, and two small real models that every test can load through `from_pretrained`."""
+"""Offline, one thread, two small real models that every test can load, and the rule of the fast tier.
+
+An item whose call takes more than SLOW_SECONDS of processor time carries the mark `slow`, and is left out of `make
+test-fast`. Processor time, children included, is nearly the same on a busy machine; a run names items without the mark
+that took more. The first item of a process that imports torch pays for that (some 3 s), and needs no mark.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,11 @@ for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import resource
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -59,3 +67,35 @@ def embedded() -> Policy:
     from harness.policy import HF
 
     return HF(path="embedded:arithmetic", max_new_tokens=24).load("cpu")
+
+
+SLOW_SECONDS, IMPORT_SECONDS = 3.0, 3.0
+
+
+def read_processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    began, had_torch = read_processor_seconds(), "torch" in sys.modules
+    try:
+        return (yield)
+    finally:
+        imported = "torch" in sys.modules and not had_torch
+        item.user_properties.append(("processor_seconds", read_processor_seconds() - began - IMPORT_SECONDS * imported))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    long = {
+        report.nodeid: seconds
+        for report in terminalreporter.stats.get("passed", ())
+        for name, seconds in report.user_properties
+        if name == "processor_seconds" and seconds > SLOW_SECONDS and "slow" not in report.keywords
+    }
+    if long:
+        terminalreporter.section(f"over {SLOW_SECONDS:g} s of processor time without the mark `slow`")
+    for nodeid, seconds in sorted(long.items(), key=lambda entry: -entry[1]):
+        terminalreporter.write_line(f"{seconds:5.1f} s  {nodeid}")

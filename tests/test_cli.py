@@ -97,6 +97,7 @@ def test_looking_around_imports_no_torch(words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_module_runs_a_row_by_its_name(tmp_path: Path) -> None:
     words = ["run", "score_full", "--name", "short", "--steps", "4", "--limit", "6", "--out", "runs"]
     small = ["--bind", "run.problems=2", "--bind", "run.samples=2", "--device", "cpu"]

@@ -321,6 +321,7 @@ def bound(bindings: Sequence[str]) -> list[str]:
     return [word for binding in bindings for word in ("--bind", binding)]
 
 
+@pytest.mark.slow
 def test_at_a_run_s_end_or_added_later_the_same_bytes(tmp_path: Path) -> None:
     usual = ["--gin", "gin/naive_multi_turn_rl.gin", "--device", "cpu", *bound(SMALL)]
     plain, asked = (tmp_path / name / "arithmetic/arithmetic/naive_multi_turn_rl/seed0" for name in ("plain", "asked"))

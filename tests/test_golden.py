@@ -25,10 +25,11 @@ def test_every_output_is_what_it_was(folder: str, tmp_path: Path) -> None:
     assert not changes, f"where this is meant, run `python tests/golden/make.py` and say why numbers move\n{changes}"
 
 
-def test_the_folders_are_what_the_script_writes(tmp_path: Path) -> None:
-    make.write_runs(tmp_path)
+@pytest.mark.parametrize("folder", make.FOLDERS)
+def test_the_folders_are_what_the_script_writes(folder: str, tmp_path: Path) -> None:
+    make.write_runs(tmp_path, make.FOLDERS[folder])
     files = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    held = GOLDEN / "format1"
+    held = GOLDEN / folder
     assert files == {path.relative_to(held): path.read_bytes() for path in held.rglob("*") if path.is_file()}
 
 

@@ -58,6 +58,7 @@ def test_no_scaling_table_holds_what_a_terminal_obeys(form: str, hostile: Path, 
     assert r"\x1b[31mred" in shown.err
 
 
+@pytest.mark.slow
 def test_figures_of_any_name_are_drawn_and_no_row_is_missing_in_a_legend(hostile: Path, tmp_path, capsys: Any) -> None:
     figures = ["accuracy", "training", "kl_first"]
     out = [word for name in figures for word in ("--only", name)]

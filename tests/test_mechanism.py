@@ -59,6 +59,7 @@ def test_counts_by_hand(tmp_path: Path) -> None:
     assert "| row | 4 | 50 | 33, 100 | 75 |" in text
 
 
+@pytest.mark.slow
 def test_the_tracked_page_is_what_the_command_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

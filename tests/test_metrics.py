@@ -235,6 +235,7 @@ def loaded(tmp_path, monkeypatch):
     return evaluate.load(str(ROOT / "harness/metrics/self_correction"), cache_dir=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_evaluate_loads_it_by_path(loaded):
     got = loaded.compute(predictions=[["3", "5"], ["5", "5"], ["5", "3"]], references=["5", "5", "5"])
     assert got["acc"] == pytest.approx([2 / 3, 2 / 3])

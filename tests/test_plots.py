@@ -9,6 +9,8 @@ from matplotlib.text import Text
 from harness.analysis import plots
 from harness.plots import main as run_plots
 
+pytestmark = pytest.mark.slow  # every figure
+
 mpl.use("Agg")
 mpl.rcParams["figure.max_open_warning"] = 0  # all figures of three scopes are looked at
 

@@ -39,6 +39,7 @@ def harness_run(env: dict[str, str], module: str, *words: str, cwd: Path = confi
     )
 
 
+@pytest.mark.slow
 def test_the_plugins_names_are_listed_with_their_distribution(installed: dict[str, str]) -> None:
     listed = harness_run(installed, "harness.run", "--list")
     assert listed.returncode == 0, listed.stderr
@@ -47,6 +48,7 @@ def test_the_plugins_names_are_listed_with_their_distribution(installed: dict[st
     assert re.search(r"method\.score .* score-harness 0", listed.stdout)
 
 
+@pytest.mark.slow
 def test_the_plugins_row_runs_and_stands_in_the_leaderboard(installed: dict[str, str], tmp_path: Path) -> None:
     words = ["--gin", str(PLUGIN / "gin" / "raft.gin"), "--out", str(tmp_path / "r"), "--device", "cpu"]
     for binding in ("run.steps = 6", "run.problems = 8", "run.samples = 2", "hf.max_new_tokens = 24"):
@@ -65,6 +67,7 @@ def test_the_plugins_row_runs_and_stands_in_the_leaderboard(installed: dict[str,
     assert re.search(r"^\| raft", board.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_plugins_policy_runs_and_is_evaluated_further_by_the_commands(
     installed: dict[str, str], tmp_path: Path
 ) -> None:

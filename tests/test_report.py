@@ -11,6 +11,8 @@ import synthetic
 from harness.analysis import report
 from harness.report import main as run_report
 
+pytestmark = pytest.mark.slow  # a browser
+
 EVIL = "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> & \u2028 \\u003c"
 
 

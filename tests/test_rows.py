@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import pytest
 from factories import trajectory
 
 from harness import config
-from harness.core import Budget, Problem, Trajectory
+from harness.core import Budget, Message, Problem, Trajectory
 from harness.run import main
 from harness.runs.store import RunStore, read_jsonl
+from harness.seeds import derive
 from harness.training.experiment import Experiment
 from harness.training.loop import Stopped, execute
+from harness.training.scripted import Scripted
 from methods.pair_sft import PairSFT
 from methods.score import Phase1, SCoRe
 from methods.sft import SFTOracle, SFTSelf, corrections
@@ -28,6 +33,7 @@ from methods.star import STaR
 ROWS = sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_runs_each_phase_and_spends_the_same_budget(name: str, tmp_path: Path) -> None:
     bindings = [
@@ -52,6 +58,33 @@ def test_every_row_runs_each_phase_and_spends_the_same_budget(name: str, tmp_pat
     assert list(phases) == [phase.name for phase in config.build("run").phases()]
 
 
+def answer_by_chance(chat: Sequence[Message], updates: int) -> str:
+    """The script of a policy that is right in two of three replies; other conversations, other luck."""
+    a, b, c = map(int, re.findall(r"\d+", chat[0]["content"])[:3])
+    return rf"\boxed{{{a * b + c + (derive(updates, json.dumps(chat)) % 3 == 0)}}}"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_runs_each_phase_on_a_scripted_policy(name: str, tmp_path: Path) -> None:
+    """The same of a policy without a model: what the loop and the methods do, in a moment."""
+    config.prepare(Experiment, "run")
+    small = ["run.steps = 10", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 12"]
+    config.parse([f"gin/{name}.gin"], small)
+    built: Experiment = config.build("run")
+    experiment = dataclasses.replace(built, policy=Scripted(answer_by_chance))
+    store = RunStore(tmp_path)
+    store.lock()
+    execute(experiment, experiment.policy.load("cpu"), store, StopAt(None))
+    store.close()
+    phases, steps = experiment.phases(), read_jsonl(tmp_path / "metrics.jsonl")[0]
+    assert Counter(step["phase"] for step in steps) == {phase.name: phase.steps for phase in phases}
+    trained = 10 * bool(phases)
+    assert (store.info["spent"]["responses"], store.info["spent"]["updates"]) == (trained * 4 * 2 * 2, trained)
+    records = store.recorded()
+    assert Counter(record["when"] for record in records) == {"before": 12, **({"after": 12} if phases else {})}
+    assert {attempt["correct"] for record in records for attempt in record["attempts"]} == {False, True}
+
+
 @pytest.mark.parametrize("name", ["sft_oracle", "star"])
 def test_a_supervised_phase_of_one_update_fits_what_it_has_just_sampled(name: str, tmp_path: Path) -> None:
     bindings = ["run.steps = 3" if name == "star" else "run.steps = 1", "run.problems = 8", "run.samples = 2"]
@@ -72,6 +105,7 @@ RL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RL)
 def test_any_rl_row_trains_and_is_evaluated_with_more_attempts(name: str, tmp_path: Path) -> None:
     bindings = [

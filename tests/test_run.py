@@ -15,6 +15,8 @@ import pytest
 
 from harness.runs.store import RunStore
 
+pytestmark = pytest.mark.slow  # every test starts the command line in a process of its own
+
 SMALL = [
     "run.steps = 6", "run.problems = 4", "run.samples = 2", "run.checkpoint_every = 2", "arithmetic.test_size = 300",
     "hf.max_new_tokens = 12",
@@ -87,7 +89,6 @@ def test_the_saved_config_runs_again_to_the_same_result(finished: Path, tmp_path
     assert (folder(tmp_path) / "eval.jsonl").read_bytes() == (folder(finished) / "eval.jsonl").read_bytes()
 
 
-@pytest.mark.slow
 def test_kill_9_at_random_moments_then_resume_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     moments = random.Random(0)
     for _ in range(3):

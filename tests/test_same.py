@@ -178,6 +178,7 @@ def test_a_mistake_is_one_line(words: list[str], message: str, capsys: pytest.Ca
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_tracked_page_is_what_the_command_gives(tmp_path: Path) -> None:
     made = tmp_path / "equivalences.md"
     assert run_same(["--all", "--out", str(made)]) == 0

@@ -43,6 +43,7 @@ def run(file: Path, out: Path, *words: str):
     return subprocess.run(command(file, out, *words), capture_output=True, text=True, timeout=250)
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_recorded_and_what_is_done_is_not_run_twice(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gin"
     bad.write_text("include 'gin/base.gin'\nrun.name = 'bad'\nhf.path = '/no/such/model'\nhf.name = 'arithmetic'\n")
@@ -65,6 +66,7 @@ def test_a_failed_cell_is_recorded_and_what_is_done_is_not_run_twice(tmp_path: P
     assert shlex.split(listed[0])[1:5] == ["-m", "harness.run", "--gin", str(bad)]
 
 
+@pytest.mark.slow
 def test_a_stopped_and_a_killed_suite_lose_nothing_and_leave_no_process(tmp_path: Path) -> None:
     long = [*TINY[1:], "run.steps = 100000", "run.checkpoint_every = 1000"]
     file, out = suite_file(tmp_path, ["score_full"], long), tmp_path / "out"
@@ -104,6 +106,7 @@ def _started(file: Path, out: Path, folder: Path, reached: int) -> subprocess.Po
     raise AssertionError("the suite did not start")
 
 
+@pytest.mark.slow
 def test_a_cluster_engine_runs_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submitit = pytest.importorskip("submitit", reason="submitit is not installed")
     monkeypatch.setenv("PYTHONPATH", str(config.ROOT))
@@ -165,6 +168,7 @@ def test_a_refusal_is_told_and_changes_nothing(tmp_path: Path) -> None:
     assert cell.status == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_cell_in_other_hands_is_left_and_one_over_its_time_is_ended_cleanly(tmp_path: Path) -> None:
     bindings = [*TINY[1:], "run.steps = 100000", "run.evaluate_before = False"]
     file, out = suite_file(tmp_path, ["score_full"], bindings), tmp_path / "out"
@@ -265,6 +269,7 @@ def test_text_of_run_json_and_of_errors_is_shown_never_obeyed(
     assert "\x1b" not in said
 
 
+@pytest.mark.slow
 def test_the_tracked_results_can_be_continued() -> None:
     """Every tracked run of the suite has the config that the suite would run today; a fourth seed is only new."""
     config.parse(["gin/suites/embedded.gin"], ["suite.seeds = [0, 1, 2, 3]"])
@@ -301,6 +306,7 @@ def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
         cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_shipped_suites_build_and_smoke_has_every_row(tmp_path: Path) -> None:
     for path in sorted((config.ROOT / "gin" / "suites").glob("*.gin")):
         config.parse([str(path)], [])

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pytest
 from PIL import Image
 
 from harness.analysis import plots
+from harness.leaderboard import main as run_leaderboard
 from harness.scaling import main as run_scaling
 from harness.tasks.humaneval import FIX_PIN, PIN
 from harness.tasks.mbpp import FULL
@@ -23,26 +25,12 @@ TRACKED = ROOT / "results" / "embedded"
 REAL = ROOT / "results" / "real"
 
 
-def test_the_tracked_leaderboard_is_made_from_the_tracked_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.leaderboard", str(TRACKED), "--check", str(ROOT / "results" / "embedded.md")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_tracked_table_of_the_real_benchmarks_is_made_from_its_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.leaderboard", str(REAL), "--check", str(ROOT / "results" / "real.md")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.parametrize(("runs", "table"), [(TRACKED, "embedded.md"), (REAL, "real.md")])
+def test_a_tracked_leaderboard_is_made_from_the_tracked_runs(
+    runs: Path, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_leaderboard([str(runs), "--check", str(ROOT / "results" / table)])
+    assert code == 0, capsys.readouterr()
 
 
 def test_the_real_benchmarks_were_asked_of_real_weights_on_pinned_data() -> None:
@@ -56,12 +44,14 @@ def test_the_real_benchmarks_were_asked_of_real_weights_on_pinned_data() -> None
     assert not re.search(r"(?:^|['\" =])/(?!bin/)", base["command"]), "a path of one machine"
 
 
+@pytest.mark.slow
 def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path) -> None:
     made = tmp_path / "scaling.md"
     assert run_scaling([str(TRACKED), "--out", str(made)]) == 0
     assert made.read_text(encoding="utf-8") == (ROOT / "results" / "embedded_scaling.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
     drawn = set()
     for scope in plots.scopes(TRACKED)[0]:
@@ -72,6 +62,7 @@ def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
     assert drawn == set(plots.FIGURES)
 
 
+@pytest.mark.slow
 def test_the_picture_in_the_readme_shows_the_tracked_runs() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "(docs/images/answer.png)" in readme
@@ -102,6 +93,7 @@ def test_the_table_in_the_readme_is_the_leaderboards() -> None:
     assert "\n".join(rows) in readme
 
 
+@pytest.mark.slow
 def test_the_report_is_built_from_the_tracked_runs(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     done = subprocess.run(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.slow  # pip, and processes of their own
 TEN = ["run.steps = 10", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 8", "hf.max_new_tokens = 8"]
 
 

@@ -3,13 +3,13 @@
 The folders are handmade: a changed number in `expected/` is a changed reader, a changed statistic or a changed table.
 Look at the diff, say in CHANGELOG.md that numbers move, and commit it.
 
-`format1/` holds runs as format 1 of run.json has them; it stays as it is when the format goes on. For another format N,
-write a folder `formatN/` with the same records (`write_runs` takes what differs as `adapt`) and add it to FOLDERS: the
-test asks every folder for the same bytes.
+`format1/` holds runs as format 1 of run.json has them, `format2/` the same runs in format 2. A folder stays as it is
+when the format goes on: for another one, add an entry to FOLDERS. The test asks every folder for the same bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-FOLDERS = ("format1",)
 FORMATS = {"leaderboard.md": "md", "leaderboard.csv": "csv", "leaderboard.json": "json", "leaderboard.tex": "latex"}
 GOLD = {"p1": "12", "p2": "7", "p3": "40", "p4": "9"}
 # One letter an attempt: R right; W wrong (one less than right), V wrong otherwise (ten more), N no answer, T cut off.
@@ -62,7 +61,31 @@ def records_of(letters: Letters) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def write_runs(root: Path, adapt: Callable[[dict[str, Any]], dict[str, Any]] = lambda info: info) -> None:
+LINEAGE = {  # what gin/ here says of each row, for format 1, in which the readers look there
+    "base": ("", {}),
+    "naive": ("base", {"run.method": "@naive()"}),
+    "score": ("naive", {"progress.alpha": "10.0"}),
+}
+
+
+def keep_format1(info: dict[str, Any]) -> dict[str, Any]:
+    """run.json as it was."""
+    return info
+
+
+def make_format2(info: dict[str, Any]) -> dict[str, Any]:
+    """run.json with its bindings, parent, difference and digest, as docs/results_format.md states them."""
+    parent, difference = LINEAGE[info["name"]]
+    bindings = {"run.name": f"'{info['name']}'", "run.seed": str(info["seed"])}
+    more = {**info, "format": 2, "bindings": bindings, "parent": parent, "difference": difference}
+    told = json.dumps(more, sort_keys=True, separators=(",", ":")).encode()
+    return {**more, "digest": hashlib.sha256(told).hexdigest()}
+
+
+FOLDERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"format1": keep_format1, "format2": make_format2}
+
+
+def write_runs(root: Path, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Writes every run; `adapt` turns a run.json of format 1 into another."""
     for name, seed, letters in RUNS:
         folder = root / "sums" / "tiny" / name / f"seed{seed}"
@@ -97,9 +120,10 @@ def read_outputs(root: Path, folder: Path) -> dict[str, bytes]:
 
 
 def main() -> int:
-    """Writes the folders and the expected outputs again."""
-    shutil.rmtree(HERE / "format1", ignore_errors=True)
-    write_runs(HERE / "format1")
+    """Writes the folders and the expected outputs again, those from the first folder."""
+    for name, adapt in FOLDERS.items():
+        shutil.rmtree(HERE / name, ignore_errors=True)
+        write_runs(HERE / name, adapt)
     (HERE / "expected").mkdir(exist_ok=True)
     read_outputs(HERE / "format1", HERE / "expected")
     return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from statistics import pvariance
+from typing import ClassVar
 
 import pytest
 import torch
@@ -101,19 +102,33 @@ def test_the_bonus_only_multiplies_turn_twos_gradient_by_one_plus_alpha(micro: P
     assert distance(indicator, scaled) > 0.05  # the note's bonus is another objective
 
 
+class GroupMean:
+    """A biased baseline: the mean of the problem's samples, this one among them, shrinks the gradient by 7 / 8."""
+
+    least_samples: ClassVar[int] = 1
+
+    def __call__(self, returns: Sequence[Sequence[float]], known: Sequence[Sequence[Hashable]]) -> list[list[float]]:
+        return [[value - sum(group) / len(group) for value in group] for group in returns]
+
+
+@pytest.mark.slow
 def test_the_estimate_converges_to_the_exact_gradient(micro: Policy) -> None:
-    """Under every baseline: no bias, so the mean of n estimates misses by the spread of one over sqrt(n)."""
+    """Under every baseline: no bias, so the mean of n estimates misses by the spread of one over sqrt(n).
+
+    Within 5 standard errors (24 batches: chance is over them once in 20,000 draws, should torch draw others one day); a
+    bias of 1 / 8 is some 9 away.
+    """
     exact = exact_gradient(micro, lambda r1, r2: (r1, r2 + 2.0 * (r2 - r1)))
     batches = [sampled_groups(micro, problems=64, samples=8, seed=100 + i) for i in range(24)]
-    for advantage in (Raw(), BatchMean(), LeaveOneOut(), Conditioned()):
+    for advantage in (Raw(), BatchMean(), LeaveOneOut(), Conditioned(), GroupMean()):
         phase = Phase2(kl=0.0, bonus=Progress(2.0), advantage=advantage)
         found = torch.stack([gradient(micro, phase.credit(groups), 64 * 8) for groups in batches])
         along = found @ exact / exact.square().sum()  # 1 in expectation
         error = float(along.std()) / len(found) ** 0.5
         assert error < 0.1
-        assert abs(float(along.mean()) - 1) < 3 * error
+        assert (abs(float(along.mean()) - 1) < 5 * error) == (not isinstance(advantage, GroupMean))
         spread = float((found - found.mean(0)).norm(dim=1).square().mean().sqrt())
-        assert float((found.mean(0) - exact).norm()) < 2 * spread / len(found) ** 0.5
+        assert float((found.mean(0) - exact).norm()) < 2.5 * spread / len(found) ** 0.5
 
 
 def test_conditioning_on_turn_one_takes_the_bonus_noise_out(micro: Policy) -> None:

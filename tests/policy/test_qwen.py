@@ -11,6 +11,8 @@ from tiny import build
 from harness import config
 from harness.run import main
 
+pytestmark = pytest.mark.slow  # every row, through the command line
+
 ROWS = sorted(path.stem for path in (config.ROOT / "gin").glob("*.gin"))
 
 

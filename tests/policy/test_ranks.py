@@ -15,6 +15,8 @@ from harness.policy.ranks import Ranks, RanksError, require
 from harness.run import main
 
 ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow  # processes that train together
 SMALL = [
     "run.steps = 3", "run.problems = 5", "run.samples = 2", "arithmetic.test_size = 21", "hf.max_new_tokens = 12",
 ]  # fmt: skip

@@ -12,6 +12,8 @@ from harness.core import Problem, Trajectory, Turn, Verdict
 from harness.credit import LeaveOneOut, reinforce
 from harness.policy import HF
 
+pytestmark = pytest.mark.slow  # imports trl
+
 pytest.importorskip("trl", reason="TRL is a development dependency (pip install -e '.[dev]')")
 
 

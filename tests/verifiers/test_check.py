@@ -4,12 +4,14 @@ from __future__ import annotations
 
 # ruff: noqa: E501  (programs and answers are quoted as they are)
 import contextlib
+import datetime
 import json
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+from collections import Counter, OrderedDict, deque
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -300,11 +302,31 @@ def test_the_papers_final_answer_form(text, found):
     assert final_answer(text) == found
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False),
-    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
-    max_leaves=12,
+NUMBERS = (
+    st.booleans() | st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False) | st.fractions()
+    | st.decimals(allow_nan=False)
 )  # fmt: skip
+KEYS = st.none() | NUMBERS | st.text() | st.binary() | st.dates() | st.uuids()
+SCALARS = (
+    KEYS | st.binary().map(bytearray) | st.datetimes(timezones=st.none() | st.just(datetime.UTC)) | st.times()
+    | st.timedeltas() | st.just(...) | st.sampled_from([int, str, dict, ValueError])
+    | st.tuples(st.integers(), st.integers(), st.integers().filter(bool)).map(lambda parts: range(*parts))
+    | st.tuples(st.none() | st.integers(), st.none() | st.integers()).map(lambda parts: slice(*parts))
+)  # fmt: skip
+PAIRS = st.dictionaries(KEYS, st.integers())
+VALUES = st.recursive(
+    SCALARS | st.sets(KEYS) | st.frozensets(KEYS) | PAIRS.map(Counter) | PAIRS.map(OrderedDict),
+    lambda inner: (
+        st.lists(inner) | st.lists(inner).map(tuple) | st.lists(inner).map(deque) | st.dictionaries(KEYS, inner)
+    ),
+    max_leaves=12,
+)
+
+
+def types_in(value):
+    """The type of a value and of all it holds, which equality does not tell apart (True == 1, 1 == 1.0)."""
+    held = value.items() if isinstance(value, dict) else value if isinstance(value, (list, tuple, deque)) else ()
+    return type(value), [types_in(item) for item in held]
 
 
 @settings(max_examples=150, deadline=None)
@@ -312,7 +334,7 @@ VALUES = st.recursive(
 def test_values_cross_unchanged(value):
     back = literals.read(literals.write(value))
     assert back == value
-    assert type(back) is type(value)
+    assert types_in(back) == types_in(value)
 
 
 @settings(max_examples=150, deadline=None)

@@ -20,6 +20,8 @@ import pytest
 from harness.core import Problem
 from verifiers.code_tests import CodeTests
 
+pytestmark = pytest.mark.slow  # attacks run into limits of time
+
 REPO = Path(__file__).parents[2]
 LIMIT = 1.5
 
@@ -172,7 +174,6 @@ def test_the_heap_scan_finds_what_is_there():
     assert CodeTests(time_limit=20, workers=1)(problem, program).correct
 
 
-@pytest.mark.slow
 def test_the_walls_hold_without_bubblewrap(world, user, monkeypatch, tmp_path):
     """Namespaces, Landlock and seccomp alone stop every attack too."""
     empty = tmp_path / "bin"

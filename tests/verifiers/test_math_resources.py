@@ -13,6 +13,8 @@ import pytest
 from harness.core import Problem
 from verifiers.math_answer import MathAnswer
 
+pytestmark = pytest.mark.slow  # answers run into limits of time
+
 LIMIT = 3.0
 SLACK = 2.5  # a killed worker starts again, on a busy machine
 

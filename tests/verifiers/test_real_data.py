@@ -15,7 +15,7 @@ from verifiers.math_answer import MathAnswer, usable
 
 FOLDER = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared")) / "data"
 FOLDER = FOLDER if FOLDER.exists() else FOLDER.parent
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.slow]  # whole benchmarks are graded
 
 
 def rows(name: str) -> list[dict]:

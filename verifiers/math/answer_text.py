@@ -157,7 +157,7 @@ _SPELLINGS = (
         lambda m: rf" \pmod{{{next(g for g in m.groups() if g)}}}",
     ),
     (re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?<=[\dA-Za-z)}\]])\s*\*\*\s*(?=[-\dA-Za-z({])"), "^"),
+    (re.compile(r"(?<=[\dA-Za-z)}\]])\s*\*\*\s*(?=[-.\dA-Za-z({])"), "^"),
     (re.compile(r"(?<![<>=])>=|=>(?!\s*$)"), r"\\ge "),
     (re.compile(r"<=(?!>)"), r"\\le "),
     (re.compile(r"(?<=\s)!=|(?<=[A-Za-jlo-z])!="), r"\\ne "),
@@ -177,9 +177,24 @@ _MIXED = re.compile(r"(?<![\d./^{])(\d+) (?:and )?(\d+)/(\d+)(?![\d.])")
 _SPACES = re.compile(r"\s+")
 
 
+MOST_PASSES = 5
+
+
 @functools.lru_cache(maxsize=8192)
 def clean(text: str) -> str:
-    """One spelling for every way to typeset the same answer; idempotent on its own output."""
+    """One spelling for every way to typeset the same answer; idempotent on its own output.
+
+    A rule can make the text that another one of this pass has looked for: without its full stop `1 2/3.` is a mixed
+    number, and `sin pi x` is a sine once `pi` is a command. So what a pass has changed is cleaned again.
+    """
+    for _ in range(MOST_PASSES):
+        before, text = text, _clean_once(text)
+        if text == before:
+            break
+    return text
+
+
+def _clean_once(text: str) -> str:
     text = _undressed(text.strip() if text.isascii() else _ascii(text))
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
@@ -252,7 +267,7 @@ _PLAIN = (
     (re.compile(r"(?<![\\A-Za-z])log_?(2|10)(?=\s*\()"), r"\\log_{\1} "),
     (
         re.compile(
-            r"(?<![\\A-Za-z])(sinh|cosh|tanh|sin|cos|tan|cot|csc|ln|log)(?=\s*(?:[\^(\d\\_]|[A-Za-z](?![A-Za-z])))"
+            r"(?<![\\A-Za-z])(sinh|cosh|tanh|sin|cos|tan|cot|csc|ln|log)(?=\s*(?:[\^(\d\\_]|\.\d|[A-Za-z](?![A-Za-z])))"
         ),
         r"\\\1 ",
     ),
@@ -293,7 +308,7 @@ _FRAC = re.compile(r"\\frac\s*(?:(\d)\s*(\d)(?!\d)|(\d)\s*\{|\{([^{}]*)\}\s*(\d)
 _SPOKEN = re.compile(
     r"\\(?:text|mbox|textbf|textit|textrm|hbox)\s*\{[^{}]*[^\W\d_] +[^\W\d_]"
 )  # words keep their blanks
-_SQRT = re.compile(r"\\sqrt\s*(\d+|[a-z])")
+_SQRT = re.compile(r"\\sqrt\s*(\.?\d+|[a-z])")
 
 
 def normalise(text: str) -> str:
@@ -309,7 +324,7 @@ def canonical(text: str) -> str:
     """As `normalise`, for a text that is clean already."""
     spoken = _SPOKEN.search(text) is not None
     text = plain(text)
-    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):  # before blanks go: `32, 349` is two numbers
+    if re.fullmatch(r"[-+]? ?\d{1,3}(,\d{3})+(\.\d+)?", text):  # before blanks go: `32, 349` is two numbers
         text = text.replace(",", "")
     text = _FRAC.sub(_braced, text)
     text = _SQRT.sub(r"\\sqrt{\1}", text)
