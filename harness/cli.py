@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("harness.report", "one HTML page: tables, figures, trajectories"),
     "mechanism": ("harness.mechanism", "whether the second attempt reads the first"),
     "same": ("harness.same", "whether two rows are the same gradient"),
+    "archive": ("harness.archive", "a results folder as one file that readers take, and back"),
     "check": ("verifiers.check", "grade any outputs from a file"),
     "list": ("", "all names that a gin file can use, and all rows"),
     "describe": ("", "parameters, defaults and documentation of a name, such as method.score"),
