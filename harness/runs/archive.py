@@ -216,7 +216,7 @@ def _write(files: Sequence[tuple[PurePosixPath, Path]], out: Path) -> tuple[dict
 
     with pq.ParquetWriter(
         out, schema, compression="zstd", compression_level=LEVEL, use_dictionary=False, write_page_checksum=True,
-        data_page_size=2 * GROUP, write_statistics=["path"],
+        data_page_size=2 * GROUP, write_statistics=False,
     ) as writer:  # fmt: skip
 
         def flush() -> None:
