@@ -30,6 +30,8 @@ COMMANDS = {
     "mechanism": ("harness.mechanism", "whether the second attempt reads the first"),
     "same": ("harness.same", "whether two rows are the same gradient"),
     "archive": ("harness.archive", "a results folder as one file that readers take, and back"),
+    "import": ("harness.import_", "make runs of trajectories of TRL, verl, inspect_ai or your own"),
+    "export": ("harness.export", "write a run for inspect_ai or lighteval"),
     "check": ("verifiers.check", "grade any outputs from a file"),
     "list": ("", "all names that a gin file can use, and all rows"),
     "describe": ("", "parameters, defaults and documentation of a name, such as method.score"),
