@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.repor
         prog=prog, description="One self-contained HTML page: tables, figures, trajectories."
     )
     parser.add_argument("results", help="the results folder")
-    parser.add_argument("--out", type=Path, help="the page (default: report.html in the results folder)")
+    parser.add_argument(
+        "--out", type=Path, help="the page (default: report.html in the results folder, FILE.html beside an archive)"
+    )
     parser.add_argument("--gin", type=Path, default=leaderboard.GIN, help="folder of the gin files")
     parser.add_argument("--trajectories", type=int, default=200, metavar="N", help="problems per run to embed (200)")
     parser.add_argument("--no-figures", action="store_true", help="leave the figures out (much faster)")
@@ -30,7 +32,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.repor
         page = build(
             options.results, gin=options.gin, trajectories=options.trajectories, figures=not options.no_figures
         )  # fmt: skip
-        out = options.out or Path(options.results) / "report.html"
+        results = Path(options.results)
+        out = options.out or (results / "report.html" if results.is_dir() else results.with_suffix(".html"))
         tables.deliver(page, out)
     except OSError as error:
         print(f"report: {inert(error)}", file=sys.stderr)

@@ -6,17 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.runs import archive, reader
 from harness.terminal import inert
-
-if TYPE_CHECKING:
-    pass
-
 from harness.training.verify import verify
 
 EPILOG = """exit status:
@@ -36,7 +32,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.verif
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, .../<name>/seed<k>")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, .../<name>/seed<k>, or an archive"
+    )
     parser.add_argument(
         "--trust", action="store_true",
         help="let the runs' own config.gin import modules and switch the sandbox off: it then executes code",
@@ -45,9 +43,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.verif
     table, told, worst = Table(box=None, pad_edge=False), [], 0
     for column in ("run", "records", "attempts graded", "verdicts differ", "counts", "files", "result"):
         table.add_column(column, overflow="fold", justify="left" if column in ("run", "result") else "right")
-    for folder in options.runs:
+    try:
+        runs = [run for path in options.runs for run in ([path] if path.is_dir() else _archived(path))]
+    except archive.ArchiveError as error:
+        print(f"verify: {inert(error)}", file=sys.stderr)
+        return 2
+    for run in runs:
+        folder = archive.show_path(run)
         try:
-            report = verify(folder, options.trust)
+            report = verify(run, options.trust)
         except (ValueError, OSError, RuntimeError) as error:  # StoreError, ConfigError, GradingError
             worst = 2
             table.add_row(Text(str(folder)), *["-"] * 5, "not checked")
@@ -65,6 +69,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.verif
         shown = [*sentences[:SHOWN], *([f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else [])]
         console.print(Text("\n  ".join([f"{folder}:", *map(inert, shown)])), soft_wrap=True)
     return worst
+
+
+def _archived(path: Path) -> list[Path]:
+    """The runs of an archive, or of a place in one; any other path as it is, which `verify` then has no run in."""
+    found = archive.find_folder(path)
+    return [path] if found == path else reader.find_runs(path)
 
 
 def _cell(found: Sequence[str], hashed: bool) -> str:

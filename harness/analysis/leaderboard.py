@@ -287,6 +287,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
         notes = (*notes, what)
     more = {k: v for run in runs for k, v in (run.info.get("spent") or {}).items() if k not in SPENT and v}
     notes = (*notes, *(f"spent as well: {k.replace('_', ' ')} {v}" for k, v in sorted(more.items())))
+    notes = (*notes, *_imported(runs))
     return Row(
         name=name,
         seeds=tuple(run.seed for run in runs),
@@ -521,9 +522,19 @@ def settings(run: Run) -> dict[str, str]:
     }
 
 
+def _imported(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What to say of a row whose trajectories come from other programs: nothing here held it to the others' budget."""
+    told = [run.info["imported"] for run in runs if isinstance(run.info.get("imported"), dict)]
+    if not told:
+        return ()
+    forms = ", ".join(sorted({str(one.get("format")) for one in told}))
+    tokens = "" if all(one.get("tokens") for one in told) else "; its tokens are not known and stand as 0"
+    return (f"imported ({forms}): it was not trained here, under no budget of this table{tokens}",)
+
+
 def _budget(runs: Sequence[Run]) -> dict[str, str]:
     def joined(key: str) -> str:
-        spent = {str((run.info.get("spent") or {}).get(key, 0)) for run in runs}
+        spent = {str((run.info.get("spent") or {}).get(key, "–" if "imported" in run.info else 0)) for run in runs}
         return "/".join(sorted(spent))
 
     return {key: joined(key) for key in ("responses", "updates")}

@@ -53,7 +53,11 @@ def updates(runs: Iterable[Run]) -> list[tuple[str, str, int, float, float, floa
             found[run.name, line["phase"]].append((line, bound))
     rows = []
     for (row, phase), lines in found.items():
-        fitted = [(line["grad_norm"], bound, line["examples"]) for line, bound in lines if "grad_norm" in line]
+        fitted = [
+            (line["grad_norm"], bound, line["examples"])
+            for line, bound in lines
+            if {"grad_norm", "examples"} <= line.keys()
+        ]
         if fitted:
             clipped = fmean(norm > bound for norm, bound, _ in fitted)
             rows.append((row, phase, len(lines), clipped, median(f[0] for f in fitted), fmean(f[2] for f in fitted)))

@@ -26,7 +26,7 @@ import orjson
 from numpy.typing import NDArray
 
 from harness import metrics
-from harness.runs import format1, integrity, schema
+from harness.runs import archive, format1, integrity, schema
 from harness.runs.schema import Key
 from harness.runs.schema import key_of as key_of
 
@@ -163,15 +163,19 @@ class Run:
 def find_runs(root: Path | str) -> list[Path]:
     """Every folder `seed<k>` under a results folder, sorted; `root` may be that folder, its `runs/` or one run.
 
-    Links are followed; a folder that is reached twice is found once, where no link leads to it if there is such a way.
+    `root` may be an archive, or a place in one, and archives in the folder are read like folders: the runs found are in
+    the cache then, and `archive.show_path` says what a path of them stands for. Links are followed; a folder that is
+    reached twice is found once, where no link leads to it if there is such a way.
     """
     return _search(Path(root))[0]
 
 
 def _search(base: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The run folders, and (path, why) of what looks like one and is not read."""
+    base = archive.find_folder(base)
     if not base.is_dir():
         raise FileNotFoundError(f"no results folder {str(base)!r}")
+    archives: dict[Path, Path] = {}
     found: list[Path] = []
     told: list[tuple[Path, str]] = []
     seen: dict[tuple[int, int], Path] = {}
@@ -203,9 +207,21 @@ def _search(base: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
                     links.append(path)
             elif _seed(entry.name) is not None:
                 told.append((path, "is no folder"))
+            elif archive.is_archive(path):
+                try:
+                    expanded = archive.find_folder(path)
+                except archive.ArchiveError as error:
+                    told.append((path, str(error)))
+                    continue
+                original = archives.setdefault(expanded, path)
+                if original is path:
+                    folders.append(expanded)
+                else:  # its runs are shown by the first one's path again
+                    archive.find_folder(original)
+                    told.append((path, f"is a copy of {original.relative_to(base)}, which is read there"))
             elif entry.name == "run.json":
                 told.append((folder, "holds a run.json, but a run's folder is called seed0, seed1, ..."))
-    return sorted(found, key=lambda path: (path.parts[:-1], _seed(path.name))), told
+    return sorted(found, key=lambda path: (archive.show_path(path).parts[:-1], _seed(path.name))), told
 
 
 def read_runs(
@@ -223,7 +239,8 @@ def read_runs(
         trouble met.
 
     Raises:
-        FileNotFoundError: `root` is no folder. Nothing below it raises.
+        FileNotFoundError: `root` is no folder and no archive. Nothing below it raises.
+        ArchiveError: `root` is an archive that is damaged.
     """
     runs = []
     with _uncollected():
@@ -513,6 +530,7 @@ def _one_by_one(name: str, data: bytes, first: int, bad: list[str]) -> Iterator[
 
 
 def _label(path: Path, root: Path | None) -> str:
+    path = archive.show_path(path)
     try:
         inside = path.relative_to(root) if root else path
     except ValueError:

@@ -159,6 +159,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+def load_rows(path: Path | str) -> list[Row]:
+    """The rows of one local file of any of `SUFFIXES`, as they are.
+
+    Raises:
+        DataError: no such file, another kind of file, a line that is no JSON object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"there is no file {path}{nearest(path.name, near)}")
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path} is no {', '.join(SUFFIXES)} file")
+    return list(_read(path))
+
+
 # local files ---------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core import Problem, Task, Verdict
 from harness.grading import grade
+from harness.runs import archive
 from harness.runs.integrity import READ, changed_run, count_records
 from harness.runs.store import RunStore, StoreError
 from harness.terminal import inert
@@ -77,6 +78,8 @@ def verify(folder: Path, trust: bool = False) -> Report:
     report = Report(files=changed_run(folder, info, (*READ, "model")), hashed="sha256" in info)
     records = store.sound_records()
     report.records = len(records)
+    if archive.show_path(folder) != folder:  # an archive holds no weights
+        report.files = [told for told in report.files if not told.startswith("model/")]
     if not records:
         raise StoreError(f"{folder / 'eval.jsonl'} is missing or empty")
     if isinstance(then := info.get("records"), dict):
