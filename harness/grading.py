@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, get_args
 
 from harness.core import Problem, Status, Verdict, Verifier
-from harness.registry import find_place
+from harness.registry import IN_TREE, find_place
 
 if TYPE_CHECKING:
     pass
@@ -64,6 +64,18 @@ def grade(verifier: Verifier, pairs: Sequence[tuple[Problem, str]], seconds: flo
                 f"verifier {_name(verifier)} gave no verdict on problem {problem.id!r}: {fault}", problem.id, text
             )
     return verdicts
+
+
+def rehearse(verifier: Verifier, problem: Problem, seconds: float = VERIFIER_SECONDS) -> None:
+    """Has a plugin's verifier grade an empty response and the answer itself, before a model is loaded for it.
+
+    What it says is not used. This project's own verifiers are not asked: they may start sandboxes, and are tested.
+
+    Raises:
+        GradingError: as `grade`.
+    """
+    if getattr(verifier, "__module__", "").partition(".")[0] not in IN_TREE:
+        grade(verifier, [(problem, ""), (problem, problem.answer)], seconds)
 
 
 def _fault_of(verdict: object) -> str:

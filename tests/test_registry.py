@@ -141,3 +141,34 @@ def test_a_module_of_the_same_name_elsewhere_is_refused(tmp_path: Path) -> None:
     config.parse([str(tmp_path / "one" / "one.gin")], [])
     with pytest.raises(config.ConfigError, match=r"one/same_name_plugin.py, not .*two/same_name_plugin.py"):
         config.parse([str(tmp_path / "two" / "two.gin")], [])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "message"),
+    [
+        ("Verdict(0.0, False, 'fine')", "its status 'fine' is none of ok, no_answer, truncated, timeout, error"),
+        ("Verdict(1.0, True, 'right') if text else Verdict(0.0, False)", "its status 'right' is none of"),
+        ("text == problem.answer", "is no Verdict"),
+        ("Verdict(0.0, problem.id, 'ok')", "neither True nor False"),
+        ("Verdict(0.0, text.correct)", "AttributeError: 'str' object has no attribute 'correct' ("),
+    ],
+)
+def test_a_plugins_verifier_that_gives_no_verdict_is_refused_before_a_model_is_loaded(
+    verdict: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from harness import run
+
+    module = f"odd_verdict_{zlib.crc32(verdict.encode())}"
+    (tmp_path / f"{module}.py").write_text(
+        f"from harness import Verdict, register\n@register('verifier', '{module}')\nclass Mine:\n"
+        f"    def __call__(self, problem, text):\n        return {verdict}\n"
+    )
+    (tmp_path / "mine.gin").write_text(
+        f"import {module}\ninclude 'gin/base.gin'\narithmetic.verifier = @verifier.{module}()\n"
+        "hf.path = '/no/such/model'\n"
+    )
+    assert run.main(["--gin", str(tmp_path / "mine.gin"), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Nothing was computed, and no folder is left" in said
+    assert not (tmp_path / "out").exists()
