@@ -8,8 +8,11 @@ are counted as the inputs of checkpointed layers plus one layer computed again, 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from harness.policy.known_models import find_settings
 
 GB = 1e9
 QWEN: dict[str, Any] = {
@@ -26,6 +29,29 @@ SHAPES: dict[str, dict[str, Any]] = {
            "num_attention_heads": 16},
     "7b": {**QWEN, "vocab_size": 152_064, "hidden_size": 3_584, "intermediate_size": 18_944, "num_hidden_layers": 28,
            "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False},
+}  # fmt: skip
+
+
+def _shape(width: int, inner: int, layers: int, heads: int, kv: int, head: int, words: int, tied: bool = True) -> Any:
+    return {
+        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": kv, "head_dim": head, "vocab_size": words, "tie_word_embeddings": tied,
+    }  # fmt: skip
+
+
+# {model: (transformers' name of the architecture, its shape)}, for memory by length.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"Qwen/Qwen2.5-{name.upper()}-Instruct": ("qwen2", shape) for name, shape in SHAPES.items()},
+    "Qwen/Qwen3-0.6B": ("qwen3", _shape(1_024, 3_072, 28, 16, 8, 128, 151_936)),
+    "Qwen/Qwen3-1.7B": ("qwen3", _shape(2_048, 6_144, 28, 16, 8, 128, 151_936)),
+    "Qwen/Qwen3-4B": ("qwen3", _shape(2_560, 9_728, 36, 32, 8, 128, 151_936)),
+    "Qwen/Qwen3-8B": ("qwen3", _shape(4_096, 12_288, 36, 32, 8, 128, 151_936, tied=False)),
+    "meta-llama/Llama-3.2-1B-Instruct": ("llama", _shape(2_048, 8_192, 16, 32, 8, 64, 128_256)),
+    "meta-llama/Llama-3.2-3B-Instruct": ("llama", _shape(3_072, 8_192, 28, 24, 8, 128, 128_256)),
+    "meta-llama/Llama-3.1-8B-Instruct": ("llama", _shape(4_096, 14_336, 32, 32, 8, 128, 128_256, tied=False)),
+    "google/gemma-2-2b-it": ("gemma2", _shape(2_304, 9_216, 26, 8, 4, 256, 256_000)),
+    "google/gemma-3-1b-it": ("gemma3_text", _shape(1_152, 6_912, 26, 4, 1, 256, 262_144)),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama", _shape(576, 1_536, 30, 9, 3, 64, 49_152)),
 }  # fmt: skip
 
 
@@ -67,20 +93,20 @@ class Machine:
     rows: int = 256
 
 
-def parts(shape: dict[str, Any], load: Load) -> dict[str, float]:
+def parts(shape: dict[str, Any], load: Load, architecture: str = "qwen2") -> dict[str, float]:
     """Bytes of each part on one GPU: what is there always, and what sampling and the update add in turn."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = Qwen2ForCausalLM(Qwen2Config(**shape))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape))
     total = sum(p.numel() for p in model.parameters())
     embedding = shape["vocab_size"] * shape["hidden_size"]
     matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     rest = total - matrices + (embedding if shape["tie_word_embeddings"] else 0)  # an untied copy keeps its embedding
     half = 2 * matrices + 4 * rest  # harness/policy/precision.py: matrices in bfloat16, the rest in float32
     trained = load.adapter * total if load.adapter else total
-    head = shape["hidden_size"] // shape["num_attention_heads"]
+    head = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
     width, layers = shape["hidden_size"], shape["num_hidden_layers"]
     share = 1 / load.processes
     return {
@@ -118,13 +144,30 @@ def seconds(
     return 2 * reply * batches * token, 10 * found["parameters"] * trajectories * length / machine.flops
 
 
+def print_lengths(processes: int, lengths: Sequence[int]) -> None:
+    """The larger peak of each known model by the length of a conversation, with the rows that the harness takes."""
+    print(f"| model | parameters | rows | {' | '.join(f'{n:,} tokens' for n in lengths)} |")
+    print("|---|--:|--:|" + "--:|" * len(lengths))
+    for name, (architecture, shape) in MODELS.items():
+        known = {"sample_rows": Load.rows, "microbatch_tokens": Load.microbatch, **find_settings(name)}
+        rows, microbatch = known["sample_rows"], known["microbatch_tokens"]
+        found = [parts(shape, Load(processes, rows, n, max(n, microbatch)), architecture) for n in lengths]
+        most = [max(peaks(one, processes)) / GB for one in found]
+        print(f"| `{name}` | {found[0]['parameters'] / 1e9:.2f} B | {rows} | ", end="")
+        print(" | ".join(f"{value:.0f}" for value in most) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 8], help="GPUs that share the weights (FSDP2)")
     parser.add_argument("--rows", type=int, default=Load.rows)
     parser.add_argument("--tokens", type=int, default=Load.tokens)
     parser.add_argument("--microbatch", type=int, default=Load.microbatch)
+    parser.add_argument("--lengths", type=int, nargs="+", metavar="TOKENS", help="only: peaks of each model by length")
     args = parser.parse_args()
+    if args.lengths:
+        print_lengths(args.processes[0], args.lengths)
+        return
     columns = ["weights", "reference", "Adam", "gradients", "copy", "cache", "activations", "logits"]
     print("| Qwen2.5 | parameters | GPUs | " + " | ".join(columns) + " | **sampling** | **update** |")
     print("|---|--:|--:|" + "--:|" * (len(columns) + 2))

@@ -608,10 +608,25 @@ def _import_plugins(path: Path) -> None:
         try:
             if not statement.is_from or not hasattr(importlib.import_module(package), name):
                 importlib.import_module(statement.module)
+            _check_import(statement.module, file)
+        except ConfigError:
+            raise
         except Exception as error:  # a stranger's module may raise anything
             told = f"{type(error).__name__}: {error}"
             raise ConfigError(f"{file}: import {statement.module} failed: {told}") from error
     _expose()
+
+
+def _check_import(module: str, file: Path) -> None:
+    """Raises ConfigError where a module lies beside the gin file that imports it, and another one was imported."""
+    name, found = module.partition(".")[0], getattr(sys.modules.get(module.partition(".")[0]), "__file__", None)
+    beside = [file.resolve().parent / f"{name}.py", file.resolve().parent / name / "__init__.py"]
+    wanted = next((path for path in beside if path.is_file()), None)
+    if wanted and found and Path(found).resolve() != wanted.resolve():
+        raise ConfigError(
+            f"{file}: import {name} finds {found}, not {wanted}, which lies beside the gin file: two modules of "
+            "one name. Rename one"
+        )
 
 
 def _explain(error: Exception) -> str:
@@ -654,8 +669,15 @@ def build(root: str) -> Any:
     """
     try:
         return _roots[root][1]()
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ConfigError(_missing(str(error)) or str(error).strip()) from error
+    except Exception as error:  # a plugin may raise anything
+        expected, place = isinstance(error, ValueError | OSError), registry.find_place(error)
+        if not (expected or place or isinstance(error, TypeError | RuntimeError)):
+            raise
+        text = _missing(str(error)) or str(error).strip()
+        if place and not expected and text == str(error).strip():
+            first, feed, rest = text.partition("\n")
+            text = f"{type(error).__name__}: {first} ({place}){feed}{rest}"
+        raise ConfigError(text) from error
 
 
 def _missing(text: str) -> str | None:

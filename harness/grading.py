@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, get_args
 
 from harness.core import Problem, Status, Verdict, Verifier
+from harness.registry import IN_TREE, find_place
 
 if TYPE_CHECKING:
     pass
@@ -63,6 +64,18 @@ def grade(verifier: Verifier, pairs: Sequence[tuple[Problem, str]], seconds: flo
                 f"verifier {_name(verifier)} gave no verdict on problem {problem.id!r}: {fault}", problem.id, text
             )
     return verdicts
+
+
+def rehearse(verifier: Verifier, problem: Problem, seconds: float = VERIFIER_SECONDS) -> None:
+    """Has a plugin's verifier grade an empty response and the answer itself, before a model is loaded for it.
+
+    What it says is not used. This project's own verifiers are not asked: they may start sandboxes, and are tested.
+
+    Raises:
+        GradingError: as `grade`.
+    """
+    if getattr(verifier, "__module__", "").partition(".")[0] not in IN_TREE:
+        grade(verifier, [(problem, ""), (problem, problem.answer)], seconds)
 
 
 def _fault_of(verdict: object) -> str:
@@ -132,10 +145,12 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """`ValueError: what it says (file.py:12)`, the place where a plugin's error was raised."""
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    where = f" ({place[0].filename}:{place[0].lineno})" if place else ""
-    return f"{type(error).__name__}: {error}{where}"
+    """`ValueError: what it says (file.py:12)`: the plugin's line, and where it was raised if that is another line."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    raised = f"{last[0].filename}:{last[0].lineno}" if last else ""
+    own = find_place(error)
+    where = f"{own}, raised at {raised}" if own and own != raised else raised
+    return f"{type(error).__name__}: {error}" + (f" ({where})" if where else "")
 
 
 def _name(verifier: Verifier) -> str:

@@ -11,8 +11,10 @@ import functools
 import importlib
 import importlib.metadata
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 GROUP = "score_harness.plugins"
@@ -104,6 +106,25 @@ def nearest(name: str, names: Any) -> str:
     """' (nearest: ...)' with the closest of `names`, or '' when none is close: the tail of an error message."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f" (nearest: {close[0]})" if close else ""
+
+
+def find_place(error: BaseException) -> str:
+    """'file.py:12', the deepest line of an error that is in the files of a method, task, verifier, policy or plugin.
+
+    An error is often raised below the line that is wrong: in this package, or in a library. '' where no such line is
+    in its traceback.
+    """
+    here = Path(__file__).resolve().parent
+    modules = {entry.build.__module__ for entry in entries()}
+    files = [file for module in modules if (file := getattr(sys.modules.get(module), "__file__", None))]
+    folders = {folder for file in files if not (folder := Path(file).resolve().parent).is_relative_to(here)}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename).resolve()
+        for folder in folders:
+            inside = path.is_relative_to(folder) and not path.is_relative_to(here)
+            if inside and "site-packages" not in path.relative_to(folder).parts:
+                return f"{frame.filename}:{frame.lineno}"
+    return ""
 
 
 def load_plugins() -> dict[str, str]:

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from harness import config, registry
 from harness.core import Display
+from harness.grading import rehearse
 from harness.policy.ranks import Ranks, RanksError, end_process, join, require, started
 from harness.runs.store import (
     IN_USE,
@@ -189,6 +190,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
             store.save_config(text)
             store.update(**describe_run(experiment, _command(args), text, args.gin), status="running", error=None)
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
+                ranks.first(lambda: _rehearse_verifiers(experiment))
                 policy = ranks.each(lambda: experiment.policy.load(args.device))
                 engine = policy.describe()
                 store.update(
@@ -232,6 +234,11 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         if made and made[0] == folder and not has_results(folder):
             _remove(made)
         store.close()
+
+
+def _rehearse_verifiers(experiment: Experiment) -> None:
+    for task in experiment.evaluated:
+        rehearse(task.verifier, task.test[0], experiment.verifier_seconds)
 
 
 class _Screen(Console):

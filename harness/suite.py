@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import config
+from harness.policy import devices
 from harness.terminal import describe_broken_plugin, inert
 from harness.training.experiment import Experiment
 from harness.training.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, cells, parse_options, settle
@@ -35,6 +36,7 @@ from harness.training.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, c
 EPILOG = """examples:
   python -m harness.suite --gin gin/suites/smoke.gin --out /tmp/smoke            every row, small, all cores
   python -m harness.suite --gin gin/suites/embedded.gin --jobs 4                 the comparison, four at a time
+  CUDA_VISIBLE_DEVICES=0,1 python -m harness.suite --gin FILE                    two at a time, one on each GPU
   python -m harness.suite --gin gin/suites/embedded.gin --bind "suite.seeds = [0, 1, 2, 3, 4]"
   python -m harness.suite --gin gin/suites/embedded.gin --status                 what is done, nothing run
   python -m harness.suite --gin gin/suites/embedded.gin --commands > todo.txt    for any other engine
@@ -78,7 +80,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.suite
         console.print(f"{len(grid) - len(todo)} of {len(grid)} runs are done already")
     if args.cluster:
         return _submit(todo, args.cluster, cluster_options, Path(args.out), console)
-    stopped, elsewhere = _run(todo, max(1, args.jobs), console)
+    groups, jobs = _place(suite, args.device, args.jobs if todo else 1)
+    if groups:
+        console.print(f"{jobs} at a time, on GPU {'; '.join(','.join(group) for group in groups)}", markup=False)
+    stopped, elsewhere = _run(todo, jobs, console, groups)
     console.print(_table(grid))
     if stopped:
         console.print("stopped; nothing is lost: the same command goes on")
@@ -107,7 +112,9 @@ def _suite(files: Sequence[str], bindings: Sequence[str]) -> Suite:
         if not any(of_suite):
             every.append(binding)
     for file in files:
-        lost = [name for name in config.bound_by(file) if "." in name and not _is_suites(name)]
+        lost = [
+            name for name in config.bound_by(file) if ("." in name or name == config.MODEL) and not _is_suites(name)
+        ]
         if "run.method" in lost:
             raise config.ConfigError(
                 f"{file} is a row's file, a suite file binds suite.rows; one row runs with harness.run --gin {file}"
@@ -137,8 +144,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="one binding of the suite (suite.NAME), or of every run of it (run.steps = 100); repeatable",
     )  # fmt: skip
     parser.add_argument("--out", default="results/runs", help="results folder (default: results/runs)")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--jobs", type=int, default=cores, help=f"runs at a time, one thread each (default: {cores})")
+    parser.add_argument(
+        "--jobs", type=int, help=f"runs at a time (default: one a GPU; without any, a core: {_cores()})"
+    )
     parser.add_argument("--device", default="auto", help="as in harness.run")
     parser.add_argument("--unsafe-exec", action="store_true", help="as in harness.run")
     parser.add_argument("--status", action="store_true", help="print where every cell stands and stop")
@@ -153,8 +161,31 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(todo: Sequence[Cell], jobs: int, console: Console) -> tuple[bool, set[Cell]]:
-    """Runs cells `jobs` at a time; returns whether the user stopped it, and the cells that other processes work on."""
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _place(suite: Suite, device: str, jobs: int | None) -> tuple[list[tuple[str, ...]], int]:
+    """The groups of GPUs that runs are given in turn ([]: they are not placed), and how many run at a time.
+
+    With `--device cuda:1` all runs share that one GPU, and run one after another unless `--jobs` says otherwise.
+    """
+    groups: list[tuple[str, ...]] = []
+    if device in ("auto", "cuda"):
+        groups = devices.group_devices(devices.visible_devices(), suite.devices_per_run)
+    default = len(groups) or (1 if device.startswith("cuda:") else _cores())
+    return groups, max(1, default if jobs is None else jobs)
+
+
+def _run(
+    todo: Sequence[Cell], jobs: int, console: Console, groups: Sequence[tuple[str, ...]] = ()
+) -> tuple[bool, set[Cell]]:
+    """Runs cells `jobs` at a time, each on the group of GPUs that has the fewest.
+
+    Returns:
+        Whether the user stopped it, and the cells that other processes work on.
+    """
+    placed = dict[Cell, tuple[str, ...]]()
     waiting, total, elsewhere = list(todo), len(todo), set[Cell]()
     running = dict[Cell, tuple[subprocess.Popen[bytes], Clock, float]]()
     finished = 0
@@ -162,7 +193,10 @@ def _run(todo: Sequence[Cell], jobs: int, console: Console) -> tuple[bool, set[C
         while running or (waiting and not stop.asked):
             while waiting and len(running) < jobs and not stop.asked:
                 cell = waiting.pop(0)
-                process = _start(cell)
+                if groups:
+                    taken = [placed[other] for other in running]
+                    placed[cell] = min(groups, key=taken.count)
+                process = _start(cell, placed.get(cell))
                 running[cell] = process, Clock(cell, process), time.monotonic()
                 bars.start(cell)
             for cell, (_, clock, began) in list(running.items()):
@@ -193,11 +227,18 @@ def _said(cell: Cell, error: str | None, elsewhere: bool) -> Text:
     return said.append("another process works on it" if elsewhere else inert(cell.status))
 
 
-def _start(cell: Cell) -> subprocess.Popen[bytes]:
-    """A process in a session of its own: Ctrl-C reaches it from here alone; it ends cleanly if this one is killed."""
+def _start(cell: Cell, gpus: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
+    """A process in a session of its own: Ctrl-C reaches it from here alone; it ends cleanly if this one is killed.
+
+    Args:
+        cell: What it runs.
+        gpus: The only GPUs that it sees; None: those that this process sees.
+    """
+    environment = {**os.environ, devices.VISIBLE: ",".join(gpus)} if gpus else None
     with Launch(cell).console() as screen:
         return subprocess.Popen(
             cell.command, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, start_new_session=True,
+            env=environment,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )  # fmt: skip
 
@@ -280,7 +321,7 @@ def _submit(todo: Sequence[Cell], cluster: str, options: dict[str, Any], out: Pa
     try:
         executor: Any = submitit.AutoExecutor(folder=str(out / "submitit"), cluster=cluster)
         executor.update_parameters(name="score_harness", **options)
-    except (RuntimeError, ValueError, NameError) as error:
+    except (RuntimeError, ValueError, NameError, AssertionError) as error:  # the last one for a value of another type
         console.print("[bold red]error:[/] ", end="")
         console.print(inert(f"submitit refuses cluster {cluster!r}: {error}"), markup=False, soft_wrap=True)
         return 2

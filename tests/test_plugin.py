@@ -101,6 +101,15 @@ def test_the_guide_quotes_the_plugin_as_it_is() -> None:
     assert len((PLUGIN / "score_example" / "method.py").read_text().splitlines()) < 40
 
 
+def test_the_reference_page_is_what_the_code_says() -> None:
+    from harness.tools.plugin_reference import make_page
+
+    page = (config.ROOT / "docs" / "plugin_reference.md").read_text()
+    assert page == make_page()
+    for name in (*FIELDS, *MEMBERS):
+        assert f"### {name}\n" in page
+
+
 FIELDS = {
     "Budget": ["steps", "problems", "samples"],
     "Example": ["turn", "weight", "kl", "bonus"],

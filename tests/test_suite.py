@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import config, suite
+from harness import run as run_command
 from harness.runs.store import IN_USE, RunStore
 from harness.training import grid
 from harness.training.experiment import Experiment
@@ -238,11 +239,112 @@ def test_bindings_of_the_rows_reach_every_cell_and_what_no_row_would_see_is_refu
     assert "binds run.steps, which no row would see" in said
     code, said = main("--status", files=(str(file), "gin/on/math_qwen2.5_0.5b.gin"))  # includes alone
     assert code == 2
-    assert "hf.path" in said
+    assert "MODEL" in said
     assert "in suite.on" in said
     code, said = main("--status", files=("gin/score_full.gin",))
     assert code == 2
     assert "gin/score_full.gin is a row's file, a suite file binds suite.rows" in said
+
+
+SHOW = "import os, time; print('GPU', os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); time.sleep(0.3)"
+
+
+@pytest.mark.parametrize(
+    ("outer", "count", "words", "told"),
+    [
+        (None, 2, [], ["0", "1"]),
+        (None, 2, ["--jobs", "1"], ["0", "0"]),
+        (None, 1, ["--jobs", "2", "--device", "cuda"], ["0", "0"]),
+        ("3,GPU-8d,5", 3, [], ["3", "GPU-8d"]),
+        ("3,7,-1,5", 2, [], ["3", "7"]),  # CUDA stops at the -1, and so does torch's count
+        ("3,7", 2, ["--device", "cpu"], ["3,7", "3,7"]),
+        (None, 0, [], ["None", "None"]),
+    ],
+)
+def test_a_suite_gives_each_run_a_gpu_of_its_own(
+    outer: str | None, count: int, words: list[str], told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes; only the number of GPUs is made up."""
+    monkeypatch.setattr(suite.devices, "count_devices", lambda: count)
+    if outer is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outer)
+    file = suite_file(tmp_path, ["base"], TINY[3:], seeds=[0, 1], launcher=("python", "-c", SHOW))
+    suite.main(["--gin", str(file), "--out", str(tmp_path / "out"), *words])
+    logs = sorted(path.read_text().split()[1] for path in tmp_path.glob("out/*/*/*/*/console.log"))
+    assert logs == sorted(told)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "count", "groups"),
+    [
+        (("python", "-m"), 3, [("0",), ("1",), ("2",)]),
+        (("accelerate", "launch", "--num_processes", "2", "-m"), 5, [("0", "1"), ("2", "3")]),
+        (("torchrun", "--nproc_per_node=4", "-m"), 4, [("0", "1", "2", "3")]),
+        (("accelerate", "launch", "--config_file", "x.yaml", "-m"), 4, [("0", "1", "2", "3")]),
+        (("accelerate", "launch", "--num_processes", "8", "-m"), 2, [("0", "1")]),
+        (("python", "-m"), 0, []),
+    ],
+)
+def test_a_run_of_several_processes_takes_as_many_gpus(
+    launcher: tuple[str, ...], count: int, groups: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(suite.devices, "count_devices", lambda: count)
+    placed = suite._place(Suite(["base"], launcher=launcher), "auto", None)
+    assert placed == (groups, len(groups) or suite._cores())
+    assert suite._place(Suite(["base"], launcher=launcher), "cuda:1", None) == ([], 1)
+
+
+SLURM = ["timeout_min=600", "slurm_partition=gpu", "gpus_per_node=1", "cpus_per_task=4", "mem_gb=64"]
+
+
+def test_slurm_gets_the_script_that_the_docs_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit's own executor writes and submits it; only `sbatch` and `srun` are stand-ins that keep the script."""
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, text in (("srun", "exit 0"), ("sbatch", f"cp $1 {tmp_path}/script.sh; echo Submitted batch job 12")):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    file = suite_file(tmp_path, ["base"], TINY[3:], seeds=[0, 1, 2])
+    options = [word for option in SLURM for word in ("--cluster-option", option)]
+    assert suite.main(["--gin", str(file), "--out", str(tmp_path / "out"), "--cluster", "slurm", *options]) == 0
+    flags = {line for line in (tmp_path / "script.sh").read_text().splitlines() if line.startswith("#SBATCH")}
+    flags = {line for line in flags if not line.startswith(("#SBATCH --output", "#SBATCH --error"))}  # their paths
+    page = (config.ROOT / "docs" / "multi_gpu.md").read_text()
+    assert flags == {line.strip() for line in page.splitlines() if line.strip().startswith("#SBATCH") and "=" in line}
+    assert all(f"--cluster-option {option}" in page for option in SLURM)
+
+
+def test_the_launchers_words_in_the_docs_are_ones_that_accelerate_knows() -> None:
+    from accelerate.commands.launch import launch_command_parser
+
+    page = (config.ROOT / "docs" / "multi_gpu.md").read_text().replace("\\\n", " ")
+    lines = [line.strip().removeprefix("srun bash -c '") for line in page.splitlines() if "-m harness.run" in line]
+    lines = [line for line in lines if "--num_machines" in line]
+    assert len(lines) == 2
+    for line in lines:
+        words = shlex.split(line.rstrip("'").replace("$HEAD", "10.0.0.1").replace("$RANK_OF_MACHINE", "1"))
+        args = launch_command_parser().parse_args([w.replace("$SLURM_NODEID", "1") for w in words[2:]])
+        assert (args.num_machines, args.num_processes, args.machine_rank) == (2, 16, 1)
+        assert args.training_script == "harness.run"
+        rest = run_command.make_parser("run").parse_args(args.training_script_args)
+        assert (rest.processes, rest.model) == (16, "Qwen/Qwen2.5-1.5B-Instruct")
+        config.parse(rest.gin, [f"MODEL={rest.model}"])
+
+
+@pytest.mark.parametrize("option", ["timeout_min=soon", "slurm_partitions=gpu", "time_min=3", "gpus_per_node=one"])
+def test_a_cluster_option_that_submitit_does_not_know_is_one_message(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    file = suite_file(tmp_path, ["base"], TINY[3:])
+    words = ["--gin", str(file), "--out", str(tmp_path / "out"), "--cluster", "local", "--cluster-option", option]
+    assert suite.main(words) == 2
+    assert "submitit refuses" in capsys.readouterr().out
 
 
 def test_text_of_run_json_and_of_errors_is_shown_never_obeyed(

@@ -47,6 +47,7 @@ def call(site: Path, cwd: Path, module: str, *words: str) -> subprocess.Complete
 def test_every_gin_file_is_in_the_wheel(site: Path) -> None:
     packed = {path.relative_to(site / "harness" / "packaged").as_posix() for path in site.rglob("*.gin")}
     assert packed == {path.relative_to(ROOT).as_posix() for path in (ROOT / "gin").rglob("*.gin")}
+    assert {path.name for path in (site / "harness" / "packaged").rglob("*.yaml")} == {"ddp.yaml", "fsdp2.yaml"}
     assert all((site / name / "py.typed").is_file() for name in ("harness", "methods", "verifiers"))
 
 
@@ -69,11 +70,14 @@ def test_a_gin_file_includes_what_lies_beside_it_and_what_is_packed(site: Path, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "budget.gin").write_text("run.steps = 7\n")
     (tmp_path / "mine" / "row.gin").write_text(
-        "include 'gin/score_full.gin'\ninclude 'budget.gin'\nrun.name = 'mine'\n"
+        "include 'gin/score_full.gin'\ninclude 'budget.gin'\ninclude 'gin/on/pool.gin'\n"  # an old path
     )
     shown = call(site, tmp_path, "harness.run", "--gin", "mine/row.gin", "--print-config")
     assert shown.returncode == 0, shown.stderr
     assert "run.steps = 7" in shown.stdout
+    assert "run.name = 'row'" in shown.stdout
+    assert "run.evaluations = [@evaluation.pool()]" in shown.stdout
+    assert shown.stderr.splitlines() == ["deprecated: gin/on/pool.gin is now --gin gin/eval/pool.gin"]
 
 
 def test_another_package_called_verifiers_is_named_with_what_to_do(site: Path, tmp_path: Path) -> None:

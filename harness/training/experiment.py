@@ -184,7 +184,8 @@ def _rehearse(phase: Phase, budget: Budget) -> None:
     try:
         examples = phase.credit(groups)
     except Exception as error:  # the method may be a stranger's and raise anything
-        raise ValueError(f"phase {phase.name!r} cannot use this budget: {describe_error(error)}") from error
+        what = "cannot use this budget" if isinstance(error, ValueError) else "has a credit that fails"
+        raise ValueError(f"phase {phase.name!r} {what}: {describe_error(error)}") from error
     _check_examples(phase, examples)
 
 

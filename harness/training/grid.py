@@ -22,6 +22,7 @@ from harness.runs.store import FORMAT, IN_USE, InUseError, RunStore, StoreError,
 from harness.training.experiment import Experiment
 
 CONSOLE = "console.log"
+PROCESSES = ("--num_processes", "--num-processes", "--nproc_per_node", "--nproc-per-node")
 GRACE_SECONDS = 30.0  # between asking a cell that is over its time to end, asking again, and killing it
 
 
@@ -44,6 +45,13 @@ class Suite:
     bindings: Sequence[str] = ()
     launcher: Sequence[str] = ("python", "-m")
     cell_minutes: float = 0.0
+
+    @property
+    def devices_per_run(self) -> int | None:
+        """GPUs that one run takes: as many as the launcher is told to start processes; None where it is not told."""
+        words = [part for word in self.launcher for part in word.split("=")]
+        told = [words[i + 1] for i, word in enumerate(words[:-1]) if word in PROCESSES and words[i + 1].isdigit()]
+        return int(told[-1]) if told else None if "launch" in words or "torchrun" in words else 1
 
     def __post_init__(self) -> None:
         if self.cell_minutes < 0:
