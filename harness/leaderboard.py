@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.leaderboard import GIN, build
+from harness.metrics import MetricError
 from harness.metrics.stats import MARGIN
 from harness.terminal import inert
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leade
             held = options.check.read_text(encoding="utf-8")
         if not options.check:
             tables.deliver(text, options.out)
-    except (OSError, UnicodeDecodeError) as error:  # the latter: --check of a file that is no text
+    except (OSError, UnicodeDecodeError, MetricError) as error:  # the latter: --check of a file that is no text
         print(f"leaderboard: {inert(error)}", file=sys.stderr)
         return 2
     if options.check:

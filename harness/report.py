@@ -11,6 +11,7 @@ import matplotlib as mpl
 
 from harness.analysis import leaderboard, tables
 from harness.analysis.report import build
+from harness.metrics import MetricError
 from harness.terminal import inert
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.repor
         )  # fmt: skip
         out = options.out or Path(options.results) / "report.html"
         tables.deliver(page, out)
-    except OSError as error:
+    except (OSError, MetricError) as error:
         print(f"report: {inert(error)}", file=sys.stderr)
         return 2
     tables.deliver(inert(f"{out} ({len(page.encode()) / 1e6:.1f} MB)") + "\n")

@@ -12,23 +12,23 @@ import ast
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.controls import Controls, measure_controls
-from harness.metrics import stats
+from harness.metrics import METRICS, stats
+from harness.metrics.intervals import in_one_pass, row_intervals
 from harness.metrics.stats import Equivalence, Interval
 from harness.project import NO_SCIENCE
 from harness.runs import reader
 from harness.runs.format1 import GIN
 from harness.runs.reader import Evaluation, Run, Trouble
 
-Found = TypeVar("Found")
 HERE = Path(__file__).resolve().parent
 PAPER = HERE / "paper.json"
 BASE, SINGLE = "base", "single_turn_rl"
@@ -44,12 +44,6 @@ PAPER_ORDER = (
     "score",
 )
 SPENT = ("trajectories", "responses", "updates")  # of run.json's `spent`: what every trained row has
-SHARED = ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged")
-DECISIONS = {  # conditional rates: {name: (per-problem quantity that is met, that which is the condition)}
-    "change_if_wrong": ("wrong_changed", "t1_wrong"),
-    "change_if_right": ("right_changed", "t1"),
-    "right_if_changed": ("mended", "wrong_changed"),
-}
 
 
 class Subject(NamedTuple):
@@ -74,9 +68,8 @@ class Row:
         name: The gin file's name, or `base (before training)`.
         seeds: Seeds that are in the numbers.
         trained: Whether any update was made; untrained rows have no training noise.
-        values: quantity -> [S, P] per seed and problem.
-        cells: quantity -> interval; fractions in [0, 1] (`delta` in [-1, 1]). Of `DECISIONS` those whose condition
-            ever holds.
+        values: quantity -> [S, P] per seed and problem; of a conditional rate its hits.
+        cells: quantity -> interval, as `row_intervals` gives them.
         rates: Other metrics, means over seeds of `metrics.summarize`'s entries.
         p: Of "attempt 1 and the last attempt are equally accurate"; None with one attempt.
         budget: `responses` and `updates` per seed, as text; differing seeds are joined by '/'.
@@ -265,7 +258,8 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
     group = sorted(group, key=lambda pair: pair[0].seed)
     runs, evaluations = [run for run, _ in group], [evaluation for _, evaluation in group]
     turns = evaluations[0].attempts.shape[1]
-    values = {q: np.stack([e.values[q] for e in evaluations]) for q in SHARED}
+    values = {q: np.stack([e.values[q] for e in evaluations]) for q in METRICS}
+    cases = {q: np.stack([e.cases[q] for e in evaluations]) for q, metric in METRICS.items() if metric.given}
     values |= {f"t{i + 1}": np.stack([e.attempts[:, i] for e in evaluations]) for i in range(turns)}
     values["last"] = values[f"t{turns}"]
     pooled = [(run.seed, e) for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
@@ -292,8 +286,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
         seeds=tuple(run.seed for run in runs),
         trained=trained,
         values=values,
-        cells=_intervals({q: v for q, v in values.items() if not np.isnan(v).any()}, evaluations, trained)
-        | (_decisions(evaluations, trained) if turns > 1 else {}),
+        cells=row_intervals(values, cases, samples=evaluations[0].summary["samples"], seeds_vary=trained),
         rates=_means([e.summary for e in evaluations]),
         p=stats.paired_test(values["delta"], seeds_vary=trained) if turns > 1 else None,
         budget=_budget(runs),
@@ -335,35 +328,6 @@ def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
     """Whether an evaluation holds the sampled counterpart of a greedy one."""
     held = "majority_2" in evaluation.values and set(evaluation.problems) <= set(greedy.problems)
     return held and evaluation.key.is_pool_of(greedy.key)
-
-
-def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
-    """Wilson or adjusted Wald for one run with one sample per problem, else the nested bootstrap."""
-    summary, n = evaluations[0].summary, len(evaluations[0].problems)
-    single = len(evaluations) == 1 and summary["samples"] == 1
-    counted = {q: v for q, v in values.items() if single and q not in ("delta", "edit_ratio", "majority_2")}
-    cells = {q: stats.wilson(round(float(v.sum())), n) for q, v in counted.items()}
-    if single and "delta" in values:
-        cells["delta"] = stats.delta_interval(summary["i_to_c_count"], summary["c_to_i_count"], n)
-    rest = {q: v for q, v in values.items() if q not in cells}
-    means = _bootstraps([(grid, trained) for grid in rest.values()])
-    for q, (mean, lo, hi) in zip(rest, means, strict=True):
-        if lo == hi and mean in (0.0, 1.0):  # it never (always) happened; P problems cannot promise that it never will
-            cells[q] = stats.delta_interval(0, 0, n) if q == "delta" else stats.wilson(round(mean * n), n)
-        else:
-            cells[q] = Interval(mean, max(lo, -1.0 if q == "delta" else 0.0), min(hi, 1.0))
-    return {q: cells[q] for q in values}
-
-
-def _decisions(evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
-    """`DECISIONS` of one row."""
-    held = {q: np.stack([e.values[q] for e in evaluations]) for q in ("t1", "wrong_changed", "right_changed", "mended")}
-    held["t1_wrong"] = 1 - held["t1"]
-    found = {
-        name: stats.ratio_interval(held[hits], held[cases], seeds_vary=trained)
-        for name, (hits, cases) in DECISIONS.items()
-    }
-    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path) -> Row | None:
@@ -414,9 +378,9 @@ def _compare(pairs: Iterable[tuple[Row, Row, str]], margin: float) -> tuple[Comp
     grids = [(grid, vary) for *_, grid, vary in found]
     intervals = [  # no cell differs: P problems cannot promise that none ever does
         interval if grid.any() else stats.delta_interval(0, 0, grid.shape[1])
-        for interval, (grid, _) in zip(_bootstraps(grids), grids, strict=True)
+        for interval, (grid, _) in zip(in_one_pass(stats.bootstrap_all, grids), grids, strict=True)
     ]
-    same = _in_one_pass(functools.partial(stats.equivalence_all, margin=margin), grids)
+    same = in_one_pass(functools.partial(stats.equivalence_all, margin=margin), grids)
     p = [stats.paired_test(grid, seeds_vary=vary) for grid, vary in grids]
     return tuple(
         Comparison(
@@ -435,22 +399,6 @@ def _seeds_for(grid: NDArray[Any], difference: float) -> str:
         return ""
     needed = stats.seeds_needed(grid, target=difference)
     return f">{stats.MOST_SEEDS}" if needed is None else str(needed)
-
-
-def _bootstraps(grids: Sequence[tuple[NDArray[Any], bool]]) -> list[Interval]:
-    """`stats.bootstrap` of each (values, seeds_vary)."""
-    return _in_one_pass(stats.bootstrap_all, grids)
-
-
-def _in_one_pass(ask: Callable[..., dict[Any, Found]], grids: Sequence[tuple[NDArray[Any], bool]]) -> list[Found]:
-    """`ask` of each (values, seeds_vary): those of one shape in one pass over the resamples, which is much quicker."""
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for place, (grid, vary) in enumerate(grids):
-        alike.setdefault((*grid.shape, vary), []).append(place)
-    found: dict[int, Found] = {}
-    for (*_, vary), places in alike.items():
-        found |= ask({place: grids[place][0] for place in places}, seeds_vary=vary)
-    return [found[place] for place in range(len(grids))]
 
 
 def paired(row: Row, other: Row, mine: str, theirs: str) -> tuple[tuple[int, ...], NDArray[Any]]:

@@ -21,18 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.analysis.controls import GAINS
-from harness.analysis.leaderboard import DECISIONS, SHARED, Board, Comparison, Overall, Section, Subject
-from harness.metrics import stats
+from harness.analysis.leaderboard import Board, Comparison, Overall, Row, Section, Subject
+from harness.metrics import FAILURES, METRICS, Metric, stats
 from harness.metrics.stats import Equivalence, Interval
 
 TITLE = "Leaderboard"
 LEFT_OUT = "Not in the tables"
 NONE = "–"
-DECIDED = {
-    "change_if_wrong": "P(change | wrong)",
-    "change_if_right": "P(change | right)",
-    "right_if_changed": "P(right | wrong, changed)",
-}
 CONTROLS = {
     "own": "t2 after own", "right": "right", "wrong": "wrong", "other": "other", "reference": "base's",
     "relabelled": "relabelled", "blind": "blind", "reliance": "reliance", "gain_over_blind": "gain over blind",
@@ -82,12 +77,14 @@ def blocks(board: Board) -> Iterator[Block]:
 def _section(section: Section) -> Iterator[Block]:
     subject, turns, own = section.subject, section.subject.turns, section.subject.first == "policy"
     shown = list(dict.fromkeys(["t1", "t2", f"t{turns}"][: max(1, turns)])) if turns > 1 else ["t1"]
-    columns = [*shown, *(("delta", "i_to_c", "c_to_i") if turns > 1 else ())]
+    beside_accuracy = _of_place("accuracy", turns)
+    columns = [*shown, *(metric.name for metric in beside_accuracy)]
     records = max(int(row.rates["n"]) for row in section.rows)
     several = not own and records > section.problems
     if not own:  # attempt 1 is not the row's: no accuracy of it, nothing gained over it
         fixable = any(row.rates["correct"][0] for row in section.rows)
-        columns = [*dict.fromkeys(["t2", f"t{turns}"]), *(("i_to_c", "c_to_i") if fixable else ())]
+        columns = list(dict.fromkeys(["t2", f"t{turns}"]))
+        columns += [metric.name for metric in beside_accuracy if not metric.signed] if fixable else []
     notes: dict[str, int] = {}
     for row in section.rows:
         for note in row.notes:
@@ -97,7 +94,7 @@ def _section(section: Section) -> Iterator[Block]:
     header += ["per first attempt"] if several else []
     header += ["seeds", *(["majority@2"] if own else []), "responses", "updates", "difference from parent"]
     body: list[tuple[Cell, ...]] = [
-        (Cell(names[row.name]), *(_percent(row.cells.get(q), signed=q == "delta") for q in columns),
+        (Cell(names[row.name]), *(_metric_cell(row, q) for q in columns),
          *([_p(row.p)] if turns > 1 and own else []),
          *([_plain(row.rates["acc_records"][-1])] if several else []), _seed_count(row.seeds),
          *([_percent(row.cells.get("majority_2"))] if own else []),
@@ -147,26 +144,17 @@ def _behaviour(section: Section) -> Block:
     turns = section.subject.turns
     ends = [0] if turns == 1 else [0, turns - 1]
     header = ["Method"]
-    header += ["fix rate", "break rate", *DECIDED.values()] if turns > 1 else []
-    header += ["answer change", "edit ratio", "unchanged"] if turns > 1 else []
-    statuses = ("no_answer", "truncated", "timeout", "error")
-    header += [status.replace("_", " ") for status in statuses]
+    columns = _of_place("behaviour", turns)
+    header += [metric.heading(turns) for metric in columns]
+    header += [status.replace("_", " ") for status in FAILURES]
     rows = []
     for row in section.rows:
         cells = [Cell(row.name)]
-        if turns > 1:
-            cells += [_plain(row.rates.get("fix_rate")), _plain(row.rates.get("break_rate"))]
-            cells += [_percent(row.cells.get(q)) for q in DECIDED]
-            cells += [_percent(row.cells.get("answer_change")), _percent(row.cells.get("edit_ratio"))]
-            cells += [_percent(row.cells.get("unchanged"))]
-        cells += [Cell("/".join(_number(row.rates[s][i]) for i in ends), sort=row.rates[s][-1]) for s in statuses]
+        cells += [_metric_cell(row, metric.name) for metric in columns]
+        cells += [Cell("/".join(_number(row.rates[s][i]) for i in ends), sort=row.rates[s][-1]) for s in FAILURES]
         rows.append((*cells, _tokens(row.rates.get("tokens_per_problem"))))
-    lead = "Percent. Fix rate: right at the end given a wrong first attempt; break rate: the reverse. "
-    if turns > 1:
-        lead += "P(change | wrong), P(change | right): the last answer is another than the first, given that the first "
-        lead += "was wrong (right); P(right | wrong, changed): the new answer is then right. "
-    lead += "Edit ratio: insertion/deletion distance over summed length, in characters. No answer, truncated, timeout, "
-    lead += "error: at "
+    lead = " ".join(filter(None, ("Percent.", *(metric.about for metric in columns))))
+    lead += " No answer, truncated, timeout, error: at "
     lead += f"{' / '.join(f't{i + 1}' for i in ends)}. Tokens: written per problem, all attempts."
     header = (*header, "tokens")
     return Block("Behaviour", 3, lead, header, tuple(rows), split=6 if turns > 1 else None, name="behaviour")
@@ -257,9 +245,27 @@ def _short(difference: str, most: int = 3) -> str:
     return ", ".join(parts[:most]) + (f", and {len(parts) - most} more" if len(parts) > most else "")
 
 
+def _of_place(place: str, turns: int) -> list[Metric]:
+    """The metrics whose columns stand in a table of so many attempts."""
+    return [metric for metric in METRICS.values() if metric.place == place and metric.attempts <= turns]
+
+
 def _heading(quantity: str, turns: int) -> str:
-    known = {"delta": f"Δ(t1,t{turns})", "i_to_c": "Δi→c", "c_to_i": "Δc→i", "mbpp_r": "MBPP-R"}
-    return known.get(quantity, f"Acc@{quantity}")
+    if quantity in METRICS:
+        return METRICS[quantity].heading(turns)
+    return "MBPP-R" if quantity == "mbpp_r" else f"Acc@{quantity}"
+
+
+def _metric_cell(row: Row, quantity: str) -> Cell:
+    """A metric, or the accuracy of an attempt, of one row."""
+    metric = METRICS.get(quantity)
+    if metric is None:
+        return _percent(row.cells.get(quantity))
+    if metric.interval is None:
+        return _plain(row.rates.get(quantity))
+    if metric.interval == "number":
+        return _figure(row.cells.get(quantity))
+    return _percent(row.cells.get(quantity), signed=metric.signed)
 
 
 def _paper_cells(table: Any, numbers: Sequence[float]) -> Iterator[Cell]:
@@ -290,6 +296,12 @@ def _percent(interval: Interval | None, *, signed: bool = False) -> Cell:
         return Cell(NONE)
     show = _signed if signed else _number
     return Cell(show(interval.mean), f"[{show(interval.lo)}, {show(interval.hi)}]", interval.mean)
+
+
+def _figure(interval: Interval | None) -> Cell:
+    if interval is None:
+        return Cell(NONE)
+    return Cell(f"{interval.mean:.3g}", f"[{interval.lo:.3g}, {interval.hi:.3g}]", interval.mean)
 
 
 def _plain(share: float | None) -> Cell:
@@ -490,14 +502,15 @@ def _latex_cell(cell: Cell) -> str:
 
 def as_csv(board: Board) -> str:
     """One line per row, comparison, reference row and left-out run; shares are fractions, six decimals."""
-    quantities = ["t1", "t2", "last", *SHARED, *DECISIONS, "majority_2", *CONTROLS]
+    found = [metric for metric in METRICS.values() if metric.interval]
+    rates, means = [m.name for m in found if m.given], [m.name for m in found if not m.given]
+    quantities = ["t1", "t2", "last", *means, *rates, "majority_2", *CONTROLS]
     columns = ["kind", *Subject._fields, "problems", "method", "other", "seeds"]
     columns += [f"{q}{end}" for q in quantities for end in ("", "_lo", "_hi")]
     columns += ["difference_of_last", "difference_lo", "difference_hi", "p", "p_holm", "smallest_shown"]
     columns += ["margin", "p_same", "same_lo", "same_hi", "within_margin", "seeds_for_margin"]
     columns += [
-        "fix_rate",
-        "break_rate",
+        *(metric.name for metric in METRICS.values() if not metric.interval),
         "tokens_per_problem",
         "responses",
         "updates",
