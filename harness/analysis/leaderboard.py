@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.controls import Controls, measure_controls
 from harness.metrics import METRICS, stats
-from harness.metrics.intervals import in_one_pass, row_intervals
+from harness.metrics.intervals import bounded, in_one_pass, row_intervals
 from harness.metrics.stats import Equivalence, Interval
 from harness.project import NO_SCIENCE
 from harness.runs import reader
@@ -158,6 +159,37 @@ class Overall:
 
 
 @dataclass(frozen=True)
+class BaseRow:
+    """One row over several base models.
+
+    Attributes:
+        name: The row.
+        seeds: Seeds of each base that are in the numbers: as many as the base with the fewest has.
+        cells: `t1`, `last`, `delta` (where attempt 1 is the row's), and `gain`: accuracy of the last attempt minus that
+            of the base row. Bases are crossed with problems (`stats.bootstrap_bases`).
+        p: Of 'the gain is 0'.
+        p_holm: The same, after Holm's correction over the rows.
+    """
+
+    name: str
+    seeds: int
+    cells: Mapping[str, Interval]
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class AcrossBases:
+    """Rows that were run on each of several base models; `missing` are rows that were not run on all of them."""
+
+    subject: Subject
+    models: tuple[str, ...]
+    problems: int
+    rows: tuple[BaseRow, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Board:
     """Everything the leaderboard says, before rendering. `paper` is the content of paper.json."""
 
@@ -165,6 +197,7 @@ class Board:
     overall: tuple[Overall, ...]
     troubles: tuple[Trouble, ...]
     paper: Mapping[str, Any]
+    bases: tuple[AcrossBases, ...] = ()
 
 
 def build(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARGIN) -> Board:
@@ -195,7 +228,8 @@ def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, ma
             grouped.setdefault(_subject(run, evaluation), []).append((run, evaluation))
     sections = tuple(_section(subject, grouped[subject], root, margin) for subject in sorted(grouped))
     paper = json.loads(PAPER.read_text(encoding="utf-8"))
-    return Board(sections, _overall(sections), tuple(sorted(more, key=lambda t: (t.path, t.message))), paper)
+    told = tuple(sorted(more, key=lambda trouble: (trouble.path, trouble.message)))
+    return Board(sections, _overall(sections), told, paper, _across_bases(sections))
 
 
 def _subject(run: Run, evaluation: Evaluation) -> Subject:
@@ -318,10 +352,59 @@ def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
                 scores = {
                     q: np.stack([h[name].values[q].mean(axis=1) for h in held], 1) for q in ("t1", "last", "delta")
                 }
-                rows.append((name, first.seeds, {q: stats.iqm_interval(grid) for q, grid in scores.items()}))
+                rows.append((name, first.seeds, {q: _iqm(grid) for q, grid in scores.items()}))
         if rows:
             found.append(Overall(train_task, model, turns, tuple(tasks), tuple(rows)))
     return tuple(found)
+
+
+def _iqm(scores: NDArray[Any]) -> Interval:
+    """The interquartile mean of [S, T]; with NaN for bounds where seeds do not differ: resampling them says nothing."""
+    mean, lo, hi = stats.iqm_interval(scores)
+    return Interval(mean, lo, hi) if (scores != scores[0]).any() else Interval(mean, math.nan, math.nan)
+
+
+def _across_bases(sections: Sequence[Section]) -> tuple[AcrossBases, ...]:
+    """Rows that were run on each of several base models, on the same problems of one task."""
+    grouped: dict[Subject, list[Section]] = {}
+    for section in sections:
+        grouped.setdefault(section.subject._replace(model=""), []).append(section)
+    return tuple(
+        _crossed(subject, members)
+        for subject, members in grouped.items()
+        if len(members) > 1 and set.intersection(*({row.name for row in section.rows} for section in members))
+    )
+
+
+def _crossed(subject: Subject, members: Sequence[Section]) -> AcrossBases:
+    held = [{row.name: row for row in section.rows} for section in members]
+    names = [name for name in held[0] if all(name in rows for rows in held)]
+    own = subject.first == "policy" and subject.turns > 1
+    found, compared = [], []
+    for name in names:
+        rows = [rows_of[name] for rows_of in held]
+        seeds = min(len(row.seeds) for row in rows)
+        cells = {}
+        for q in ("t1", "last", "delta") if own else ("last",):
+            cube = np.stack([row.values[q][:seeds] for row in rows])
+            kind = "difference" if q == "delta" else "proportion"
+            cells[q] = bounded(stats.bootstrap_bases(cube), kind, cube.shape[2])
+        base = next((other for other in names if other.startswith(BASE)), None)
+        if base not in (None, name):
+            pairs = [paired(rows_of[name], rows_of[base], "last", "last") for rows_of in held]
+            least = min(len(common) for common, _ in pairs)
+            if least:
+                cube = np.stack([grid[:least] for _, grid in pairs])
+                cells["gain"] = bounded(stats.bootstrap_bases(cube), "difference", cube.shape[2])
+                compared.append((name, stats.paired_test(cube.mean(axis=1))))
+        found.append((name, seeds, cells))
+    p = dict(zip([name for name, _ in compared], stats.holm([p for _, p in compared]), strict=True))
+    missing = sorted({name for rows in held for name in rows} - set(names))
+    return AcrossBases(
+        subject, tuple(section.subject.model for section in members), members[0].problems,
+        tuple(BaseRow(name, seeds, cells, dict(compared).get(name), p.get(name)) for name, seeds, cells in found),
+        tuple(missing),
+    )  # fmt: skip
 
 
 def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
@@ -376,8 +459,8 @@ def _compare(pairs: Iterable[tuple[Row, Row, str]], margin: float) -> tuple[Comp
         if seeds:
             found.append((row, other, seeds, grid, row.trained or other.trained))
     grids = [(grid, vary) for *_, grid, vary in found]
-    intervals = [  # no cell differs: P problems cannot promise that none ever does
-        interval if grid.any() else stats.delta_interval(0, 0, grid.shape[1])
+    intervals = [
+        interval if grid.any() and interval.lo < interval.hi else bounded(interval, "difference", grid.shape[1])
         for interval, (grid, _) in zip(in_one_pass(stats.bootstrap_all, grids), grids, strict=True)
     ]
     same = in_one_pass(functools.partial(stats.equivalence_all, margin=margin), grids)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.analysis.controls import GAINS
-from harness.analysis.leaderboard import Board, Comparison, Overall, Row, Section, Subject
+from harness.analysis.leaderboard import BASE, AcrossBases, Board, Comparison, Overall, Row, Section, Subject
 from harness.metrics import FAILURES, METRICS, Metric, stats
 from harness.metrics.stats import Equivalence, Interval
 
@@ -64,6 +64,8 @@ def blocks(board: Board) -> Iterator[Block]:
         yield from _section(section)
     for overall in board.overall:
         yield _overall(overall)
+    for crossed in board.bases:
+        yield _across_bases(crossed)
     yield Block("Reference: the paper's own numbers", 2, lead=f"{board.paper['source']}. {board.paper['note']}")
     for table in board.paper["tables"]:
         header = ("Method", *(_heading(q, 2) for q in table["columns"]))
@@ -137,7 +139,32 @@ def _overall(overall: Overall) -> Block:
     lead += f"Tasks: {', '.join(overall.tasks)}."
     title = f"All evaluation tasks; trained on {overall.train_task}; model {overall.model}"
     title += f"; {overall.turns} attempts" if overall.turns != 2 else ""
-    return Block(title, 2, lead, header, rows, name="overall")
+    alone = any(math.isnan(interval.lo) for _, _, cells in overall.rows for interval in cells.values())
+    notes = (
+        ("No interval: with one seed, or seeds that do not differ, resampling seeds says nothing.",) if alone else ()
+    )
+    return Block(title, 2, lead, header, rows, notes, name="overall")
+
+
+def _across_bases(crossed: AcrossBases) -> Block:
+    turns, base = crossed.subject.turns, next((r.name for r in crossed.rows if r.name.startswith(BASE)), "")
+    columns = {"t1": "Acc@t1", "last": f"Acc@t{turns}", "delta": f"Δ(t1,t{turns})", "gain": f"Acc@t{turns} − {base}'s"}
+    shown = [q for q in columns if any(q in row.cells for row in crossed.rows)]
+    header = ("Method", *(columns[q] for q in shown), *(("p", "p (Holm)") if "gain" in shown else ()), "seeds of each")
+    rows = tuple(
+        (Cell(row.name), *(_percent(row.cells.get(q), signed=q in ("delta", "gain")) for q in shown),
+         *((_p(row.p), _p(row.p_holm)) if "gain" in shown else ()), Cell(str(row.seeds), sort=row.seeds))
+        for row in crossed.rows
+    )  # fmt: skip
+    lead = f"{len(crossed.models)} base models: {', '.join(crossed.models)}. {crossed.problems} problems; percent, in "
+    lead += "brackets 95 % intervals over bases, seeds within a base, and problems: they speak of bases like these, "
+    lead += "where the tables above speak of one base each."
+    notes = (
+        ["Two bases are too few: such intervals cover 88 % where they say 95 %."] if len(crossed.models) == 2 else []
+    )
+    notes += [f"Not on every base: {', '.join(crossed.missing)}."] if crossed.missing else []
+    title = f"Several base models; {title_of(crossed.subject).replace('; model ', '', 1)}"
+    return Block(title, 2, lead, header, rows, tuple(notes), name="bases")
 
 
 def _behaviour(section: Section) -> Block:
@@ -295,7 +322,8 @@ def _percent(interval: Interval | None, *, signed: bool = False) -> Cell:
     if interval is None:
         return Cell(NONE)
     show = _signed if signed else _number
-    return Cell(show(interval.mean), f"[{show(interval.lo)}, {show(interval.hi)}]", interval.mean)
+    bracket = "" if math.isnan(interval.lo) else f"[{show(interval.lo)}, {show(interval.hi)}]"
+    return Cell(show(interval.mean), bracket, interval.mean)
 
 
 def _figure(interval: Interval | None) -> Cell:
@@ -557,6 +585,15 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     "same_hi": c.same.interval.hi, "within_margin": "yes" if c.same.within else "no",
                     "seeds_for_margin": c.seeds_for_margin,
                 }  # fmt: skip
+    for crossed in board.bases:
+        about = {**crossed.subject._asdict(), "model": "; ".join(crossed.models), "problems": crossed.problems}
+        for r in crossed.rows:
+            cells = {f"{q}{end}": x for q, i in r.cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
+            ends = zip(("difference_of_last", "difference_lo", "difference_hi"), r.cells.get("gain", ()), strict=False)
+            yield {
+                "kind": "bases", **about, **cells, **dict(ends), "method": r.name, "p": r.p, "p_holm": r.p_holm,
+                "note": f"{r.seeds} seeds of each base",
+            }  # fmt: skip
     for table in board.paper["tables"]:
         for name, *printed in table["rows"]:
             numbers = {q: x / 100 for q, x in zip(table["columns"], printed, strict=True)}
@@ -616,9 +653,17 @@ def as_json(board: Board) -> str:
         }
         for o in board.overall
     ]
+    bases = [
+        {
+            **b.__dict__, "subject": b.subject._asdict(),
+            "rows": [{**r.__dict__, "cells": {q: i._asdict() for q, i in r.cells.items()}} for r in b.rows],
+        }
+        for b in board.bases
+    ]  # fmt: skip
     whole = {
         "tables": sections,
         "overall": overall,
+        "bases": bases,
         "paper": board.paper,
         "troubles": [t.__dict__ for t in board.troubles],
     }

@@ -41,18 +41,32 @@ def row_intervals(
     }
     if samples == 1 and all(len(v) == 1 for v in plain.values()):
         cells |= {q: stats.wilson(round(float(v.sum())), v.size) for q, v in plain.items() if _kind(q) == "proportion"}
-        cells |= {q: _flips(v) for q, v in plain.items() if _kind(q) == "difference"}
+        changes = {q: v for q, v in plain.items() if _kind(q) == "difference"}
+        cells |= {q: stats.delta_interval(int((v > 0).sum()), int((v < 0).sum()), v.size) for q, v in changes.items()}
     rest = {q: v for q, v in plain.items() if q not in cells}
-    means = in_one_pass(stats.bootstrap_all, [(grid, seeds_vary) for grid in rest.values()])
-    for q, (mean, lo, hi) in zip(rest, means, strict=True):
-        size, (low, high) = rest[q].shape[1], RANGES[_kind(q) or "number"]
-        if lo == hi and mean in (0.0, 1.0, -1.0) and _kind(q) != "number":
-            # It never (always) happened; P problems cannot promise that it never will.
-            one = np.full((1, size), mean)
-            cells[q] = _flips(one) if _kind(q) == "difference" else stats.wilson(round(mean * size), size)
-        else:
-            cells[q] = Interval(mean, max(lo, low), min(hi, high))
+    found = in_one_pass(stats.bootstrap_all, [(grid, seeds_vary) for grid in rest.values()])
+    cells |= {q: bounded(one, _kind(q), rest[q].shape[-1]) for q, one in zip(rest, found, strict=True)}
     return {q: cell for q in values if (cell := cells.get(q)) is not None}
+
+
+def bounded(interval: Interval, kind: str | None, problems: int) -> Interval:
+    """A bootstrap interval within the range of what it is of.
+
+    What never (always) happened, on any problem of any seed, has no width of its own. It gets that of one run without a
+    case, Wilson's or the adjusted Wald interval: P problems cannot promise that it never will.
+
+    Args:
+        kind: `Metric.interval` of what was averaged.
+        problems: P.
+    """
+    mean, lo, hi = interval
+    if lo == hi and mean in (0.0, 1.0, -1.0) and kind != "number":
+        flips = round(abs(mean)) * problems
+        if kind == "difference":
+            return stats.delta_interval(flips if mean > 0 else 0, flips if mean < 0 else 0, problems)
+        return stats.wilson(flips, problems)
+    low, high = RANGES[kind or "number"]
+    return Interval(mean, max(lo, low), min(hi, high))
 
 
 def in_one_pass(ask: Callable[..., dict[Any, Found]], grids: Sequence[tuple[Grid, bool]]) -> list[Found]:
@@ -64,11 +78,6 @@ def in_one_pass(ask: Callable[..., dict[Any, Found]], grids: Sequence[tuple[Grid
     for (*_, vary), places in alike.items():
         found |= ask({place: grids[place][0] for place in places}, seeds_vary=vary)
     return [found[place] for place in range(len(grids))]
-
-
-def _flips(values: Grid) -> Interval:
-    """The adjusted Wald interval of one run's differences, [1, P] of -1, 0 and 1."""
-    return stats.delta_interval(int((values > 0).sum()), int((values < 0).sum()), values.size)
 
 
 def _kind(quantity: str) -> str | None:
