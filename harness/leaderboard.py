@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness.analysis.leaderboard import GIN, build
 from harness.analysis.screen import print_board
+from harness.metrics import MetricError
 from harness.metrics.stats import MARGIN
 from harness.terminal import inert
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leade
             held = options.check.read_text(encoding="utf-8")
         if not options.check:
             tables.deliver(text, options.out)
-    except (OSError, UnicodeDecodeError) as error:  # the latter: --check of a file that is no text
+    except (OSError, UnicodeDecodeError, MetricError) as error:  # the latter: --check of a file that is no text
         print(f"leaderboard: {inert(error)}", file=sys.stderr)
         return 2
     if options.check:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.mechanism import markdown
+from harness.metrics import MetricError
 from harness.runs import reader
 
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.mecha
     options = parser.parse_args(argv)
     try:
         runs, troubles = reader.read_runs(options.results, whens=("after",))
-    except OSError as error:
+    except (OSError, MetricError) as error:
         print(f"mechanism: {error}", file=sys.stderr)
         return 2
     for trouble in troubles:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 
 from harness.analysis import tables
 from harness.analysis.plots import FIGURES, Missing, draw, folder_of, save, scopes
+from harness.metrics import MetricError
 from harness.terminal import inert
 
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots
     mpl.use("Agg")
     try:
         found, board = scopes(options.results)
-    except OSError as error:
+    except (OSError, MetricError) as error:
         print(f"plots: {inert(error)}", file=sys.stderr)
         return 2
     for trouble in board.troubles:

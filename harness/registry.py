@@ -29,7 +29,19 @@ IN_TREE = frozenset(
         "verifiers",
     }
 )
-KINDS = ("method", "phase", "bonus", "advantage", "kl", "dialogue", "task", "verifier", "policy", "evaluation")
+KINDS = (
+    "method",
+    "phase",
+    "bonus",
+    "advantage",
+    "kl",
+    "dialogue",
+    "task",
+    "verifier",
+    "policy",
+    "evaluation",
+    "metric",
+)
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -127,14 +139,19 @@ def find_place(error: BaseException) -> str:
     return ""
 
 
-def load_plugins() -> dict[str, str]:
+def load_plugins(in_tree: bool = True) -> dict[str, str]:
     """Imports every plugin module; returns {plugin: error} for those that failed, which do not stop the rest.
+
+    Args:
+        in_tree: Whether the harness's own modules, which import the engine, are wanted as well.
 
     Raises:
         RuntimeError: the harness's own entry points are missing, so the package is not installed.
     """
-    points, broken = importlib.metadata.entry_points(group=GROUP), {}
-    if "methods" not in {point.value for point in points}:
+    points, broken = list(importlib.metadata.entry_points(group=GROUP)), {}
+    if not in_tree:
+        points = [point for point in points if point.value not in IN_TREE]
+    elif "methods" not in {point.value for point in points}:
         raise RuntimeError(
             "the harness is not installed in this environment: run `pip install -e . -c constraints.txt`"
         )

@@ -11,6 +11,7 @@ import matplotlib as mpl
 
 from harness.analysis import leaderboard, tables
 from harness.analysis.report import build
+from harness.metrics import MetricError
 from harness.terminal import inert
 
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.repor
         results = Path(options.results)
         out = options.out or (results / "report.html" if results.is_dir() else results.with_suffix(".html"))
         tables.deliver(page, out)
-    except OSError as error:
+    except (OSError, MetricError) as error:
         print(f"report: {inert(error)}", file=sys.stderr)
         return 2
     tables.deliver(inert(f"{out} ({len(page.encode()) / 1e6:.1f} MB)") + "\n")

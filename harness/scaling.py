@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.scaling import as_json, curves, markdown
+from harness.metrics import MetricError
 from harness.runs import reader
 from harness.terminal import inert
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.scali
         runs, troubles = reader.read_runs(options.results, whens=("after",))
         wanted = [run for run in runs if not options.row or run.name in options.row]
         tables.deliver({"md": markdown, "json": as_json}[options.format](curves(wanted)), options.out)
-    except OSError as error:
+    except (OSError, MetricError) as error:
         print(f"scaling: {inert(error)}", file=sys.stderr)
         return 2
     for trouble in troubles:

@@ -197,7 +197,7 @@ def test_a_policy_that_mends_what_is_wrong_in_its_own_turn(tmp_path: Path) -> No
     assert 0.6 < found.cells["gain_over_blind"].lo < 0.75 < found.cells["gain_over_blind"].hi < 0.9
     assert found.cells["reliance"].mean == 0  # it is right whatever it reads
     cells = section.rows[0].cells
-    assert [cells[q].mean for q in leaderboard.DECISIONS] == [1, 0, 1]
+    assert [cells[q].mean for q in ("change_if_wrong", "change_if_right", "right_if_changed")] == [1, 0, 1]
     assert cells["change_if_right"].hi == pytest.approx(0.161, abs=5e-4)  # Wilson's of 0 of 20 cases
     text = tables.markdown(board_of := leaderboard.build(tmp_path))
     (line,) = [line for line in text.partition("### Controls")[2].splitlines() if line.startswith("| row")]

@@ -393,6 +393,83 @@ def test_several_tasks_get_an_interquartile_mean_and_two_versions_of_one_do_not(
     assert leaderboard.build(tmp_path).overall == ()
 
 
+def test_over_tasks_no_interval_stands_where_seeds_cannot_tell(tmp_path):
+    """One seed, and three seeds that do not differ: a point in brackets would look like certainty."""
+    for name, seeds in (("base", (1, 2, 3)), ("score_full", (1, 2, 3))):
+        for seed in seeds:
+            own = 0 if name == "base" else seed
+            rows = [
+                r for t in ("a", "b") for r in synthetic.records((0.4, 0.1, 0.2, 0), f"{own}{t}", task=t, problems=20)
+            ]
+            synthetic.write_run(tmp_path, name, seed, rows, trained=name != "base")
+    board = leaderboard.build(tmp_path)
+    (overall,) = board.overall
+    cells = {name: cells for name, _, cells in overall.rows}
+    assert all(np.isnan(cell[1:]).all() for cell in cells["base"].values())
+    assert all(cell.lo < cell.mean < cell.hi for cell in cells["score_full"].values())
+    text = tables.markdown(board).partition("All evaluation tasks")[2].partition("##")[0]
+    assert re.search(r"\| base \| [0-9.]+ \| [0-9.]+ \| [+-]?[0-9.]+ \| 3 \|", text)
+    assert "- No interval: with one seed, or seeds that do not differ, resampling seeds says nothing." in text
+    (told,) = json.loads(tables.as_json(board))["overall"]
+    assert told["rows"][0]["cells"]["t1"]["lo"] is None
+
+
+def test_rows_that_never_differ_could_have_differed(tmp_path):
+    """Two trained rows with the same answers: difference, what could be shown and the plan go by one standard error."""
+    for name in ("base", "score_full"):
+        for seed in (1, 2):
+            rows = synthetic.records((0.4, 0.1, 0.2, 0), 7, problems=20)
+            synthetic.write_run(tmp_path, name, seed, rows, logged=synthetic.steps(3, seed))
+    (one,) = leaderboard.build(tmp_path).sections[0].families["against the base"]
+    assert one.difference.mean == 0
+    error = 2**0.5 / 22  # Bonett and Price: one pseudo-flip of each kind, 20 problems
+    assert one.difference.hi == pytest.approx(1.959964 * error)
+    assert one.smallest == pytest.approx((1.959964 + 0.841621) * error)
+    assert one.seeds_for_margin == ">1000"  # 18 points could be shown, and no seed changes that
+
+
+def test_a_gain_on_every_problem_is_not_shown_as_none(tmp_path):
+    for seed in (1, 2):
+        rows = synthetic.records((0, 0, 0, 0), seed, problems=20)
+        for row in rows:
+            row["attempts"] = [{**row["attempts"][0], "correct": last} for last in (False, True)]
+        synthetic.write_run(tmp_path, "row", seed, rows)
+    cell = row_of(leaderboard.build(tmp_path), "row").cells["delta"]
+    assert (cell.mean, cell.hi) == (1.0, 1.0)
+    assert cell.lo == pytest.approx(stats.delta_interval(20, 0, 20).lo)
+
+
+def test_one_row_on_several_bases_is_a_table_with_bases_crossed(tmp_path):
+    for policy in ("small", "middle", "large"):
+        for name, rates, seeds in (("base", (0.4, 0.1, 0.2, 0), (1,)), ("score_full", (0.6, 0.3, 0.1, 0), (1, 2, 3))):
+            for seed in seeds[: 2 if policy == "large" else 3]:
+                rows = synthetic.records(rates, f"{policy} {seed}", problems=40)
+                synthetic.write_run(tmp_path, name, seed, rows, policy=policy, trained=name != "base")
+    synthetic.write_run(tmp_path, "star", 1, synthetic.records((0.5, 0.1, 0.2, 0), 5, problems=40), policy="small")
+    synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.5, 0.1, 0.2, 0), 5, problems=41), policy="other")
+    board = leaderboard.build(tmp_path)
+    (crossed,) = board.bases  # the one with 41 problems cannot be paired
+    assert (crossed.models, crossed.problems, crossed.missing) == (("large", "middle", "small"), 40, ("star",))
+    base, full = crossed.rows
+    assert [(row.name, row.seeds) for row in crossed.rows] == [("base", 1), ("score_full", 2)]
+    held = [{row.name: row for row in section.rows} for section in board.sections if section.problems == 40]
+    cube = np.stack([rows["score_full"].values["last"][:2] for rows in held])
+    assert full.cells["last"] == stats.bootstrap_bases(cube)
+    gain = cube - np.stack([rows["base"].values["last"] for rows in held])
+    assert full.cells["gain"] == stats.bootstrap_bases(gain)
+    assert full.p == full.p_holm == stats.paired_test(gain.mean(axis=1))
+    assert (base.p, "gain" in base.cells) == (None, False)
+    text = tables.markdown(board).partition("## Several base models; ")[2]
+    assert "3 base models: large, middle, small. 40 problems" in text
+    assert "- Not on every base: star." in text
+    lines = [line for line in csv.DictReader(io.StringIO(tables.as_csv(board))) if line["kind"] == "bases"]
+    assert [line["method"] for line in lines] == ["base", "score_full"]
+    assert float(lines[1]["difference_of_last"]) == pytest.approx(full.cells["gain"].mean, abs=1e-6)
+    assert json.loads(tables.as_json(board))["bases"][0]["rows"][1]["name"] == "score_full"
+    for form in ("latex", "html"):
+        assert "Several base models" in tables.FORMATS[form](board)
+
+
 def test_an_untrained_run_that_was_only_evaluated_before_is_a_row(tmp_path):
     synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 0, when="before"), trained=False)
     after = synthetic.records((0.6, 0.2, 0.1, 0), 1)

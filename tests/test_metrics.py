@@ -102,9 +102,13 @@ def test_decisions_by_hand():
             record(5, attempt(1, "2"), attempt(1, "4/2")),  # right, changed, still right
         ]
     )
-    assert table.values("wrong_changed").tolist() == [1, 1, 0, 0, 0, 0]
-    assert table.values("right_changed").tolist() == [0, 0, 0, 1, 0, 1]
-    assert table.values("mended").tolist() == [1, 0, 0, 0, 0, 0]
+    assert table.values("change_if_wrong").tolist() == [1, 1, 0, 0, 0, 0]
+    assert table.values("change_if_right").tolist() == [0, 0, 0, 1, 0, 1]
+    assert table.values("right_if_changed").tolist() == [1, 0, 0, 0, 0, 0]
+    rates = {
+        name: metrics.METRICS[name].mean(table) for name in ("change_if_wrong", "change_if_right", "right_if_changed")
+    }
+    assert list(rates.values()) == [2 / 3, 2 / 3, 1 / 2]
 
 
 def test_edit_ratio_is_an_insertion_deletion_distance_between_0_and_1():
@@ -149,7 +153,7 @@ def test_order_of_records_does_not_matter_and_values_follow_sorted_ids():
     table = metrics.tabulate(rows[::-1])
     assert table.problems == sorted(str(i) for i in range(7))
     assert table.values("i_to_c").tolist() == [1.0, 0, 1, 0, 1, 0, 1]
-    with pytest.raises(ValueError, match="no quantity"):
+    with pytest.raises(ValueError, match="no metric is called 't3'"):
         table.values("t3")
 
 

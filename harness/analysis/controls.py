@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import stats
+from harness.metrics.intervals import bounded
 from harness.metrics.stats import Interval
 from harness.runs import reader
 from harness.runs.reader import Evaluation, Key, Run
@@ -189,7 +190,4 @@ def _gain(read: Sequence[Mapping[str, Attempts]], draft: str, trained: bool) -> 
     if own is None or other is None:
         return None
     difference = own[0] - other[0]
-    if not difference.any():
-        return stats.delta_interval(0, 0, difference.shape[1])
-    mean, lo, hi = stats.bootstrap(difference, seeds_vary=trained)
-    return Interval(mean, max(-1.0, lo), min(1.0, hi))
+    return bounded(stats.bootstrap(difference, seeds_vary=trained), "difference", difference.shape[1])

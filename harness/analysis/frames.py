@@ -1,7 +1,8 @@
 """Results as data: `harness.load(folder)` gives the finished runs of a results folder as three tidy pandas frames.
 
 The columns are fixed (`RUNS`, `UPDATES`, `ATTEMPTS`; docs/results_as_data.md says what each holds): what a run lacks is
-missing, never an absent column. So frames of different folders can be concatenated, and their Parquet files too.
+missing, never an absent column. So frames of different folders can be concatenated, and their Parquet files too. A
+plugin's metrics are further columns of `runs`, behind the others.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from harness.metrics import METRICS
 from harness.runs import reader
 from harness.runs.reader import Key, Run, Trouble
 
-Schema = Mapping[str, str]  # {column: pandas dtype}; `Float64`, `Int64` and `boolean` can be missing
+Schema = dict[str, str]  # {column: pandas dtype}; `Float64`, `Int64` and `boolean` can be missing
 
 RUN: Schema = {"path": "string", "train_task": "string", "policy": "string", "name": "string", "seed": "int64"}
 EVALUATION: Schema = {
@@ -29,6 +31,7 @@ RUNS: Schema = {
     "commit": "string", **EVALUATION, "task_version": "string", "grader": "string", "problems": "int64",
     "records": "int64", "acc_first": "float64", "acc_last": "float64", **dict.fromkeys(RATES, "Float64"),
     "tokens_per_problem": "Float64",
+    **{name: "Float64" for name in METRICS if name not in RATES},
 }  # fmt: skip
 UPDATES: Schema = {
     **RUN, "update": "int64", "phase": "string", "phase_update": "Int64", "quantity": "string", "value": "float64",
@@ -79,11 +82,12 @@ def load(path: Path | str) -> Results:
         path: A results folder, its `runs/`, or one run's folder.
 
     Raises:
+        MetricError: a plugin's metric is at fault.
         FileNotFoundError: `path` is no folder. What is wrong with a run below it is told in `troubles`.
     """
     runs, troubles = reader.read_runs(path)
     return Results(
-        _frame((line for run in runs for line in _evaluations(run)), RUNS),
+        _frame((line for run in runs for line in _evaluations(run)), RUNS | dict.fromkeys(METRICS, "Float64")),
         _frame((line for run in runs for line in _updates(run)), UPDATES),
         _frame((line for run in runs for line in _attempts(run)), ATTEMPTS),
         tuple(troubles),
@@ -115,7 +119,7 @@ def _evaluations(run: Run) -> Iterator[dict[str, Any]]:
         yield {
             **about, **_key(key, key in finals), "task_version": run.version(key.task), "grader": run.grader(key.task),
             "problems": summary["problems"], "records": summary["n"], "acc_first": summary["acc"][0],
-            "acc_last": summary["acc"][-1], **{rate: summary[rate] for rate in RATES},
+            "acc_last": summary["acc"][-1], **{metric: summary[metric] for metric in METRICS},
             "tokens_per_problem": summary["tokens_per_problem"],
         }  # fmt: skip
 

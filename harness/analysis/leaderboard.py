@@ -11,24 +11,25 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.controls import Controls, measure_controls
-from harness.metrics import stats
+from harness.metrics import METRICS, stats
+from harness.metrics.intervals import bounded, in_one_pass, row_intervals
 from harness.metrics.stats import Equivalence, Interval
 from harness.project import NO_SCIENCE
 from harness.runs import reader
 from harness.runs.format1 import GIN
 from harness.runs.reader import Evaluation, Run, Trouble
 
-Found = TypeVar("Found")
 HERE = Path(__file__).resolve().parent
 PAPER = HERE / "paper.json"
 BASE, SINGLE = "base", "single_turn_rl"
@@ -44,12 +45,6 @@ PAPER_ORDER = (
     "score",
 )
 SPENT = ("trajectories", "responses", "updates")  # of run.json's `spent`: what every trained row has
-SHARED = ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged")
-DECISIONS = {  # conditional rates: {name: (per-problem quantity that is met, that which is the condition)}
-    "change_if_wrong": ("wrong_changed", "t1_wrong"),
-    "change_if_right": ("right_changed", "t1"),
-    "right_if_changed": ("mended", "wrong_changed"),
-}
 
 
 class Subject(NamedTuple):
@@ -74,9 +69,8 @@ class Row:
         name: The gin file's name, or `base (before training)`.
         seeds: Seeds that are in the numbers.
         trained: Whether any update was made; untrained rows have no training noise.
-        values: quantity -> [S, P] per seed and problem.
-        cells: quantity -> interval; fractions in [0, 1] (`delta` in [-1, 1]). Of `DECISIONS` those whose condition
-            ever holds.
+        values: quantity -> [S, P] per seed and problem; of a conditional rate its hits.
+        cells: quantity -> interval, as `row_intervals` gives them.
         rates: Other metrics, means over seeds of `metrics.summarize`'s entries.
         p: Of "attempt 1 and the last attempt are equally accurate"; None with one attempt.
         budget: `responses` and `updates` per seed, as text; differing seeds are joined by '/'.
@@ -165,6 +159,37 @@ class Overall:
 
 
 @dataclass(frozen=True)
+class BaseRow:
+    """One row over several base models.
+
+    Attributes:
+        name: The row.
+        seeds: Seeds of each base that are in the numbers: as many as the base with the fewest has.
+        cells: `t1`, `last`, `delta` (where attempt 1 is the row's), and `gain`: accuracy of the last attempt minus that
+            of the base row. Bases are crossed with problems (`stats.bootstrap_bases`).
+        p: Of 'the gain is 0'.
+        p_holm: The same, after Holm's correction over the rows.
+    """
+
+    name: str
+    seeds: int
+    cells: Mapping[str, Interval]
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class AcrossBases:
+    """Rows that were run on each of several base models; `missing` are rows that were not run on all of them."""
+
+    subject: Subject
+    models: tuple[str, ...]
+    problems: int
+    rows: tuple[BaseRow, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Board:
     """Everything the leaderboard says, before rendering. `paper` is the content of paper.json."""
 
@@ -172,6 +197,7 @@ class Board:
     overall: tuple[Overall, ...]
     troubles: tuple[Trouble, ...]
     paper: Mapping[str, Any]
+    bases: tuple[AcrossBases, ...] = ()
 
 
 def build(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARGIN) -> Board:
@@ -202,7 +228,8 @@ def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, ma
             grouped.setdefault(_subject(run, evaluation), []).append((run, evaluation))
     sections = tuple(_section(subject, grouped[subject], root, margin) for subject in sorted(grouped))
     paper = json.loads(PAPER.read_text(encoding="utf-8"))
-    return Board(sections, _overall(sections), tuple(sorted(more, key=lambda t: (t.path, t.message))), paper)
+    told = tuple(sorted(more, key=lambda trouble: (trouble.path, trouble.message)))
+    return Board(sections, _overall(sections), told, paper, _across_bases(sections))
 
 
 def _subject(run: Run, evaluation: Evaluation) -> Subject:
@@ -265,7 +292,8 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
     group = sorted(group, key=lambda pair: pair[0].seed)
     runs, evaluations = [run for run, _ in group], [evaluation for _, evaluation in group]
     turns = evaluations[0].attempts.shape[1]
-    values = {q: np.stack([e.values[q] for e in evaluations]) for q in SHARED}
+    values = {q: np.stack([e.values[q] for e in evaluations]) for q in METRICS}
+    cases = {q: np.stack([e.cases[q] for e in evaluations]) for q, metric in METRICS.items() if metric.given}
     values |= {f"t{i + 1}": np.stack([e.attempts[:, i] for e in evaluations]) for i in range(turns)}
     values["last"] = values[f"t{turns}"]
     pooled = [(run.seed, e) for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
@@ -293,8 +321,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
         seeds=tuple(run.seed for run in runs),
         trained=trained,
         values=values,
-        cells=_intervals({q: v for q, v in values.items() if not np.isnan(v).any()}, evaluations, trained)
-        | (_decisions(evaluations, trained) if turns > 1 else {}),
+        cells=row_intervals(values, cases, samples=evaluations[0].summary["samples"], seeds_vary=trained),
         rates=_means([e.summary for e in evaluations]),
         p=stats.paired_test(values["delta"], seeds_vary=trained) if turns > 1 else None,
         budget=_budget(runs),
@@ -326,45 +353,65 @@ def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
                 scores = {
                     q: np.stack([h[name].values[q].mean(axis=1) for h in held], 1) for q in ("t1", "last", "delta")
                 }
-                rows.append((name, first.seeds, {q: stats.iqm_interval(grid) for q, grid in scores.items()}))
+                rows.append((name, first.seeds, {q: _iqm(grid) for q, grid in scores.items()}))
         if rows:
             found.append(Overall(train_task, model, turns, tuple(tasks), tuple(rows)))
     return tuple(found)
+
+
+def _iqm(scores: NDArray[Any]) -> Interval:
+    """The interquartile mean of [S, T]; with NaN for bounds where seeds do not differ: resampling them says nothing."""
+    mean, lo, hi = stats.iqm_interval(scores)
+    return Interval(mean, lo, hi) if (scores != scores[0]).any() else Interval(mean, math.nan, math.nan)
+
+
+def _across_bases(sections: Sequence[Section]) -> tuple[AcrossBases, ...]:
+    """Rows that were run on each of several base models, on the same problems of one task."""
+    grouped: dict[Subject, list[Section]] = {}
+    for section in sections:
+        grouped.setdefault(section.subject._replace(model=""), []).append(section)
+    return tuple(
+        _crossed(subject, members)
+        for subject, members in grouped.items()
+        if len(members) > 1 and set.intersection(*({row.name for row in section.rows} for section in members))
+    )
+
+
+def _crossed(subject: Subject, members: Sequence[Section]) -> AcrossBases:
+    held = [{row.name: row for row in section.rows} for section in members]
+    names = [name for name in held[0] if all(name in rows for rows in held)]
+    own = subject.first == "policy" and subject.turns > 1
+    found, compared = [], []
+    for name in names:
+        rows = [rows_of[name] for rows_of in held]
+        seeds = min(len(row.seeds) for row in rows)
+        cells = {}
+        for q in ("t1", "last", "delta") if own else ("last",):
+            cube = np.stack([row.values[q][:seeds] for row in rows])
+            kind = "difference" if q == "delta" else "proportion"
+            cells[q] = bounded(stats.bootstrap_bases(cube), kind, cube.shape[2])
+        base = next((other for other in names if other.startswith(BASE)), None)
+        if base not in (None, name):
+            pairs = [paired(rows_of[name], rows_of[base], "last", "last") for rows_of in held]
+            least = min(len(common) for common, _ in pairs)
+            if least:
+                cube = np.stack([grid[:least] for _, grid in pairs])
+                cells["gain"] = bounded(stats.bootstrap_bases(cube), "difference", cube.shape[2])
+                compared.append((name, stats.paired_test(cube.mean(axis=1))))
+        found.append((name, seeds, cells))
+    p = dict(zip([name for name, _ in compared], stats.holm([p for _, p in compared]), strict=True))
+    missing = sorted({name for rows in held for name in rows} - set(names))
+    return AcrossBases(
+        subject, tuple(section.subject.model for section in members), members[0].problems,
+        tuple(BaseRow(name, seeds, cells, dict(compared).get(name), p.get(name)) for name, seeds, cells in found),
+        tuple(missing),
+    )  # fmt: skip
 
 
 def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
     """Whether an evaluation holds the sampled counterpart of a greedy one."""
     held = "majority_2" in evaluation.values and set(evaluation.problems) <= set(greedy.problems)
     return held and evaluation.key.is_pool_of(greedy.key)
-
-
-def _intervals(values: Mapping[str, NDArray[Any]], evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
-    """Wilson or adjusted Wald for one run with one sample per problem, else the nested bootstrap."""
-    summary, n = evaluations[0].summary, len(evaluations[0].problems)
-    single = len(evaluations) == 1 and summary["samples"] == 1
-    counted = {q: v for q, v in values.items() if single and q not in ("delta", "edit_ratio", "majority_2")}
-    cells = {q: stats.wilson(round(float(v.sum())), n) for q, v in counted.items()}
-    if single and "delta" in values:
-        cells["delta"] = stats.delta_interval(summary["i_to_c_count"], summary["c_to_i_count"], n)
-    rest = {q: v for q, v in values.items() if q not in cells}
-    means = _bootstraps([(grid, trained) for grid in rest.values()])
-    for q, (mean, lo, hi) in zip(rest, means, strict=True):
-        if lo == hi and mean in (0.0, 1.0):  # it never (always) happened; P problems cannot promise that it never will
-            cells[q] = stats.delta_interval(0, 0, n) if q == "delta" else stats.wilson(round(mean * n), n)
-        else:
-            cells[q] = Interval(mean, max(lo, -1.0 if q == "delta" else 0.0), min(hi, 1.0))
-    return {q: cells[q] for q in values}
-
-
-def _decisions(evaluations: list[Evaluation], trained: bool) -> dict[str, Interval]:
-    """`DECISIONS` of one row."""
-    held = {q: np.stack([e.values[q] for e in evaluations]) for q in ("t1", "wrong_changed", "right_changed", "mended")}
-    held["t1_wrong"] = 1 - held["t1"]
-    found = {
-        name: stats.ratio_interval(held[hits], held[cases], seeds_vary=trained)
-        for name, (hits, cases) in DECISIONS.items()
-    }
-    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path) -> Row | None:
@@ -413,11 +460,11 @@ def _compare(pairs: Iterable[tuple[Row, Row, str]], margin: float) -> tuple[Comp
         if seeds:
             found.append((row, other, seeds, grid, row.trained or other.trained))
     grids = [(grid, vary) for *_, grid, vary in found]
-    intervals = [  # no cell differs: P problems cannot promise that none ever does
-        interval if grid.any() else stats.delta_interval(0, 0, grid.shape[1])
-        for interval, (grid, _) in zip(_bootstraps(grids), grids, strict=True)
+    intervals = [
+        interval if grid.any() and interval.lo < interval.hi else bounded(interval, "difference", grid.shape[1])
+        for interval, (grid, _) in zip(in_one_pass(stats.bootstrap_all, grids), grids, strict=True)
     ]
-    same = _in_one_pass(functools.partial(stats.equivalence_all, margin=margin), grids)
+    same = in_one_pass(functools.partial(stats.equivalence_all, margin=margin), grids)
     p = [stats.paired_test(grid, seeds_vary=vary) for grid, vary in grids]
     return tuple(
         Comparison(
@@ -436,22 +483,6 @@ def _seeds_for(grid: NDArray[Any], difference: float) -> str:
         return ""
     needed = stats.seeds_needed(grid, target=difference)
     return f">{stats.MOST_SEEDS}" if needed is None else str(needed)
-
-
-def _bootstraps(grids: Sequence[tuple[NDArray[Any], bool]]) -> list[Interval]:
-    """`stats.bootstrap` of each (values, seeds_vary)."""
-    return _in_one_pass(stats.bootstrap_all, grids)
-
-
-def _in_one_pass(ask: Callable[..., dict[Any, Found]], grids: Sequence[tuple[NDArray[Any], bool]]) -> list[Found]:
-    """`ask` of each (values, seeds_vary): those of one shape in one pass over the resamples, which is much quicker."""
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for place, (grid, vary) in enumerate(grids):
-        alike.setdefault((*grid.shape, vary), []).append(place)
-    found: dict[int, Found] = {}
-    for (*_, vary), places in alike.items():
-        found |= ask({place: grids[place][0] for place in places}, seeds_vary=vary)
-    return [found[place] for place in range(len(grids))]
 
 
 def paired(row: Row, other: Row, mine: str, theirs: str) -> tuple[tuple[int, ...], NDArray[Any]]:

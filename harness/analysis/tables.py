@@ -21,18 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.analysis.controls import GAINS
-from harness.analysis.leaderboard import DECISIONS, SHARED, Board, Comparison, Overall, Section, Subject
-from harness.metrics import stats
+from harness.analysis.leaderboard import BASE, AcrossBases, Board, Comparison, Overall, Row, Section, Subject
+from harness.metrics import FAILURES, METRICS, Metric, stats
 from harness.metrics.stats import Equivalence, Interval
 
 TITLE = "Leaderboard"
 LEFT_OUT = "Not in the tables"
 NONE = "–"
-DECIDED = {
-    "change_if_wrong": "P(change | wrong)",
-    "change_if_right": "P(change | right)",
-    "right_if_changed": "P(right | wrong, changed)",
-}
 CONTROLS = {
     "own": "t2 after own", "right": "right", "wrong": "wrong", "other": "other", "reference": "base's",
     "relabelled": "relabelled", "blind": "blind", "reliance": "reliance", "gain_over_blind": "gain over blind",
@@ -69,6 +64,8 @@ def blocks(board: Board) -> Iterator[Block]:
         yield from _section(section)
     for overall in board.overall:
         yield _overall(overall)
+    for crossed in board.bases:
+        yield _across_bases(crossed)
     yield Block("Reference: the paper's own numbers", 2, lead=f"{board.paper['source']}. {board.paper['note']}")
     for table in board.paper["tables"]:
         header = ("Method", *(_heading(q, 2) for q in table["columns"]))
@@ -82,12 +79,14 @@ def blocks(board: Board) -> Iterator[Block]:
 def _section(section: Section) -> Iterator[Block]:
     subject, turns, own = section.subject, section.subject.turns, section.subject.first == "policy"
     shown = list(dict.fromkeys(["t1", "t2", f"t{turns}"][: max(1, turns)])) if turns > 1 else ["t1"]
-    columns = [*shown, *(("delta", "i_to_c", "c_to_i") if turns > 1 else ())]
+    beside_accuracy = _of_place("accuracy", turns)
+    columns = [*shown, *(metric.name for metric in beside_accuracy)]
     records = max(int(row.rates["n"]) for row in section.rows)
     several = not own and records > section.problems
     if not own:  # attempt 1 is not the row's: no accuracy of it, nothing gained over it
         fixable = any(row.rates["correct"][0] for row in section.rows)
-        columns = [*dict.fromkeys(["t2", f"t{turns}"]), *(("i_to_c", "c_to_i") if fixable else ())]
+        columns = list(dict.fromkeys(["t2", f"t{turns}"]))
+        columns += [metric.name for metric in beside_accuracy if not metric.signed] if fixable else []
     notes: dict[str, int] = {}
     for row in section.rows:
         for note in row.notes:
@@ -97,7 +96,7 @@ def _section(section: Section) -> Iterator[Block]:
     header += ["per first attempt"] if several else []
     header += ["seeds", *(["majority@2"] if own else []), "responses", "updates", "difference from parent"]
     body: list[tuple[Cell, ...]] = [
-        (Cell(names[row.name]), *(_percent(row.cells.get(q), signed=q == "delta") for q in columns),
+        (Cell(names[row.name]), *(_metric_cell(row, q) for q in columns),
          *([_p(row.p)] if turns > 1 and own else []),
          *([_plain(row.rates["acc_records"][-1])] if several else []), _seed_count(row.seeds),
          *([_percent(row.cells.get("majority_2"))] if own else []),
@@ -140,33 +139,49 @@ def _overall(overall: Overall) -> Block:
     lead += f"Tasks: {', '.join(overall.tasks)}."
     title = f"All evaluation tasks; trained on {overall.train_task}; model {overall.model}"
     title += f"; {overall.turns} attempts" if overall.turns != 2 else ""
-    return Block(title, 2, lead, header, rows, name="overall")
+    alone = any(math.isnan(interval.lo) for _, _, cells in overall.rows for interval in cells.values())
+    notes = (
+        ("No interval: with one seed, or seeds that do not differ, resampling seeds says nothing.",) if alone else ()
+    )
+    return Block(title, 2, lead, header, rows, notes, name="overall")
+
+
+def _across_bases(crossed: AcrossBases) -> Block:
+    turns, base = crossed.subject.turns, next((r.name for r in crossed.rows if r.name.startswith(BASE)), "")
+    columns = {"t1": "Acc@t1", "last": f"Acc@t{turns}", "delta": f"Δ(t1,t{turns})", "gain": f"Acc@t{turns} − {base}'s"}
+    shown = [q for q in columns if any(q in row.cells for row in crossed.rows)]
+    header = ("Method", *(columns[q] for q in shown), *(("p", "p (Holm)") if "gain" in shown else ()), "seeds of each")
+    rows = tuple(
+        (Cell(row.name), *(_percent(row.cells.get(q), signed=q in ("delta", "gain")) for q in shown),
+         *((_p(row.p), _p(row.p_holm)) if "gain" in shown else ()), Cell(str(row.seeds), sort=row.seeds))
+        for row in crossed.rows
+    )  # fmt: skip
+    lead = f"{len(crossed.models)} base models: {', '.join(crossed.models)}. {crossed.problems} problems; percent, in "
+    lead += "brackets 95 % intervals over bases, seeds within a base, and problems: they speak of bases like these, "
+    lead += "where the tables above speak of one base each."
+    notes = (
+        ["Two bases are too few: such intervals cover 88 % where they say 95 %."] if len(crossed.models) == 2 else []
+    )
+    notes += [f"Not on every base: {', '.join(crossed.missing)}."] if crossed.missing else []
+    title = f"Several base models; {title_of(crossed.subject).replace('; model ', '', 1)}"
+    return Block(title, 2, lead, header, rows, tuple(notes), name="bases")
 
 
 def _behaviour(section: Section) -> Block:
     turns = section.subject.turns
     ends = [0] if turns == 1 else [0, turns - 1]
     header = ["Method"]
-    header += ["fix rate", "break rate", *DECIDED.values()] if turns > 1 else []
-    header += ["answer change", "edit ratio", "unchanged"] if turns > 1 else []
-    statuses = ("no_answer", "truncated", "timeout", "error")
-    header += [status.replace("_", " ") for status in statuses]
+    columns = _of_place("behaviour", turns)
+    header += [metric.heading(turns) for metric in columns]
+    header += [status.replace("_", " ") for status in FAILURES]
     rows = []
     for row in section.rows:
         cells = [Cell(row.name)]
-        if turns > 1:
-            cells += [_plain(row.rates.get("fix_rate")), _plain(row.rates.get("break_rate"))]
-            cells += [_percent(row.cells.get(q)) for q in DECIDED]
-            cells += [_percent(row.cells.get("answer_change")), _percent(row.cells.get("edit_ratio"))]
-            cells += [_percent(row.cells.get("unchanged"))]
-        cells += [Cell("/".join(_number(row.rates[s][i]) for i in ends), sort=row.rates[s][-1]) for s in statuses]
+        cells += [_metric_cell(row, metric.name) for metric in columns]
+        cells += [Cell("/".join(_number(row.rates[s][i]) for i in ends), sort=row.rates[s][-1]) for s in FAILURES]
         rows.append((*cells, _tokens(row.rates.get("tokens_per_problem"))))
-    lead = "Percent. Fix rate: right at the end given a wrong first attempt; break rate: the reverse. "
-    if turns > 1:
-        lead += "P(change | wrong), P(change | right): the last answer is another than the first, given that the first "
-        lead += "was wrong (right); P(right | wrong, changed): the new answer is then right. "
-    lead += "Edit ratio: insertion/deletion distance over summed length, in characters. No answer, truncated, timeout, "
-    lead += "error: at "
+    lead = " ".join(filter(None, ("Percent.", *(metric.about for metric in columns))))
+    lead += " No answer, truncated, timeout, error: at "
     lead += f"{' / '.join(f't{i + 1}' for i in ends)}. Tokens: written per problem, all attempts."
     header = (*header, "tokens")
     return Block("Behaviour", 3, lead, header, tuple(rows), split=6 if turns > 1 else None, name="behaviour")
@@ -257,9 +272,27 @@ def _short(difference: str, most: int = 3) -> str:
     return ", ".join(parts[:most]) + (f", and {len(parts) - most} more" if len(parts) > most else "")
 
 
+def _of_place(place: str, turns: int) -> list[Metric]:
+    """The metrics whose columns stand in a table of so many attempts."""
+    return [metric for metric in METRICS.values() if metric.place == place and metric.attempts <= turns]
+
+
 def _heading(quantity: str, turns: int) -> str:
-    known = {"delta": f"Δ(t1,t{turns})", "i_to_c": "Δi→c", "c_to_i": "Δc→i", "mbpp_r": "MBPP-R"}
-    return known.get(quantity, f"Acc@{quantity}")
+    if quantity in METRICS:
+        return METRICS[quantity].heading(turns)
+    return "MBPP-R" if quantity == "mbpp_r" else f"Acc@{quantity}"
+
+
+def _metric_cell(row: Row, quantity: str) -> Cell:
+    """A metric, or the accuracy of an attempt, of one row."""
+    metric = METRICS.get(quantity)
+    if metric is None:
+        return _percent(row.cells.get(quantity))
+    if metric.interval is None:
+        return _plain(row.rates.get(quantity))
+    if metric.interval == "number":
+        return _figure(row.cells.get(quantity))
+    return _percent(row.cells.get(quantity), signed=metric.signed)
 
 
 def _paper_cells(table: Any, numbers: Sequence[float]) -> Iterator[Cell]:
@@ -289,7 +322,14 @@ def _percent(interval: Interval | None, *, signed: bool = False) -> Cell:
     if interval is None:
         return Cell(NONE)
     show = _signed if signed else _number
-    return Cell(show(interval.mean), f"[{show(interval.lo)}, {show(interval.hi)}]", interval.mean)
+    bracket = "" if math.isnan(interval.lo) else f"[{show(interval.lo)}, {show(interval.hi)}]"
+    return Cell(show(interval.mean), bracket, interval.mean)
+
+
+def _figure(interval: Interval | None) -> Cell:
+    if interval is None:
+        return Cell(NONE)
+    return Cell(f"{interval.mean:.3g}", f"[{interval.lo:.3g}, {interval.hi:.3g}]", interval.mean)
 
 
 def _plain(share: float | None) -> Cell:
@@ -490,14 +530,15 @@ def _latex_cell(cell: Cell) -> str:
 
 def as_csv(board: Board) -> str:
     """One line per row, comparison, reference row and left-out run; shares are fractions, six decimals."""
-    quantities = ["t1", "t2", "last", *SHARED, *DECISIONS, "majority_2", *CONTROLS]
+    found = [metric for metric in METRICS.values() if metric.interval]
+    rates, means = [m.name for m in found if m.given], [m.name for m in found if not m.given]
+    quantities = ["t1", "t2", "last", *means, *rates, "majority_2", *CONTROLS]
     columns = ["kind", *Subject._fields, "problems", "method", "other", "seeds"]
     columns += [f"{q}{end}" for q in quantities for end in ("", "_lo", "_hi")]
     columns += ["difference_of_last", "difference_lo", "difference_hi", "p", "p_holm", "smallest_shown"]
     columns += ["margin", "p_same", "same_lo", "same_hi", "within_margin", "seeds_for_margin"]
     columns += [
-        "fix_rate",
-        "break_rate",
+        *(metric.name for metric in METRICS.values() if not metric.interval),
         "tokens_per_problem",
         "responses",
         "updates",
@@ -544,6 +585,15 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     "same_hi": c.same.interval.hi, "within_margin": "yes" if c.same.within else "no",
                     "seeds_for_margin": c.seeds_for_margin,
                 }  # fmt: skip
+    for crossed in board.bases:
+        about = {**crossed.subject._asdict(), "model": "; ".join(crossed.models), "problems": crossed.problems}
+        for r in crossed.rows:
+            cells = {f"{q}{end}": x for q, i in r.cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
+            ends = zip(("difference_of_last", "difference_lo", "difference_hi"), r.cells.get("gain", ()), strict=False)
+            yield {
+                "kind": "bases", **about, **cells, **dict(ends), "method": r.name, "p": r.p, "p_holm": r.p_holm,
+                "note": f"{r.seeds} seeds of each base",
+            }  # fmt: skip
     for table in board.paper["tables"]:
         for name, *printed in table["rows"]:
             numbers = {q: x / 100 for q, x in zip(table["columns"], printed, strict=True)}
@@ -603,9 +653,17 @@ def as_json(board: Board) -> str:
         }
         for o in board.overall
     ]
+    bases = [
+        {
+            **b.__dict__, "subject": b.subject._asdict(),
+            "rows": [{**r.__dict__, "cells": {q: i._asdict() for q, i in r.cells.items()}} for r in b.rows],
+        }
+        for b in board.bases
+    ]  # fmt: skip
     whole = {
         "tables": sections,
         "overall": overall,
+        "bases": bases,
         "paper": board.paper,
         "troubles": [t.__dict__ for t in board.troubles],
     }

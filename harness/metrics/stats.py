@@ -326,8 +326,8 @@ def equivalence_all(
     for name, grid in grids.items():
         interval, (error, freedom) = intervals[name], _standard_error(grid, seeds_vary)
         if not grid.any():
-            P = grid.shape[1]
-            interval, error, freedom = delta_interval(0, 0, P, confidence=0.9), math.sqrt(2) / (P + 2), math.inf
+            error, freedom = _error_without_flips(grid.shape[1])
+            interval = delta_interval(0, 0, grid.shape[1], confidence=0.9)
         nearest = margin - abs(interval.mean)  # the one-sided test against the nearer bound has the larger p
         p = _t_below(-nearest / error, freedom) if error else float(nearest <= 0)
         found[name] = Equivalence(p, -margin < interval.lo and interval.hi < margin, interval)
@@ -403,9 +403,13 @@ def smallest_difference_of(differences: Any, *, power: float = 0.8, confidence: 
     """As `smallest_difference`, for any [S, P] array of paired differences, from its own standard error.
 
     Returns:
-        (t quantile of `confidence` + t quantile of `power`) * standard error, in the units of the differences.
+        (t quantile of `confidence` + t quantile of `power`) * standard error, in the units of the differences. Where no
+        cell differs from another there is no variance to go by; it is then the standard error of `delta_interval` for
+        one run without a flip, as in `equivalence_test`.
     """
-    error, freedom = _standard_error(_grid(differences), seeds_vary=True)
+    grid = _grid(differences)
+    error, freedom = _standard_error(grid, seeds_vary=True)
+    error, freedom = (error, freedom) if error else _error_without_flips(grid.shape[1])
     return (_t(0.5 + confidence / 2, freedom) + _t(power, freedom)) * error
 
 
@@ -422,6 +426,7 @@ def seeds_needed(
     The variances between seeds, problems and cells are estimated from the array (two-way analysis of variance); the
     standard error of `bootstrap` is then written for any number of seeds on the same problems. Three seeds know the
     standard deviation between seeds only to within a factor of 0.5 to 6 (95 %), so this is a plan, not a promise.
+    Without any variance it is the standard error of `smallest_difference_of`, which no seed makes smaller.
 
     Args:
         differences: [S, P] differences per seed and problem, S >= 2.
@@ -452,6 +457,7 @@ def seeds_needed(
 
     def shown(count: int) -> float:
         error, freedom = _crossed_error([((problems + cells / count) / P, P - 1), (seeds / count, count - 1)])
+        error, freedom = (error, freedom) if error else _error_without_flips(P)
         return sum(_t(side, freedom) for side in sides) * error
 
     return next((count for count in range(2, MOST_SEEDS + 1) if shown(count) <= target), None)
@@ -472,8 +478,9 @@ def _z(confidence: float) -> float:
 
 
 def _t(probability: float, freedom: float) -> float:
-    """Quantile of Student's t: what `scipy.stats.t.ppf` calls, without its checks, which take longer."""
-    return float(special.stdtrit(freedom, probability))
+    """Quantile of Student's t (with infinite degrees of freedom, of the normal distribution): what `scipy.stats.t.ppf`
+    calls, without its checks, which take longer."""
+    return float(special.ndtri(probability) if math.isinf(freedom) else special.stdtrit(freedom, probability))
 
 
 def _t_below(value: float, freedom: float) -> float:
@@ -527,6 +534,11 @@ def _standard_error(grid: Floats, seeds_vary: bool) -> tuple[float, float]:
     problems = float(grid.mean(axis=0).var(ddof=1)) / P if P > 1 else 0.0
     seeds = float(grid.mean(axis=1).var(ddof=1)) / S if S > 1 and seeds_vary else 0.0
     return _crossed_error([(problems, P - 1), (seeds, S - 1)])
+
+
+def _error_without_flips(problems: int) -> tuple[float, float]:
+    """Standard error and degrees of freedom of `delta_interval` where nothing flips."""
+    return math.sqrt(2) / (problems + 2), math.inf
 
 
 def _crossed_error(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 from numpy.typing import NDArray
 
-from harness import metrics
+from harness import metrics, registry
 from harness.runs import archive, format1, integrity, schema
 from harness.runs.schema import Key
 from harness.runs.schema import key_of as key_of
@@ -54,8 +54,10 @@ class Evaluation:
         key: What it was of.
         summary: `metrics.summarize` of its records.
         problems: The problem ids, sorted; P of them.
-        values: For each of `metrics.QUANTITIES`, [P] per-problem means in that order; with several samples per problem
-            also `majority_2`, the expected majority@2 of first attempts.
+        values: For `t1`, `t2` (the last attempt) and each of `metrics.METRICS`, [P] per-problem means in that order, of
+            a conditional rate of its hits; with several samples per problem also `majority_2`, the expected majority@2
+            of first attempts.
+        cases: For each conditional rate, [P] per-problem means of its cases.
         attempts: [P, k] per-problem accuracy of each attempt.
     """
 
@@ -63,6 +65,7 @@ class Evaluation:
     summary: Mapping[str, Any]
     problems: tuple[str, ...]
     values: Mapping[str, NDArray[Any]]
+    cases: Mapping[str, NDArray[Any]]
     attempts: NDArray[Any]
 
     @functools.cached_property
@@ -241,11 +244,14 @@ def read_runs(
     Raises:
         FileNotFoundError: `root` is no folder and no archive. Nothing below it raises.
         ArchiveError: `root` is an archive that is damaged.
+        MetricError: a plugin's metric is at fault.
     """
     runs = []
+    broken = _load_plugins()
     with _uncollected():
         paths, told = _search(Path(root))
         troubles = [Trouble(_label(path, Path(root)), why) for path, why in told]
+        troubles += [Trouble(f"plugin {plugin}", f"its metrics are missing: {why}", False) for plugin, why in broken]
         for path in paths:
             run, found = read_run(path, Path(root), whens=whens, gin=gin)
             troubles += found
@@ -253,6 +259,12 @@ def read_runs(
                 runs.append(run)
         kept, found = _one_per_seed(runs)
     return kept, troubles + found
+
+
+@functools.cache
+def _load_plugins() -> list[tuple[str, str]]:
+    """Imports installed plugins, which may bring metrics; (plugin, error) of those that failed."""
+    return list(registry.load_plugins(in_tree=False).items())
 
 
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Trouble]]:
@@ -319,6 +331,8 @@ def read_run(
     label = _label(path, root)
     try:
         run, why, remarks = _read_run(path, label, whens, gin)
+    except metrics.MetricError:  # a metric's fault, and no folder's
+        raise
     except Exception as error:  # whatever else a folder may hold: it costs this run, not the table
         return None, [Trouble(label, f"cannot be read: {type(error).__name__}: {error}")]
     if run is None:
@@ -353,6 +367,8 @@ def _read_run(path: Path, label: str, whens: Sequence[str], gin: Path) -> tuple[
     for key, records in grouped.items() if not bad else ():
         try:
             evaluations[key] = _evaluate(key, records)
+        except metrics.MetricError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             bad.append(f"eval.jsonl: {key.when} {key.task}: {error}")
     if not evaluations and not bad:
@@ -437,11 +453,13 @@ def _grouped(records: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]
 
 def _evaluate(key: Key, records: list[dict[str, Any]]) -> Evaluation:
     table = metrics.tabulate(records)
-    values = {quantity: table.values(quantity) for quantity in metrics.QUANTITIES}
-    summary = metrics.summarize(table, values)
+    values = {quantity: table.values(quantity) for quantity in ("t1", "t2", *metrics.METRICS)}
+    rates = [metric for metric in metrics.METRICS.values() if metric.given]
+    cases = {metric.name: table.per_problem(metric.cases(table)) for metric in rates}
+    summary = metrics.summarize(table)
     if summary["majority"]:
         values["majority_2"] = metrics.majority_curve(*table.pools(0), 2)
-    return Evaluation(key, summary, _shared(tuple(table.problems)), values, table.per_problem(table.correct))
+    return Evaluation(key, summary, _shared(tuple(table.problems)), values, cases, table.per_problem(table.correct))
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness.metrics import summarize
+from harness.metrics import FAILURES, METRICS, Metric, MetricError, summarize, tabulate
+from harness.metrics.intervals import row_intervals
 from harness.metrics.repair import is_repair, repair_rates
-from harness.metrics.stats import Interval, bootstrap, delta_interval, wilson
+from harness.metrics.stats import Interval
 from harness.runs.schema import key_of
 from harness.terminal import inert
 
@@ -81,11 +82,27 @@ class LiveDisplay:
 
 
 def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
-    """Acc@t1, Acc@t2, delta, i->c and c->i with 95 % intervals, before and after training.
+    """Accuracies and metrics with 95 % intervals, before and after training.
 
     Of the greedy evaluation of the test split alone; what other evaluations say is for the leaderboard and the figures.
+    A metric that fails is left out and named below the table: the run is done all the same.
     """
     records, others = _greedy(records)
+    entries, faults = dict(METRICS), []
+    while True:
+        try:
+            table = _table_of(name, records, entries.values())
+            break
+        except MetricError as error:
+            del entries[error.name]
+            faults.append(inert(error))
+    notes = [*faults, *([f"and {others} records of further evaluations"] if others else [])]
+    if notes:
+        table.caption, table.caption_justify = escape("\n".join(notes)), "left"
+    return table
+
+
+def _table_of(name: str, records: Sequence[dict[str, Any]], entries: Collection[Metric]) -> Table:
     table = Table(title=f"{escape(inert(name))}: percent, with 95 % intervals over problems", title_justify="left")
     stages = [when for when in ("before", "after") if any(r["when"] == when for r in records)]
     table.add_column("")
@@ -95,15 +112,13 @@ def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
         columns = []
         for when in stages:
             mine = [r for r in records if r["task"] == task and r["when"] == when]
-            columns.append(cells(mine) if mine else {})
+            columns.append(cells(mine, entries) if mine else {})
         table.add_section()
         sizes = sorted({column["problems"] for column in columns if column})
         table.add_row(f"[bold]{escape(inert(task))}[/] ({', '.join(sizes)} problems)", *[""] * len(stages))
         for row in columns[0] or columns[-1]:
             if row != "problems":
                 table.add_row(row, *(column.get(row, "") for column in columns))
-    if others:
-        table.caption, table.caption_justify = f"and {others} records of further evaluations", "left"
     return table
 
 
@@ -114,39 +129,52 @@ def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], in
     return kept, len(records) - len(kept)
 
 
-def cells(records: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The numbers of one evaluation as text, by the name of the metric.
+def cells(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = None) -> dict[str, str]:
+    """The numbers of one evaluation as text, by their plain names; of all metrics unless told otherwise.
 
     Where wrong first attempts were given (a repair task), what compares with them would only say Acc@t2 again: the rate
     of unchanged copies stands there. With several given programs to a problem, problems weigh alike.
+
+    Raises:
+        MetricError: one of the entries is at fault.
     """
-    found = summarize(records)
-    n = found["n"]
-    given = is_repair(records)
-    shown = {"problems": str(n)}
-    accuracies = {f"Acc@t{i + 1}": _interval(wilson(count, n)) for i, count in enumerate(found["correct"])}
-    shown |= {name: "given, all wrong" if given and name == "Acc@t1" else text for name, text in accuracies.items()}
+    table = tabulate(records)
+    found, given = summarize(table, ()), is_repair(records)
+    chosen = (
+        []
+        if given
+        else [
+            m for m in (METRICS.values() if entries is None else entries) if m.in_summary and m.attempts <= table.turns
+        ]
+    )
+    accuracies = {f"t{i + 1}": table.per_problem(table.correct[:, i])[None] for i in range(table.turns)}
+    values = accuracies | {m.name: table.values(m.name)[None] for m in chosen}
+    cases = {m.name: table.per_problem(m.cases(table))[None] for m in chosen if m.given}
+    intervals = row_intervals(values, cases, samples=found["samples"], seeds_vary=False)
+    shown = {"problems": str(found["problems"])}
+    shown |= {f"Acc@{name}": _interval(intervals[name]) for name in accuracies}
     if given:
         rates = repair_rates(records)
-        shown |= {"copied unchanged": f"{100 * rates['copied']:.1f}"}
-        if n > rates["problems"]:
-            shown |= {"problems": str(rates["problems"]), "Acc@t2": _interval(bootstrap(rates["by_problem"]))}
-            shown |= {"wrong programs given": str(n), "Acc@t2 over programs": f"{100 * rates['per_program']:.1f}"}
-    elif found["i_to_c_count"] is not None:
-        gained, lost = found["i_to_c_count"], found["c_to_i_count"]
-        shown |= {
-            "delta": _interval(delta_interval(gained, lost, n), "+"),
-            "i->c": _interval(wilson(gained, n)),
-            "c->i": _interval(wilson(lost, n)),
-            "answers changed": f"{100 * found['answer_change']:.1f}",
-        }
+        shown |= {"Acc@t1": "given, all wrong", "copied unchanged": f"{100 * rates['copied']:.1f}"}
+        if found["n"] > rates["problems"]:
+            shown |= {"wrong programs given": str(found["n"])}
+            shown |= {"Acc@t2 over programs": f"{100 * rates['per_program']:.1f}"}
+    for m in chosen:
+        if (interval := intervals.get(m.name)) is not None:
+            shown[m.plain] = (
+                _figures(interval) if m.interval == "number" else _interval(interval, "+" if m.signed else "")
+            )
     shown |= {
         f"{name.replace('_', ' ')} at t{i + 1}": f"{100 * rate:.1f}"
-        for name in ("no_answer", "truncated", "timeout", "error")
+        for name in FAILURES
         for i, rate in enumerate(found[name])
         if rate
     }
     return shown
+
+
+def _figures(value: Interval) -> str:
+    return f"{value.mean:.3g} [{value.lo:.3g}, {value.hi:.3g}]"
 
 
 def _interval(value: Interval, sign: str = "") -> str:

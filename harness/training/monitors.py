@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import registry
 from harness.core import Example, Group, Trajectory, Turn, TurnStats
-from harness.metrics import edit_ratio
+from harness.metrics import METRICS, tabulate
 
 WINDOW = 25
 
@@ -18,6 +18,7 @@ def of_groups(groups: Sequence[Group]) -> dict[str, Any]:
     """Rewards, accuracies, flips and failures of a batch of trajectories, per attempt (suffix _t1, _t2, ...)."""
     trajectories = [trajectory for group in groups for trajectory in group]
     line: dict[str, Any] = {}
+    alike = len({len(t.attempts) for t in trajectories}) == 1
     for i in range(min(len(t.attempts) for t in trajectories)):
         turns = [t.attempts[i] for t in trajectories]
         status = [turn.verdict.status for turn in turns]
@@ -29,17 +30,26 @@ def of_groups(groups: Sequence[Group]) -> dict[str, Any]:
             f"error_t{i + 1}": fmean(s in ("error", "timeout") for s in status),
             f"length_t{i + 1}": fmean(len(turn.tokens) for turn in turns),
         }
-    pairs = [(t.attempts[0], t.attempts[-1]) for t in trajectories if len(t.attempts) > 1]
+    pairs = [t.attempts if alike else (t.attempts[0], t.attempts[-1]) for t in trajectories if len(t.attempts) > 1]
     if pairs:
-        right = [(a.verdict.correct, b.verdict.correct) for a, b in pairs]
-        line |= {
-            "delta": fmean(b - a for a, b in right),
-            "i_to_c": fmean(b and not a for a, b in right),
-            "c_to_i": fmean(a and not b for a, b in right),
-            "answer_change": fmean(a.verdict.answer != b.verdict.answer for a, b in pairs),
-            "edit_ratio": fmean(edit_ratio(a.text, b.text) for a, b in pairs),
-        }
+        table = tabulate(_record(number, attempts) for number, attempts in enumerate(pairs))
+        logged = (entry for entry in METRICS.values() if entry.logged)
+        line |= {entry.name: value for entry in logged if (value := entry.batch_mean(table)) is not None}
     return line
+
+
+def _record(number: int, attempts: Sequence[Turn]) -> dict[str, Any]:
+    """A trajectory as metrics read it; each is a problem of its own, as a batch may hold one problem twice."""
+    return {
+        "id": f"{number:09}",
+        "attempts": [
+            {
+                "text": turn.text, "answer": turn.verdict.answer, "correct": turn.verdict.correct,
+                "status": turn.verdict.status, "tokens": len(turn.tokens), "truncated": turn.truncated, "by": turn.by,
+            }
+            for turn in attempts
+        ],
+    }  # fmt: skip
 
 
 def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Sequence[TurnStats]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""An example plugin: importing it registers a method, a task, a verifier and a policy."""
+"""An example plugin: importing it registers a method, a task, a verifier, a policy and a metric."""
 
-from score_example import method, policy, task, verifier
+from score_example import method, metric, policy, task, verifier
 
-__all__ = ["method", "policy", "task", "verifier"]
+__all__ = ["method", "metric", "policy", "task", "verifier"]
