@@ -110,3 +110,11 @@ def test_the_module_runs_a_row_by_its_name(tmp_path: Path) -> None:
     assert info["spent"]["updates"] == 4
     after = [line for line in (folder / "eval.jsonl").read_text().splitlines() if '"after"' in line]
     assert len(after) == 6
+
+
+def test_describe_tells_what_is_known_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "Qwen/Qwen3-4B"]) == 0
+    out = capsys.readouterr().out
+    assert "  hf.template_options = {'enable_thinking': False}\n" in out
+    assert "  hf.sample_rows = 128" in out
+    assert main(["describe", "nobody/unknown-4B"]) == 2
