@@ -16,7 +16,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -344,10 +344,10 @@ def _row_of(said: Sequence[_Said], paths: Sequence[Path]) -> Path:
 def parent_and_difference(files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
     """The row that a run varies, and the bindings by which it differs: ('score_full', {'progress.alpha': '5.0'}).
 
-    A row's parent is the last row that its file includes, the difference what the file itself binds. A run that
-    `bindings` give another name is a variant of the row whose file is given: the difference is then what they bind.
-    Files after the row's (task, model, machine) are common to both. ('', {}) for gin/base.gin, and where no row is
-    given.
+    A row's parent is the last row that its file includes; the difference is what the file binds itself, or through
+    includes that are no rows. A run that a later file or `bindings` give another name is a variant of the row whose
+    file is given: the difference is then what that file and `bindings` bind. Other files (task, model, machine) are
+    common to both. ('', {}) for gin/base.gin, and where no row is given.
 
     Args:
         files: As for `parse`.
@@ -356,22 +356,36 @@ def parent_and_difference(files: Sequence[str], bindings: Sequence[str] = ()) ->
     Raises:
         ConfigError: a file that is missing or cannot be read.
     """
-
-    def own(text: Iterable[Any]) -> dict[str, str]:
-        found = {_key(s): repr(s.value) for s in text if isinstance(s, _Binding)}
-        return {key: value for key, value in found.items() if key not in ("run.name", "run.seed")}
-
-    row = next((path for file in files if _is_row(path := _find(file))), None)
+    paths = [_find(file) for file in files]
+    row = next((path for path in paths if _is_row(path)), None)
     if row is None:
         return "", {}
-    given = [s for binding in bindings for s in _statements(_quoted(binding), binding) if isinstance(s, _Binding)]
-    names = [s.value for s in given if _key(s) == "run.name"]
-    if names and names[-1] != row.stem:
-        return row.stem, own(given)
-    statements = _statements(_read(row), str(row))
-    includes = [_find(s.filename, row.parent) for s in statements if isinstance(s, config_parser.IncludeStatement)]
-    parents = [path for path in includes if _is_row(path)]
-    return (parents[-1].stem, own(statements)) if parents else ("", {})
+    given = [s for binding in bindings for s in _statements(_quoted(binding), binding)]
+    later = [[s for _, s in _walk(path)] for path in paths[paths.index(row) + 1 :]]
+    naming = [text for text in later if _names(text)]
+    named = _names([s for text in (*naming, given) for s in text])
+    if named and named[-1] != row.stem:
+        return row.stem, _as_text([s for text in (*naming, given) for s in text])
+    parent, own = "", list[Any]()
+    for statement in _statements(_read(row), str(row)):
+        if not isinstance(statement, config_parser.IncludeStatement):
+            own.append(statement)
+        elif _is_row(path := _find(statement.filename, row.parent)):
+            parent = path.stem
+        else:
+            own += [s for _, s in _walk(path)]
+    return (parent, _as_text(own)) if parent else ("", {})
+
+
+def _names(statements: Sequence[Any]) -> list[Any]:
+    """The values of run.name among statements, in order."""
+    return [s.value for s in statements if isinstance(s, _Binding) and _key(s) == "run.name"]
+
+
+def _as_text(statements: Sequence[Any]) -> dict[str, str]:
+    """{name: value as gin writes it} of the bindings among statements, but for a run's name and seed."""
+    found = {_key(s): repr(s.value) for s in statements if isinstance(s, _Binding)}
+    return {key: value for key, value in found.items() if key not in ("run.name", "run.seed")}
 
 
 def _is_row(path: Path) -> bool:

@@ -133,3 +133,11 @@ def test_the_tab_key_completes(tmp_path: Path) -> None:
     assert {"score_full", "score_no_phase1"} <= set(complete(["score-harness", "run", "score_"], tmp_path))
     assert complete(["score-harness", "describe", "method.scor"], tmp_path) == ["method.score"]
     assert "--resume" in complete(["score-harness", "run", "score_full", "--re"], tmp_path)
+
+
+def test_describe_tells_what_is_known_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "Qwen/Qwen3-4B"]) == 0
+    out = capsys.readouterr().out
+    assert "  hf.template_options = {'enable_thinking': False}\n" in out
+    assert "  hf.sample_rows = 128" in out
+    assert main(["describe", "nobody/unknown-4B"]) == 2

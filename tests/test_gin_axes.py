@@ -209,12 +209,18 @@ def test_parent_and_difference_come_from_the_include_chain_wherever_the_file_lie
         "include 'alpha5.gin'\nrun.name = 'x'\nADVANTAGE = @advantage.leave_one_out()\n"
     )
     find = config.parent_and_difference
-    assert find([str(tmp_path / "alpha5.gin")]) == ("score_full", {"progress.alpha": "5.0"})
+    assert find([str(tmp_path / "alpha5.gin")]) == (
+        "score_full", {"run.steps": "7", "progress.alpha": "5.0"},
+    )  # fmt: skip
     assert find([str(tmp_path / "alpha5b.gin")]) == ("alpha5", {"ADVANTAGE": "@advantage.leave_one_out()"})
     assert find(["gin/score_discounted.gin", "gin/task/math.gin"], ["MODEL=a/b", "run.seed = 3"]) == (
         "score_full", {"score_phase2.gamma": "0.8"},
     )  # fmt: skip
     assert find([ROW], ["progress.alpha=5.0", "run.name=a5"]) == ("score_full", {"progress.alpha": "5.0"})
+    (tmp_path / "variant.gin").write_text("run.name = 'a6'\nprogress.alpha = 6.0\n")
+    variant = [ROW, "gin/eval/pool.gin", str(tmp_path / "variant.gin")]
+    assert find(variant, ["run.seed = 3"]) == ("score_full", {"progress.alpha": "6.0"})
+    assert find([ROW], ["run.name=score_full", "progress.alpha=5.0"])[0] == "base"  # no other row: the row itself
     assert find(["gin/base.gin"]) == ("", {})
     assert find(["gin/eval/pool.gin"]) == ("", {})
 
