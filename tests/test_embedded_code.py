@@ -143,6 +143,7 @@ def run(tmp_path: Path, row: str, *bindings: str) -> Path:
     return next(tmp_path.rglob("run.json")).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["score_full", "sft_oracle", "star"])
 def test_rows_train_and_are_evaluated_on_both_tasks(row: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = run(tmp_path, row)

@@ -25,6 +25,8 @@ from harness.runs.store import RunStore, StoreError, dump, is_disk_full, read_js
 from harness.tasks.arithmetic import Arithmetic
 from harness.training.experiment import Experiment
 
+pytestmark = pytest.mark.slow  # whole runs, through the command line
+
 SMALL = [
     "run.steps = 3", "run.problems = 3", "run.samples = 2", "run.checkpoint_every = 1", "arithmetic.test_size = 6",
     "hf.max_new_tokens = 6",
@@ -355,7 +357,6 @@ def test_a_full_disk_is_known_in_every_library() -> None:
     assert not is_disk_full(ValueError("no"))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("gcc") is None, reason="needs gcc on Linux")
 @pytest.mark.parametrize(("kind", "points"), [("run", 3), ("disk", 3), ("evaluate", 4)])
 def test_kills_and_full_disks_cost_nothing(kind: str, points: int, tmp_path: Path) -> None:

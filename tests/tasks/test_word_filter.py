@@ -24,6 +24,7 @@ def test_halves_are_disjoint_and_whole():
     assert set(choose_words("known", "held_out")) == set(read_words()) - set(known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("near", [False, True])
 def test_parts_share_no_problem_and_answers_are_the_words_that_belong(near):
     task = WordFilter(WordSet(), count=6, near=near)
