@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": ("harness.run", "train and evaluate one row"),
     "suite": ("harness.suite", "run rows x seeds, and go on with what is not done"),
+    "tune": ("harness.tune", "the same trials for every row on validation problems, and the values they pick"),
     "evaluate": ("harness.evaluate", "add evaluations to a run that is done"),
     "verify": ("harness.verify", "grade the saved answers of runs again and compare"),
     "leaderboard": ("harness.leaderboard", "the tables of a results folder"),

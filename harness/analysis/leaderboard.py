@@ -315,7 +315,7 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
         notes = (*notes, what)
     more = {k: v for run in runs for k, v in (run.info.get("spent") or {}).items() if k not in SPENT and v}
     notes = (*notes, *(f"spent as well: {k.replace('_', ' ')} {v}" for k, v in sorted(more.items())))
-    notes = (*notes, *_imported(runs))
+    notes = (*notes, *_imported(runs), *_tuned(runs))
     return Row(
         name=name,
         seeds=tuple(run.seed for run in runs),
@@ -329,6 +329,12 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
         parent=parent,
         notes=notes,
     )
+
+
+def _tuned(runs: Sequence[Run]) -> list[str]:
+    """How the row's settings were chosen, where `harness.tune` did."""
+    told = sorted({run.bindings.get("run.tuned", "''").strip("'\"") for run in runs} - {""})
+    return [f"tuned: {one}" for one in told]
 
 
 def _and(seeds: Sequence[int]) -> str:

@@ -42,6 +42,8 @@ class Experiment:
         checkpoint_every: Updates between checkpoints.
         probe_every: Updates between looks at second attempts after own and after fixed first attempts; 0 is never.
         probe_problems: Training and validation problems looked at, that many of each.
+        eval_split: Split of the greedy evaluation. Another than `test` is for choosing settings: no table takes it.
+        tuned: How the row's settings were chosen, as `harness.tune` writes it; '' is not at all. Tables show it.
         verifier_seconds: Most that a verifier may take for one response (a batch of them: for each) before the run is
             ended; what a program or an expression may take is the verifier's own limit, and far below this.
     """
@@ -64,6 +66,8 @@ class Experiment:
     probe_problems: int = 200
     verifier_seconds: float = VERIFIER_SECONDS
     eval_problems: int | None = None
+    eval_split: Split = "test"
+    tuned: str = ""
 
     def __post_init__(self) -> None:
         tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
@@ -120,7 +124,7 @@ class Experiment:
                     f"run.evaluations asks twice for one evaluation ({str(evaluation) or 'greedy, test split'}): "
                     "their records could not be told apart"
                 )
-        splits: list[Split] = [*(e.split for e in asked[1:]), *(PROBED if self.probe_every else ())]
+        splits: list[Split] = [*(e.split for e in asked if e.split != "test"), *(PROBED if self.probe_every else ())]
         for split in dict.fromkeys(splits):
             _require(self.task, split)
         fixed = self.probe_every or any(e.draft == "reference" for e in asked)
@@ -130,7 +134,7 @@ class Experiment:
     @property
     def greedy(self) -> Evaluation:
         """The evaluation that every run has, before and after training."""
-        return Evaluation(attempts=self.attempts, problems=self.eval_problems)
+        return Evaluation(self.eval_split, attempts=self.attempts, problems=self.eval_problems)
 
     def tasks_of(self, evaluation: Evaluation) -> Sequence[Task]:
         """What an evaluation is asked on: other splits than the test split are the training task's own."""
