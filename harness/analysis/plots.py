@@ -26,6 +26,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis import leaderboard, scaling
@@ -845,7 +846,7 @@ def _put_title(figure: Figure, text: str) -> None:
     """Above everything; a legend that stands above the panels takes it as its own title."""
     upper = [legend for legend in figure.legends if legend.get_gid() == "upper"]
     if upper:
-        upper[0].set_title(text, prop={"size": 7})
+        upper[0].set_title(text, prop=FontProperties(size=7))
     else:
         figure.suptitle(text, fontsize=7)
 
