@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from harness.analysis import tables
-from harness.analysis.plots import FIGURES, Missing, draw, folder_of, save, scopes
+from harness.analysis.plots import FIGURES, METRICS, Missing, draw, folder_of, save, scopes
 from harness.metrics import MetricError
 from harness.terminal import inert
 
@@ -21,11 +22,27 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Draws every figure that the results can fill, as PDF and PNG, and says what the others lack.",
-        epilog="example: python -m harness.plots results/ --out figures/ --only accuracy --only training",
+        epilog="example: python -m harness.plots results/ --out figures/ --only accuracy --rows base --rows 'score_*'",
     )
     parser.add_argument("results", help="the results folder")
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--only", action="append", default=[], choices=list(FIGURES), help="this figure; repeatable")
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        choices=list(METRICS),
+        metavar="NAME",
+        help=f"one quantity by row, with intervals; repeatable: {', '.join(METRICS)}",
+    )
+    parser.add_argument(
+        "--rows",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="draw these rows only, as score_full or 'score_*'; repeatable. A row keeps its colour",
+    )
+    parser.add_argument("--no-titles", action="store_true", help="no title above a figure: for a paper with captions")
     options = parser.parse_args(argv)
     mpl.use("Agg")
     try:
@@ -33,11 +50,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots
     except (OSError, MetricError) as error:
         print(f"plots: {inert(error)}", file=sys.stderr)
         return 2
+    found = [dataclasses.replace(scope, chosen=tuple(options.rows)) for scope in found]
+    if found and not any(scope.rows for scope in found):
+        names = sorted({row.name for scope in found for row in scope.section.rows})
+        print(
+            inert(f"plots: no row is called {', '.join(options.rows)}; there are {', '.join(names)}"), file=sys.stderr
+        )
+        return 2
     for trouble in board.troubles:
         print(inert(trouble), file=sys.stderr)
     for scope in found:
         folder = options.out / folder_of(scope, found)
-        for name, drawn in draw(scope, options.only):
+        for name, drawn in draw(scope, options.only, options.metric, titled=not options.no_titles):
             if isinstance(drawn, Missing):
                 tables.deliver(inert(f"not drawn: {(folder / name).relative_to(options.out)}: {drawn}") + "\n")
                 continue

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -40,6 +41,9 @@ from harness.terminal import describe_broken_plugin, inert
 from harness.training.experiment import Experiment
 from harness.training.loop import Stopped, execute
 from harness.training.provenance import changes_since, check_origin, describe_run, graders_of, isolation_of, model_of
+
+if TYPE_CHECKING:
+    from harness.policy.trackers import Mirror
 
 EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin                       the whole method, embedded model and task
@@ -136,7 +140,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--tracker", action="append", default=[], metavar="NAME",
-        help="mirror the training log in tensorboard, wandb, ... (accelerate's trackers, where installed); repeatable",
+        help="mirror the run's numbers in tensorboard, wandb, trackio, ... (where installed); repeatable",
     )  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="print every binding in force and stop")
     parser.add_argument("--list", action="store_true", help="print all registered names and stop")
@@ -161,7 +165,7 @@ def _list() -> None:
 
 
 def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ranks: Ranks) -> int:
-    from harness.training.display import LiveDisplay, final_table
+    from harness.training.display import LiveDisplay, evaluation_numbers, final_table
 
     out = _Screen(highlight=False, quiet=not ranks.is_first)
     text, folder = config.operative(), experiment.folder(Path(args.out))
@@ -202,8 +206,11 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
                 if changed := changes_since(old, store.info):
                     store.update(resumed=[*old.get("resumed", []), changed])
                 names = args.tracker if ranks.is_first else []
-                shown = _mirrored(display, experiment, folder, text, names, console, stack)
-                execute(experiment, policy, store, shown)
+                mirror = _mirror(display, experiment, folder, text, names, console, stack)
+                execute(experiment, policy, store, mirror or display)
+                if mirror:
+                    updates = (store.info.get("spent") or {}).get("updates", 0)
+                    mirror.report(evaluation_numbers(store.recorded()), updates)
             store.update(status="done", seconds=round(before + time.monotonic() - began, 3))
         except (Stopped, KeyboardInterrupt):
             with contextlib.suppress(OSError):  # a full disk: the status stays, and --resume goes on all the same
@@ -293,20 +300,21 @@ def _what_now(folder: Path, made: Sequence[Path], computed: bool, args: argparse
     )
 
 
-def _mirrored(
+def _mirror(
     display: Display, experiment: Experiment, folder: Path, text: str, names: Sequence[str], console: Console,
     stack: contextlib.ExitStack,
-) -> Display:  # fmt: skip
-    """The display, with a mirror in trackers where some are asked for; `stack` closes them."""
+) -> Mirror | None:  # fmt: skip
+    """The display with a mirror in trackers, where some are asked for; `stack` closes them."""
     if not names:
-        return display
-    from harness.policy.trackers import Mirror
+        return None
+    from harness.policy.trackers import Mirror, TrackedRun
 
     def say(message: str) -> None:
         console.print(inert(message, newlines=True), style="yellow", markup=False, soft_wrap=True)
 
-    project = f"{experiment.task.name}-{experiment.policy.key}-{experiment.name}-seed{experiment.seed}"
-    mirror = Mirror(display, names, folder, project, config.lines(text), say)
+    tags = (experiment.task.name, experiment.policy.key)
+    run = TrackedRun(folder, experiment.name, experiment.seed, tags, config.lines(text))
+    mirror = Mirror(display, names, run, say)
     stack.callback(mirror.finish)
     return mirror
 

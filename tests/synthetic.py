@@ -156,6 +156,7 @@ def write_everything(root: Path) -> Path:
         ("score_discounted", 0.8, 10.0),
         ("score_discounted_1", 1.0, 10.0),
         ("score_bonus_1", 0.0, 1.0),
+        ("score_bonus_3", 0.0, 3.0),
     ):
         for seed in (1, 2):
             rows = records(RATES["score_no_shaping"], seed, problems=40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import types
@@ -15,7 +16,7 @@ import pytest
 from synthetic import write_run
 
 from harness import config, run
-from harness.analysis import leaderboard, tables
+from harness.analysis import leaderboard, plots, tables
 from harness.analysis.controls import GAINS
 from harness.core import Message, Problem, Task, Turn, Verdict
 from harness.evaluate import main as run_evaluate
@@ -214,6 +215,28 @@ def test_a_blind_prompt_that_a_model_cannot_read_is_told(tmp_path: Path) -> None
     (note,) = controls(tmp_path, rule).notes
     assert "does not read such a prompt" in note
     assert "gain over blind and the role gap say nothing" in note
+
+
+def test_the_figure_of_controls_shows_what_the_draft_is_worth(tmp_path: Path) -> None:
+    def cannot_read(chat: list[Message], rng: random.Random) -> str:
+        return "?" if len(chat) == 1 and RETRY in chat[0]["content"] else MENDS(chat, rng)
+
+    board(tmp_path, {"sft_copies": COPIES, "score_full": MENDS, "score_unread": cannot_read, "base": IGNORES})
+    write_run(tmp_path, "score_alone", 0, ask(IGNORES, "own"), logged=[])  # no controls: it has no line
+    (scope,) = plots.scopes(tmp_path)[0]
+    ((_, figure),) = plots.draw(scope, ["controls"], titled=True)
+    assert isinstance(figure, plots.Figure)
+    gain, reliance = figure.axes
+    names = [label.get_text() for label in gain.get_yticklabels()]
+    assert names == ["base", "sft_copies", "score_full", "score_unread"]
+    assert [cast(Any, bar).lines[0].get_xdata()[0] for bar in gain.containers] == [0, 0, 75, 100]
+    assert [cast(Any, bar).lines[0].get_xdata()[0] for bar in reliance.containers] == [0, 100, 0, 0]
+    hollow = [cast(Any, bar).lines[0].get_markerfacecolor() == "white" for bar in gain.containers]
+    assert hollow == [False, False, False, True]
+    assert "hollow" in figure.get_supxlabel()
+    if folder := os.environ.get("SCREENSHOTS"):
+        plots.save(figure, Path(folder) / "controls")
+    plots.plt.close(figure)
 
 
 def test_a_row_without_controls_has_no_table(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
             if not isinstance(figure, plots.Missing):
                 drawn.add(name)
                 plt.close(figure)
-    assert drawn == set(plots.FIGURES)
+    assert drawn >= {name for name, plot in plots.FIGURES.items() if plot.paper}
+    assert drawn >= {"answer", "flow", "seeds", "kl_first", "farming"}
+    assert "bonus_sweep" not in drawn  # two sizes of the bonus are no sweep
 
 
 @pytest.mark.slow

@@ -4,14 +4,17 @@ Each figure is a function from one `Scope` (rows that may be compared) to a matp
 what it shows, it raises `Missing` with what is needed. Vector PDF and PNG, column width by default, one colour-blind
 safe palette (Okabe and Ito) ordered by lightness and doubled by marker, dash or hatch, so that it reads in greyscale.
 No dates in the files: equal results give equal figures. `FIGURES` says which figure of arXiv 2409.12917v2 each follows.
-Above 300 lines because it is fifteen short figures in one style.
+Above 300 lines because it is a dozen and a half of short figures in one style.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import functools
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +26,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis import leaderboard, scaling
@@ -35,9 +39,11 @@ from harness.runs.schema import LARGEST_LOGGED, curve_value
 from harness.terminal import inert
 
 COLUMN = 3.4  # inches: one column of a two-column page
+WIDTH, HEIGHT = 7.0, 9.0  # inches: what a page holds
 FIRST, LAST, THIRD, FLAG = "#56B4E9", "#00496F", "#D55E00", "#CC3311"
 CYCLE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (6, 1, 1, 1)))
+FEW = 8  # points of a curve that are marked one by one
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE: Any = {  # matplotlib types its keys as literals
     "font.family": "DejaVu Sans",
@@ -75,22 +81,32 @@ class Scope:
         curves: Inference-time scaling of these rows.
         again: Another scope before this one is of the same runs (another evaluation of them): what is drawn from their
             training or their pools stands there.
+        chosen: Shell patterns of the rows to draw; () for all. A row keeps its colour and dash whichever are drawn.
     """
 
     section: Section
     runs: dict[str, list[Run]]
     curves: list[Curve]
     again: bool = False
+    chosen: tuple[str, ...] = ()
     _logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The rows in the leaderboard's order."""
-        return self.section.rows
+        """The chosen rows in the one order of all figures: untrained, supervised, RL, SCoRe, its ablations."""
+        return tuple(
+            row
+            for row in self._ordered
+            if not self.chosen or any(fnmatch.fnmatchcase(row.name, pattern) for pattern in self.chosen)
+        )
+
+    @property
+    def _ordered(self) -> list[Row]:
+        return sorted(self.section.rows, key=lambda row: ORDER.index(family_of(row)))
 
     def style(self, row: Row) -> dict[str, Any]:
         """A row's colour and dash: the same in every figure, and no other row's (of 64)."""
-        again, i = divmod(self.rows.index(row), len(CYCLE))
+        again, i = divmod(self._ordered.index(row), len(CYCLE))
         return {"color": CYCLE[i], "linestyle": DASHES[(i + again) % len(DASHES)]}
 
     def log(self, run: Run) -> list[dict[str, Any]]:
@@ -175,7 +191,7 @@ def _scope(section: Section, runs: Sequence[Run], curves: Sequence[Curve]) -> Sc
 def _figure(
     width: float = COLUMN, height: float = 2.2, columns: int = 1, rows: int = 1, **share: Any
 ) -> tuple[Figure, Any]:
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **share)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, min(height, HEIGHT)), squeeze=False, **share)
     for ax in axes.flat:
         ax.grid(True, axis="y", color="0.88")
         ax.set_axisbelow(True)
@@ -183,11 +199,16 @@ def _figure(
     return figure, axes
 
 
-def _grid(count: int, height: float = 1.45, most: int = 2) -> tuple[Figure, list[Axes]]:
-    """Small multiples with shared axes, `most` to a line; left-over places are hidden."""
-    columns = min(most, count)
+def _grid(count: int, height: float = 1.45) -> tuple[Figure, list[Axes]]:
+    """Small multiples with shared axes, two to a line of a column; many are as wide as the page, so that it holds them.
+
+    Left-over places are hidden.
+    """
+    width, columns = COLUMN, min(2, count)
+    if 0.35 + height * math.ceil(count / columns) > HEIGHT:
+        width, columns = WIDTH, 4 if count <= 32 else 6
     lines = math.ceil(count / columns)
-    figure, axes = _figure(COLUMN, 0.35 + height * lines, columns, lines, sharex=True, sharey=True)
+    figure, axes = _figure(width, 0.35 + height * lines, columns, lines, sharex=True, sharey=True)
     flat = list(axes.flat)
     for ax in flat[count:]:
         ax.set_visible(False)
@@ -219,8 +240,27 @@ def _trace(ax: Axes, traces: Sequence[tuple[np.ndarray, np.ndarray]], scale: flo
     grid = np.asarray(stack)
     if len(grid) > 1:
         ax.fill_between(common, grid.min(axis=0), grid.max(axis=0), color=style.get("color"), alpha=0.18, linewidth=0)
-    ax.plot(common, grid.mean(axis=0), **style)
+    if len(common) <= FEW:
+        style = {"marker": "o", "markersize": 2.5, **style}
+    ax.plot(common, grid.mean(axis=0), **_unless_two(len(common), style))
     return window
+
+
+def _unless_two(points: int, style: dict[str, Any]) -> dict[str, Any]:
+    """The style without a line where there are but two points: a line would tell of what lies between."""
+    return {**style, "linestyle": "none"} if points < 3 else style
+
+
+def _spread_axis(ax: Axes) -> None:
+    """A logarithmic axis, linear about 0, where one curve would press all others flat."""
+    tops = sorted(float(np.nanmax(np.abs(line.get_ydata()))) for line in ax.get_lines())  # pyright: ignore
+    middle = tops[(len(tops) - 1) // 2] if tops else 0.0
+    if len(tops) > 2 and middle > 0 and tops[-1] > 4 * middle:
+        bottom = ax.get_ylim()[0]
+        ax.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(middle / 3)))
+        ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        ax.set_ylim(bottom=bottom)
+        ax.set_ylabel(f"{ax.get_ylabel()} (logarithmic)")
 
 
 def _step_axis(ax: Axes, windows: set[int], figure: Figure | None = None) -> None:
@@ -241,7 +281,7 @@ def _legend(figure: Figure, ax: Axes, columns: int = 3, where: str = "lower") ->
     handles, labels = ax.get_legend_handles_labels()
     labels = [label.removeprefix(VISIBLE) for label in labels]
     place: Any = f"outside {where} center"
-    figure.legend(handles, labels, loc=place, ncols=columns, handlelength=2.4, columnspacing=1.2)
+    figure.legend(handles, labels, loc=place, ncols=columns, handlelength=2.4, columnspacing=1.2).set_gid(where)
 
 
 def _errors(cells: Sequence[Any]) -> np.ndarray:
@@ -270,6 +310,7 @@ FAMILIES = (  # (label, colour, marker, what a row's method or name begins with)
     ("SCoRe's ablations", "#0072B2", "o", ("score",)),
     ("other RL", "#009E73", "s", ("",)),
 )
+ORDER = (0, 1, 4, 2, 3)  # of `FAMILIES`, in every figure
 
 
 def family_of(row: Row) -> int:
@@ -342,9 +383,12 @@ def accuracy(scope: Scope) -> Figure:
             fmt=marker, color=color, markersize=3.5, elinewidth=1, markeredgecolor="black", markeredgewidth=0.4,
             label=label,
         )  # fmt: skip
+    base = next((row for row in scope.section.rows if row.name == leaderboard.BASE), None)
+    if base:
+        ax.axvline(100 * base.cells["t1"].mean, color="0.5", linewidth=0.7, zorder=0, label="base, attempt 1")
     _names(ax, rows)
     ax.set_xlabel("accuracy, percent of problems (95 % interval)")
-    _legend(figure, ax, 2)
+    _legend(figure, ax, 3)
     return figure
 
 
@@ -457,13 +501,22 @@ def training(scope: Scope) -> Figure:
     return figure
 
 
+PHASES = {"phase1": "Stage I", "phase2": "Stage II", "starphase2": "STaR"}  # as the paper calls SCoRe's
+
+
+def _phase_name(name: str) -> str:
+    """`2_phase2` as Stage II: a phase's number, which keeps names apart, tells a reader nothing."""
+    plain = re.sub(r"^\d+_", "", name)
+    return inert(PHASES.get(plain, re.sub(r"(?<=[a-z])(?=\d)", " ", plain)))
+
+
 def _phases(ax: Axes, scope: Scope, row: Row) -> None:
     edges = scope.boundary(row)
     for step, name in edges[1:]:
         ax.axvline(step - 0.5, color="0.35", linewidth=0.8, linestyle=":")
         ax.annotate(
-            inert(name), (step, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=5.5, color="0.35",
-            xytext=(2.5, 0), textcoords="offset points", va="bottom",
+            _phase_name(name), (step, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=5.5,
+            color="0.35", xytext=(2.5, 0), textcoords="offset points", va="bottom",
             bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.4},
         )  # fmt: skip
 
@@ -475,7 +528,8 @@ def _over_training(scope: Scope, key: str, label: str, scale: float) -> Figure:
     for row in rows:
         windows.add(_trace(ax, scope.traces(row, key), scale, label=VISIBLE + inert(row.name), **scope.style(row)))
     ax.set_ylabel(label)
-    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]) if ax.get_ylim()[0] < 0 else 0)
+    ax.set_ylim(bottom=min(0.0, 1.05 * ax.dataLim.y0))
+    _spread_axis(ax)
     _step_axis(ax, windows)
     _legend(figure, ax, 2)
     return figure
@@ -544,8 +598,10 @@ def bonus_sweep(scope: Scope) -> Figure:
     ):  # a row without a bonus has no settings of one: it belongs to each of them
         families.append([pair for pair, (f, b) in zip(rows, held, strict=True) if f == family and b in (bonus, ())])
     found = sorted(max(families, key=len, default=[]), key=lambda pair: (pair[0], pair[1].name))
-    if len({alpha for alpha, _ in found}) < 2:
-        raise Missing("needs trained rows that differ in nothing but a bonus's alpha in their config.gin")
+    if len({alpha for alpha, _ in found}) < 3:  # two are a comparison, which `accuracy` shows
+        raise Missing(
+            "needs rows with at least three alphas of a bonus that differ in nothing else of their config.gin"
+        )
     figure, axes = _figure(COLUMN, 2.3)
     ax, x = axes[0, 0], [alpha for alpha, _ in found]
     for key, label, color, marker, line in (
@@ -595,18 +651,76 @@ def seeds(scope: Scope) -> Figure:
     """Every seed of every method: accuracy of the last attempt, and delta."""
     rows = [row for row in _two_attempts(scope) if row.trained] or list(scope.rows)
     figure, axes = _figure(COLUMN, 0.75 + 0.26 * len(rows), 2, sharey=True)
-    for ax, key, label in ((axes[0, 0], "last", "accuracy, last attempt (%)"), (axes[0, 1], "delta", "Δ, points")):
+    for ax, key, label in ((axes[0, 0], "last", "last attempt right, %"), (axes[0, 1], "delta", "Δ, points")):
         for y, row in enumerate(rows):
             means = 100 * row.values[key].mean(axis=1)
             jitter = np.linspace(-0.18, 0.18, len(means)) if len(means) > 1 else np.zeros(1)
             ax.plot(
-                means, y + jitter, "o", markersize=3.2, color="#0072B2", markeredgecolor="black", markeredgewidth=0.4
-            )
-            ax.plot([means.mean()] * 2, [y - 0.32, y + 0.32], color="black", linewidth=1.1)
+                means, y + jitter, "o", markersize=3.2, color="#0072B2", markeredgecolor="black", markeredgewidth=0.4,
+                label="" if y else "one seed (height has no meaning)",
+            )  # fmt: skip
+            ax.plot([means.mean()] * 2, [y - 0.32, y + 0.32], color="black", linewidth=1.1, label="" if y else "mean")
         _names(ax, rows)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_xlabel(label)
     axes[0, 1].axvline(0, color="0.5", linewidth=0.6)
     axes[0, 1].tick_params(labelleft=False)
+    _legend(figure, axes[0, 0], 2)
+    return figure
+
+
+def controls(scope: Scope) -> Figure:
+    """What the draft is worth: gain of the second attempt over asking without a draft, and reliance on the draft."""
+    shown = {"gain_over_blind", "reliance"}
+    held = {row.name: row for row in scope.section.controls if shown & row.cells.keys()}
+    rows = [row for row in scope.rows if row.name in held]
+    if not rows:
+        raise Missing("needs runs with control evaluations (gin/on/controls.gin): blind, or another problem's draft")
+    panels = (("gain_over_blind", "gain over no draft, points"), ("reliance", "answer follows the draft, %"))
+    figure, axes = _figure(COLUMN, 0.85 + 0.26 * len(rows), 2, sharey=True)
+    for ax, (key, label) in zip(axes[0], panels, strict=True):
+        for y, row in enumerate(rows):
+            cell, unread = held[row.name].cells.get(key), bool(held[row.name].notes)
+            if cell is None:
+                continue
+            ax.errorbar(
+                [100 * cell.mean], [y], xerr=_errors([cell]), fmt="o", color="#0072B2", markersize=3.5, elinewidth=0.9,
+                markeredgecolor="black", markeredgewidth=0.5, markerfacecolor="white" if unread else "#0072B2",
+            )  # fmt: skip
+        _names(ax, rows)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set_xlabel(label)
+    axes[0, 0].axvline(0, color="0.5", linewidth=0.6)
+    axes[0, 1].set_xlim(-4, 104)
+    axes[0, 1].tick_params(labelleft=False)
+    remark = "; hollow: the model does not read such a prompt" if any(held[row.name].notes for row in rows) else ""
+    figure.supxlabel(f"95 % intervals{remark}", fontsize=6)
+    return figure
+
+
+def metric(scope: Scope, key: str) -> Figure:
+    """One quantity of the leaderboard, by method, with 95 % intervals.
+
+    Args:
+        key: One of `METRICS`.
+
+    Raises:
+        Missing: no row has it.
+    """
+    rows = [row for row in scope.rows if key in row.cells]
+    if not rows:
+        raise Missing(f"no row has {METRICS[key]}")
+    figure, axes = _figure(COLUMN, 0.65 + 0.24 * len(rows))
+    ax = axes[0, 0]
+    cells = [row.cells[key] for row in rows]
+    ax.errorbar(
+        [100 * c.mean for c in cells], np.arange(len(rows)), xerr=_errors(cells), fmt="o", color="#0072B2",
+        markersize=3.5, elinewidth=1, markeredgecolor="black", markeredgewidth=0.4,
+    )  # fmt: skip
+    if min(c.lo for c in cells) < 0 < max(c.hi for c in cells):
+        ax.axvline(0, color="0.5", linewidth=0.6)
+    _names(ax, rows)
+    ax.set_xlabel(f"{METRICS[key]} (95 % interval)")
     return figure
 
 
@@ -632,7 +746,7 @@ def attempts(scope: Scope) -> Figure:
 
 def parallel_scaling(scope: Scope) -> Figure:
     """Majority vote at equal budget: 2K parallel samples against K samples with one correction each."""
-    curves = [curve for curve in scope.curves if curve.points]
+    curves = [curve for row in scope.rows for curve in scope.curves if curve.name == row.name and curve.points]
     if not curves:
         raise Missing("needs records with temperature > 0, two attempts and at least two samples per problem")
     figure, axes = _grid(len(curves), 1.5)
@@ -647,6 +761,7 @@ def parallel_scaling(scope: Scope) -> Figure:
             cells = [point.accuracy[key] for point in curve.points]
             x = [shift * budget for budget in budgets]
             y = [100 * c.mean for c in cells]
+            style = _unless_two(len(x), style)
             ax.errorbar(x, y, _errors(cells), markersize=3, elinewidth=0.7, label=label, **style)
         ax.axhline(100 * curve.single.mean, color="0.5", linewidth=0.7, label="one sample")
         ax.set_xscale("log", base=2)
@@ -673,6 +788,13 @@ class Plot:
     of_runs: bool = False
 
 
+METRICS = {  # quantities of `Row.cells` -> the axis
+    "t1": "accuracy of attempt 1, %", "last": "accuracy of the last attempt, %", "delta": "Δ, points",
+    "i_to_c": "wrong → right, % of problems", "c_to_i": "right → wrong, % of problems",
+    "answer_change": "changed answers, %", "edit_ratio": "edit ratio, %", "unchanged": "copied texts, %",
+    "change_if_wrong": "changed where wrong, %", "change_if_right": "changed where right, %",
+    "right_if_changed": "right where wrong and changed, %", "majority_2": "majority of two samples, %",
+}  # fmt: skip
 FIGURES: dict[str, Plot] = {
     "answer": Plot(answer),
     "accuracy": Plot(accuracy, "Figure 1, left"),
@@ -689,18 +811,54 @@ FIGURES: dict[str, Plot] = {
     "kl_first": Plot(kl_first, of_runs=True),
     "farming": Plot(farming, of_runs=True),
     "bonus_sweep": Plot(bonus_sweep),
+    "controls": Plot(controls),
 }
 
 
-def draw(scope: Scope, only: Sequence[str] = ()) -> Iterator[tuple[str, Figure | Missing]]:
-    """Every figure of a scope by name, or why it cannot be drawn. The caller closes the figures."""
+def draw(
+    scope: Scope, only: Sequence[str] = (), metrics: Sequence[str] = (), titled: bool = False
+) -> Iterator[tuple[str, Figure | Missing]]:
+    """Every figure of a scope by name, or why it cannot be drawn. The caller closes the figures.
+
+    Args:
+        scope: What to draw from.
+        only: Names of `FIGURES`; () for all, or for none where `metrics` are asked.
+        metrics: Names of `METRICS`, a figure `metric_NAME` each.
+        titled: Put what the figure is of above it: task, model, whose first attempts.
+    """
+    wanted = {name: p.draw for name, p in FIGURES.items() if (name in only or not (only or metrics))}
+    wanted = {name: drawing for name, drawing in wanted.items() if not (FIGURES[name].of_runs and scope.again)}
+    wanted |= {f"metric_{key}": functools.partial(metric, key=key) for key in metrics}
     with mpl.rc_context(STYLE):
-        for name, plot in FIGURES.items():
-            if (not only or name in only) and not (plot.of_runs and scope.again):
-                try:
-                    yield name, plot.draw(scope)
-                except Missing as missing:
-                    yield name, missing
+        for name, drawing in wanted.items():
+            try:
+                if not scope.rows:
+                    raise Missing("no row has such a name")
+                figure = drawing(scope)
+                if titled:
+                    _put_title(figure, title_of(scope))
+                yield name, figure
+            except Missing as missing:
+                yield name, missing
+
+
+def _put_title(figure: Figure, text: str) -> None:
+    """Above everything; a legend that stands above the panels takes it as its own title."""
+    upper = [legend for legend in figure.legends if legend.get_gid() == "upper"]
+    if upper:
+        upper[0].set_title(text, prop=FontProperties(size=7))
+    else:
+        figure.suptitle(text, fontsize=7)
+
+
+def title_of(scope: Scope) -> str:
+    """What tells the figures of one scope from those of another, in a few words."""
+    subject = scope.section.subject
+    words = [subject.task, *([f"trained on {subject.train_task}"] if subject.train_task != subject.task else [])]
+    words += [Path(subject.model).name, f"{scope.section.problems} problems"]
+    words += [{"given": "given first attempts", "reference": "the base's first attempts"}.get(subject.first, "")]
+    words += [f"{subject.turns} attempts"] if subject.turns != 2 else []
+    return textwrap.fill(inert(", ".join(filter(None, words))), 60)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -122,6 +122,30 @@ def _table_of(name: str, records: Sequence[dict[str, Any]], entries: Collection[
     return table
 
 
+def evaluation_numbers(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The numbers of `final_table`, in percent, as {`task/when/metric`: value}, the bounds as `metric_lo`, `metric_hi`.
+
+    Metrics: `acc_t1`, ... of every attempt of the policy's own, `delta`, `i_to_c`, `c_to_i`.
+    """
+    found: dict[str, float] = {}
+    records, _ = _greedy(records)
+    for task, when in sorted({(r["task"], r["when"]) for r in records}):
+        mine = [r for r in records if (r["task"], r["when"]) == (task, when)]
+        rates, n, given = summarize(mine), len(mine), is_repair(mine)
+        shown = {
+            f"acc_t{i + 1}": wilson(count, n) for i, count in enumerate(rates["correct"]) if not (given and i == 0)
+        }
+        if given and n > len({r["id"] for r in mine}):
+            shown["acc_t2"] = bootstrap(repair_rates(mine)["by_problem"])
+        gained, lost = rates["i_to_c_count"], rates["c_to_i_count"]
+        if gained is not None and not given:
+            shown |= {"delta": delta_interval(gained, lost, n), "i_to_c": wilson(gained, n), "c_to_i": wilson(lost, n)}
+        for metric, interval in shown.items():
+            bounds = zip(("", "_lo", "_hi"), interval, strict=True)
+            found |= {f"{task}/{when}/{metric}{end}": 100 * float(value) for end, value in bounds}
+    return found
+
+
 def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     """The records of the evaluation that every run has, the first in the file, and how many others there are."""
     first = key_of(records[0]) if records else None
