@@ -135,7 +135,7 @@ def import_run(files: Sequence[Path], request: Request, out: Path, form: str = "
     task, bound = (None, {}) if request.verdicts and not _is_task(request.task) else _build_task(request)
     problems = [_problem_of(one, task, request) for one in found]
     verdicts = _verdicts_of(found, problems, None if request.verdicts else task)
-    records = _records(found, problems, verdicts, request)
+    records = _records(found, problems, verdicts, task.name if task else request.task, request)
     return _write(files, form, found, task, bound, records, request, out)
 
 
@@ -478,7 +478,11 @@ def _verdicts_of(found: Sequence[Found], problems: Sequence[Problem], task: Task
 
 
 def _records(
-    found: Sequence[Found], problems: Sequence[Problem], verdicts: Sequence[tuple[Verdict, ...]], request: Request
+    found: Sequence[Found],
+    problems: Sequence[Problem],
+    verdicts: Sequence[tuple[Verdict, ...]],
+    task: str,
+    request: Request,
 ) -> list[dict[str, Any]]:
     """Records of eval.jsonl, problems in the order met, each with its samples."""
     told = {one.temperature for one in found if one.temperature is not None}
@@ -497,7 +501,7 @@ def _records(
         one, problem = found[place], problems[place]
         records.append(
             {
-                "when": "after", "task": request.task, "id": problem.id, "sample": seen[problem.id],
+                "when": "after", "task": task, "id": problem.id, "sample": seen[problem.id],
                 "temperature": temperature,
                 **({"prompt": problem.prompt} if temperature == 0 and problem.prompt else {}),
                 "attempts": [_attempt(one, number, verdict) for number, verdict in enumerate(verdicts[place])],
@@ -533,9 +537,9 @@ def _write(
         "the verdicts of the file" if request.verdicts else str(getattr(task and task.verifier, "grader", "") or "")
     )
     bindings = {"run.name": repr(request.name), "run.seed": str(request.seed), **bound}
-    version = str(task.version) if task else "imported"
+    name, version = (task.name, str(task.version)) if task else (request.task, "imported")
     told = getattr(task, "provenance", None)
-    folder = out / request.task / request.policy / request.name / f"seed{request.seed}"
+    folder = out / name / request.policy / request.name / f"seed{request.seed}"
     if folder.exists():
         raise StoreError(f"{folder} is there already: choose another --name, --seed or --out")
     store = RunStore(folder)
@@ -545,9 +549,9 @@ def _write(
         store.record(records)
         (folder / "metrics.jsonl").touch()
         store.update(
-            format=FORMAT, name=request.name, task=request.task, task_version=version, policy=request.policy,
-            seed=request.seed, eval_tasks={request.task: version}, data={request.task: told} if told else {},
-            **({"graders": {request.task: grader}} if grader else {}),
+            format=FORMAT, name=request.name, task=name, task_version=version, policy=request.policy,
+            seed=request.seed, eval_tasks={name: version}, data={name: told} if told else {},
+            **({"graders": {name: grader}} if grader else {}),
             model=request.model or next(iter(models), request.policy), bindings=bindings, parent="", difference={},
             spent={"updates": request.updates}
             | ({"responses": request.responses} if request.responses is not None else {}),
