@@ -15,6 +15,7 @@ import harness
 from harness import cli
 from harness.runs import reader
 from harness.tasks.arithmetic import Arithmetic, split
+from harness.tools.exporting import record_features
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
@@ -224,12 +225,22 @@ def test_damaged_files_are_said(tmp_path: Path, capsys: Any) -> None:
 def test_eval_jsonl_and_frames_are_read_by_datasets(tmp_path: Path) -> None:
     rows = [{"id": n, "attempts": [boxed(r)]} for n, r in zip(NAMES, RIGHT, strict=True)]
     assert bring(write(tmp_path / "mine.jsonl", rows), tmp_path / "out") == 0
-    (file,) = (tmp_path / "out").rglob("eval.jsonl")
-    held: Any = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
-    assert held["id"][:] == NAMES
+    assert bring(tmp_path / "mine.jsonl", tmp_path / "out", "--split", "test", "--temperature", "1", name="hot") == 0
+    files = sorted(map(str, (tmp_path / "out").rglob("eval.jsonl")))
+    # a train record with a flag, a prompt in no pool: keys that some files lack
+    record = json.loads(Path(files[0]).read_text().splitlines()[0]) | {"split": "train", "extra_tokens": 3}
+    record["attempts"][0]["flag"] = "compat"
+    files.append(str(write(tmp_path / "more.jsonl", [record])))
+    held: Any = datasets.load_dataset(
+        "json", data_files=files, split="train", features=record_features(), cache_dir=str(tmp_path / "cache")
+    )
+    assert len(held) == 13
+    assert held["id"][:6] == NAMES
+    assert held["split"][:] == [None] * 12 + ["train"]
+    assert [attempt["flag"] for attempts in held["attempts"][11:] for attempt in attempts] == [None, "compat"]
     harness.load(tmp_path / "out").to_parquet(tmp_path / "frames")
     held = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "frames" / "attempts.parquet"), split="train",
         cache_dir=str(tmp_path / "cache"),
     )  # fmt: skip
-    assert held["correct"][:] == [True] * 6
+    assert held["correct"][:] == [True] * 12

@@ -164,7 +164,9 @@ class HubData(_OwnData):
         train_split: The split with training problems; None for a task that is only evaluated.
         validation_split: The split with validation problems.
         test_split: The split with test problems.
-        prompt: As in `task.jsonl`, like all that follow.
+        name: The task's name in results.
+
+    The other parameters are those of `task.jsonl`.
     """
 
     repository: str = ""

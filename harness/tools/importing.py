@@ -78,6 +78,7 @@ class Request:
         name: The row.
         task: A registered task; with `verdicts`, any name.
         updates: How many updates the training behind them made; 0 of a model that was not trained.
+        parent: The row that the table compares it with; '' for none.
         responses: How many responses it sampled, None where nobody knows.
         seed: Of that training.
         verdicts: Whether the file's verdicts are taken; else the task's verifier grades.
@@ -94,6 +95,7 @@ class Request:
     name: str
     task: str
     updates: int
+    parent: str = ""
     responses: int | None = None
     seed: int = 0
     verdicts: bool = False
@@ -552,7 +554,7 @@ def _write(
             format=FORMAT, name=request.name, task=name, task_version=version, policy=request.policy,
             seed=request.seed, eval_tasks={name: version}, data={name: told} if told else {},
             **({"graders": {name: grader}} if grader else {}),
-            model=request.model or next(iter(models), request.policy), bindings=bindings, parent="", difference={},
+            model=request.model or next(iter(models), request.policy), bindings=bindings, parent=request.parent, difference={},
             spent={"updates": request.updates}
             | ({"responses": request.responses} if request.responses is not None else {}),
             imported={

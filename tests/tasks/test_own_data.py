@@ -30,7 +30,7 @@ def rows(first: int, count: int) -> list[dict[str, Any]]:
 
 
 def own(tmp_path: Path, **more: Any) -> Jsonl:
-    files = {
+    files: dict[str, Any] = {
         "train_data": write(tmp_path / "train.jsonl", rows(0, 8)),
         "test_data": write(tmp_path / "test.jsonl", rows(100, 3)),
         "prompt": "question",
