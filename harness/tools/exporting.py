@@ -123,7 +123,8 @@ def _inspect_sample(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         },
         "scores": {
             f"attempt_{i}": {
-                "value": "C" if attempt["correct"] else "I", "answer": attempt["answer"], "explanation": attempt.get("reason"),
+                "value": "C" if attempt["correct"] else "I", "answer": attempt["answer"],
+                "explanation": attempt.get("reason"),
                 "metadata": {key: attempt[key] for key in ("reward", "status", "tokens", "by")},
             }
             for i, attempt in enumerate(attempts, 1)

@@ -554,7 +554,8 @@ def _write(
             format=FORMAT, name=request.name, task=name, task_version=version, policy=request.policy,
             seed=request.seed, eval_tasks={name: version}, data={name: told} if told else {},
             **({"graders": {name: grader}} if grader else {}),
-            model=request.model or next(iter(models), request.policy), bindings=bindings, parent=request.parent, difference={},
+            model=request.model or next(iter(models), request.policy), bindings=bindings, parent=request.parent,
+            difference={},
             spent={"updates": request.updates}
             | ({"responses": request.responses} if request.responses is not None else {}),
             imported={
