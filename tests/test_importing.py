@@ -75,6 +75,7 @@ def test_the_verifier_decides_and_not_the_file(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.jsonl", rows)
     assert bring(file, tmp_path / "graded") == 0
     assert correct(tmp_path / "graded") == [[False, True]] * 6
+    assert [record["gold"] for record in records(tmp_path / "graded")] == RIGHT
     assert bring(file, tmp_path / "told", "--verdicts") == 0
     assert correct(tmp_path / "told") == [[True, False]] * 6
     tables = {reader.read_runs(tmp_path / out)[0][0].table("arithmetic") for out in ("graded", "told")}
@@ -88,7 +89,7 @@ def test_a_task_of_ones_own_needs_verdicts_alone(tmp_path: Path) -> None:
     assert {record["prompt"] for record in records(tmp_path / "out")} == {"question 0", "question 1"}
 
 
-def test_imported_runs_are_marked_and_verified_bytes(tmp_path: Path) -> None:
+def test_imported_runs_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(
         tmp_path / "mine.jsonl", [{"id": n, "attempts": [boxed(r)]} for n, r in zip(NAMES, RIGHT, strict=True)]
     )
@@ -100,6 +101,8 @@ def test_imported_runs_are_marked_and_verified_bytes(tmp_path: Path) -> None:
     frames: Any = harness.load(tmp_path / "out")
     assert frames.runs["acc_first"].tolist() == [1.0]
     assert bring(file, tmp_path / "out", "--seed", "2") == 2  # it is there already, and stays
+    assert cli.main(["verify", str(run.path)]) == 2
+    assert "was imported" in capsys.readouterr().out
 
 
 def test_trl_completions(tmp_path: Path) -> None:

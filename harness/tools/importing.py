@@ -30,6 +30,7 @@ from harness.runs.store import FORMAT, RunStore, StoreError
 from harness.tasks.source import DataError, Row, load_rows
 from harness.training.experiment import Experiment
 
+GOLD = 10_000  # characters of a gold answer at most: tests of programs can be longer
 CORRECT = {"C": True, "I": False, "P": False, "N": False}  # what inspect_ai's scorers write
 # Between two replies of one verl rollout, whose tokens were decoded without (or with) the template's special tokens.
 USER_TURN = re.compile(
@@ -506,6 +507,7 @@ def _records(
                 "when": "after", "task": task, "id": problem.id, "sample": seen[problem.id],
                 "temperature": temperature,
                 **({"prompt": problem.prompt} if temperature == 0 and problem.prompt else {}),
+                **({"gold": problem.answer} if temperature == 0 and 0 < len(problem.answer) <= GOLD else {}),
                 "attempts": [_attempt(one, number, verdict) for number, verdict in enumerate(verdicts[place])],
                 **({"split": request.split} if request.split != "test" else {}),
             }
