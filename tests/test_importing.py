@@ -189,7 +189,15 @@ def test_inspect_logs(suffix: str, tmp_path: Path) -> None:
         ([{"id": NAMES[0], "attempts": ["1"]}] * 2, [], "--temperature"),
         ([{"id": NAMES[0], "attempts": ["1"]}] * 2, ["--temperature", "0"], "a greedy one is alone"),
         ([{"id": NAMES[0], "attempts": ["1"]}], ["--verdicts"], "nothing says whether attempt 1 is right"),
-        ([{"id": NAMES[0], "attempts": [{"text": "1", "reward": 0.4}]}], [], "whether reward 0.4 is right"),
+        ([{"id": NAMES[0], "attempts": [{"text": "1", "reward": 0.4}]}], ["--verdicts"], "attempt 1 is right"),
+        ([{"id": NAMES[0], "attempts": [{"text": "1", "reward": "x"}]}], [], "reward 'x' is no finite number"),
+        ([{"id": NAMES[0], "attempts": ["1"], "temperature": "hot"}], [], "temperature 'hot'"),
+        ([{"id": NAMES[0], "attempts": ["1" * (2**20 + 1)]}], [], "no run that tables take: eval.jsonl"),
+        ([{"id": NAMES[0], "attempts": [{"text": "1", "correct": True, "status": "fine"}]}], ["--verdicts"], "status"),
+        ([{"prompt": [{"role": "user", "content": [3]}], "completion": "1"}], [], "line 1: it is not as its format"),
+        ([{"prompt": "a", "completion": [{"role": "user", "content": "1"}]}], [], "no reply of the assistant"),
+        ([{"input": "a", "output": 3}], [], "'output' must be text"),
+        ([{"input": "a", "output": "b", "step": "one"}], [], "the step 'one' is no whole number"),
         ([{"id": NAMES[0], "attempts": [{"text": "1", "correct": "yes"}]}], [], "neither true nor false"),
         ([], [], "holds no rows"),
         ([{"id": NAMES[0], "attempts": ["1"]}], ["--name", "score_full"], "a row that the harness trains"),
@@ -203,7 +211,19 @@ def test_what_cannot_be_a_run_is_said_and_nothing_is_written(
     file = write(tmp_path / "mine.jsonl", rows)
     assert bring(file, tmp_path / "out", *words) == 2
     assert told in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").rglob("*.json*"))
+
+
+def test_rewards_that_are_no_verdicts_do_not_hinder_a_verifier(tmp_path: Path) -> None:
+    asked = _test_problems()[0].prompt
+    rows = [{"input": asked, "output": boxed(RIGHT[0]), "score": -1.0, "step": 4}]
+    assert bring(write(tmp_path / "4.jsonl", rows), tmp_path / "verl") == 0
+    rows = [{"prompt": asked, "completion": boxed(RIGHT[0]), "format": 0.3, "step": 4}]
+    assert bring(write(tmp_path / "trl.jsonl", rows), tmp_path / "trl") == 0
+    assert correct(tmp_path / "verl") == correct(tmp_path / "trl") == [[True]]
+    rows = [{"input": "q", "output": "a", "score": -1.0, "acc": False, "step": 4}]
+    assert bring(write(tmp_path / "acc.jsonl", rows), tmp_path / "acc", "--verdicts", task="quiz") == 0
+    assert correct(tmp_path / "acc") == [[False]]
 
 
 def test_damaged_files_are_said(tmp_path: Path, capsys: Any) -> None:

@@ -25,6 +25,7 @@ from harness import config
 from harness.core import Problem, Task, Verdict
 from harness.grading import grade
 from harness.registry import nearest
+from harness.runs import reader
 from harness.runs.integrity import count_records, sha256
 from harness.runs.store import FORMAT, RunStore, StoreError
 from harness.tasks.source import DataError, Row, load_rows
@@ -163,7 +164,7 @@ def read_trajectories(files: Sequence[Path], form: str = "auto") -> tuple[str, l
             if not rows:
                 raise ImportFault(f"{path} holds no rows")
             told = _form_of(rows[0]) if form == "auto" else form
-            mine = [FORMS[told](row) for row in rows]
+            mine = [_read(FORMS[told], row.place, row) for row in rows]
         found += mine
     if not found:
         raise ImportFault(f"{', '.join(map(str, files))}: no trajectories")
@@ -268,7 +269,23 @@ def _read_inspect(path: Path) -> list[Found]:
         raise ImportFault(f"{path} is no log of inspect_ai that can be read: {error}") from error
     if header.get("status") != "success":
         raise ImportFault(f"{path}: the evaluation did not end well (status {header.get('status')!r})")
-    return [_sample(path, sample, about, plan) for sample in samples]
+    return [
+        _read(_sample, f"{path}, sample {number}", path, sample, about, plan)
+        for number, sample in enumerate(samples, 1)
+    ]
+
+
+def _read(read: Callable[..., Found], place: str, *held: Any) -> Found:
+    """One trajectory; a value of another kind than its format has, wherever it stands, is told with its place."""
+    try:
+        found = read(*held)
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ImportFault(f"{place}: it is not as its format has it: {type(error).__name__}: {error}") from error
+    if found.temperature is not None and not (_is_number(found.temperature) and found.temperature >= 0):
+        raise ImportFault(f"{place}: the temperature {found.temperature!r} is no number from 0")
+    if found.step is not None and not isinstance(found.step, int):
+        raise ImportFault(f"{place}: the step {found.step!r} is no whole number")
+    return found
 
 
 def _sample(path: Path, sample: Mapping[str, Any], about: Mapping[str, Any], plan: Mapping[str, Any]) -> Found:
@@ -360,15 +377,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _verdict(correct: Any, reward: Any, answer: Any, place: str, status: Any = None) -> Verdict:
-    """A verdict that a file gives. Without `correct`, a reward of 1 is right and one of 0 wrong; others do not tell."""
+def _verdict(correct: Any, reward: Any, answer: Any, place: str, status: Any = None) -> Verdict | None:
+    """A verdict that a file gives. Without `correct`, a reward of 1 is right and one of 0 wrong; others tell nothing."""
     if reward is not None and not _is_number(reward) and not isinstance(reward, bool):
         raise ImportFault(f"{place}: the reward {reward!r} is no finite number")
     if correct is None:
         if reward not in (0, 1):
-            raise ImportFault(
-                f"{place}: nothing says whether reward {reward!r} is right: give 'correct', or let a verifier grade"
-            )
+            return None
         correct = bool(reward)
     if correct not in (True, False):
         raise ImportFault(f"{place}: 'correct' is {correct!r}, neither true nor false")
@@ -571,4 +586,10 @@ def _write(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     store.close()
+    run, troubles = reader.read_run(folder, out)
+    if run is None:  # a text that is too long, a status that is none: what readers leave out is no import
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ImportFault(
+            "; ".join(f"these would be no run that tables take: {trouble.message}" for trouble in troubles)
+        )
     return folder
