@@ -378,7 +378,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _verdict(correct: Any, reward: Any, answer: Any, place: str, status: Any = None) -> Verdict | None:
-    """A verdict that a file gives. Without `correct`, a reward of 1 is right and one of 0 wrong; others tell nothing."""
+    """A verdict that a file gives. Without `correct`, a reward of 1 is right, one of 0 wrong; others tell nothing."""
     if reward is not None and not _is_number(reward) and not isinstance(reward, bool):
         raise ImportFault(f"{place}: the reward {reward!r} is no finite number")
     if correct is None:
