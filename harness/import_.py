@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.impor
         "--updates", type=int, required=True, metavar="N", help="updates of the training behind it; 0 of none"
     )
     parser.add_argument("--responses", type=int, metavar="N", help="responses that the training sampled, where known")
+    parser.add_argument("--parent", default="", metavar="ROW", help="the row that tables compare it with, such as base")
     parser.add_argument("--seed", type=int, default=0, help="of the training (0)")
     parser.add_argument("--out", type=Path, default=Path("results/runs"), help="the results folder (results/runs)")
     parser.add_argument("--format", choices=("auto", *FORMS, "inspect"), default="auto")

@@ -15,6 +15,7 @@ import harness
 from harness import cli
 from harness.runs import reader
 from harness.tasks.arithmetic import Arithmetic, split
+from harness.tools.exporting import record_features
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
@@ -74,6 +75,7 @@ def test_the_verifier_decides_and_not_the_file(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.jsonl", rows)
     assert bring(file, tmp_path / "graded") == 0
     assert correct(tmp_path / "graded") == [[False, True]] * 6
+    assert [record["gold"] for record in records(tmp_path / "graded")] == RIGHT
     assert bring(file, tmp_path / "told", "--verdicts") == 0
     assert correct(tmp_path / "told") == [[True, False]] * 6
     tables = {reader.read_runs(tmp_path / out)[0][0].table("arithmetic") for out in ("graded", "told")}
@@ -87,7 +89,7 @@ def test_a_task_of_ones_own_needs_verdicts_alone(tmp_path: Path) -> None:
     assert {record["prompt"] for record in records(tmp_path / "out")} == {"question 0", "question 1"}
 
 
-def test_imported_runs_are_marked_and_verified_bytes(tmp_path: Path) -> None:
+def test_imported_runs_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(
         tmp_path / "mine.jsonl", [{"id": n, "attempts": [boxed(r)]} for n, r in zip(NAMES, RIGHT, strict=True)]
     )
@@ -99,6 +101,8 @@ def test_imported_runs_are_marked_and_verified_bytes(tmp_path: Path) -> None:
     frames: Any = harness.load(tmp_path / "out")
     assert frames.runs["acc_first"].tolist() == [1.0]
     assert bring(file, tmp_path / "out", "--seed", "2") == 2  # it is there already, and stays
+    assert cli.main(["verify", str(run.path)]) == 2
+    assert "was imported" in capsys.readouterr().out
 
 
 def test_trl_completions(tmp_path: Path) -> None:
@@ -185,7 +189,15 @@ def test_inspect_logs(suffix: str, tmp_path: Path) -> None:
         ([{"id": NAMES[0], "attempts": ["1"]}] * 2, [], "--temperature"),
         ([{"id": NAMES[0], "attempts": ["1"]}] * 2, ["--temperature", "0"], "a greedy one is alone"),
         ([{"id": NAMES[0], "attempts": ["1"]}], ["--verdicts"], "nothing says whether attempt 1 is right"),
-        ([{"id": NAMES[0], "attempts": [{"text": "1", "reward": 0.4}]}], [], "whether reward 0.4 is right"),
+        ([{"id": NAMES[0], "attempts": [{"text": "1", "reward": 0.4}]}], ["--verdicts"], "attempt 1 is right"),
+        ([{"id": NAMES[0], "attempts": [{"text": "1", "reward": "x"}]}], [], "reward 'x' is no finite number"),
+        ([{"id": NAMES[0], "attempts": ["1"], "temperature": "hot"}], [], "temperature 'hot'"),
+        ([{"id": NAMES[0], "attempts": ["1" * (2**20 + 1)]}], [], "no run that tables take: eval.jsonl"),
+        ([{"id": NAMES[0], "attempts": [{"text": "1", "correct": True, "status": "fine"}]}], ["--verdicts"], "status"),
+        ([{"prompt": [{"role": "user", "content": [3]}], "completion": "1"}], [], "line 1: it is not as its format"),
+        ([{"prompt": "a", "completion": [{"role": "user", "content": "1"}]}], [], "no reply of the assistant"),
+        ([{"input": "a", "output": 3}], [], "'output' must be text"),
+        ([{"input": "a", "output": "b", "step": "one"}], [], "the step 'one' is no whole number"),
         ([{"id": NAMES[0], "attempts": [{"text": "1", "correct": "yes"}]}], [], "neither true nor false"),
         ([], [], "holds no rows"),
         ([{"id": NAMES[0], "attempts": ["1"]}], ["--name", "score_full"], "a row that the harness trains"),
@@ -199,7 +211,19 @@ def test_what_cannot_be_a_run_is_said_and_nothing_is_written(
     file = write(tmp_path / "mine.jsonl", rows)
     assert bring(file, tmp_path / "out", *words) == 2
     assert told in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").rglob("*.json*"))
+
+
+def test_rewards_that_are_no_verdicts_do_not_hinder_a_verifier(tmp_path: Path) -> None:
+    asked = _test_problems()[0].prompt
+    rows = [{"input": asked, "output": boxed(RIGHT[0]), "score": -1.0, "step": 4}]
+    assert bring(write(tmp_path / "4.jsonl", rows), tmp_path / "verl") == 0
+    rows = [{"prompt": asked, "completion": boxed(RIGHT[0]), "format": 0.3, "step": 4}]
+    assert bring(write(tmp_path / "trl.jsonl", rows), tmp_path / "trl") == 0
+    assert correct(tmp_path / "verl") == correct(tmp_path / "trl") == [[True]]
+    rows = [{"input": "q", "output": "a", "score": -1.0, "acc": False, "step": 4}]
+    assert bring(write(tmp_path / "acc.jsonl", rows), tmp_path / "acc", "--verdicts", task="quiz") == 0
+    assert correct(tmp_path / "acc") == [[False]]
 
 
 def test_damaged_files_are_said(tmp_path: Path, capsys: Any) -> None:
@@ -224,12 +248,22 @@ def test_damaged_files_are_said(tmp_path: Path, capsys: Any) -> None:
 def test_eval_jsonl_and_frames_are_read_by_datasets(tmp_path: Path) -> None:
     rows = [{"id": n, "attempts": [boxed(r)]} for n, r in zip(NAMES, RIGHT, strict=True)]
     assert bring(write(tmp_path / "mine.jsonl", rows), tmp_path / "out") == 0
-    (file,) = (tmp_path / "out").rglob("eval.jsonl")
-    held: Any = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
-    assert held["id"][:] == NAMES
+    assert bring(tmp_path / "mine.jsonl", tmp_path / "out", "--split", "test", "--temperature", "1", name="hot") == 0
+    files = sorted(map(str, (tmp_path / "out").rglob("eval.jsonl")))
+    # a train record with a flag, a prompt in no pool: keys that some files lack
+    record = json.loads(Path(files[0]).read_text().splitlines()[0]) | {"split": "train", "extra_tokens": 3}
+    record["attempts"][0]["flag"] = "compat"
+    files.append(str(write(tmp_path / "more.jsonl", [record])))
+    held: Any = datasets.load_dataset(
+        "json", data_files=files, split="train", features=record_features(), cache_dir=str(tmp_path / "cache")
+    )
+    assert len(held) == 13
+    assert held["id"][:6] == NAMES
+    assert held["split"][:] == [None] * 12 + ["train"]
+    assert [attempt["flag"] for attempts in held["attempts"][11:] for attempt in attempts] == [None, "compat"]
     harness.load(tmp_path / "out").to_parquet(tmp_path / "frames")
     held = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "frames" / "attempts.parquet"), split="train",
         cache_dir=str(tmp_path / "cache"),
     )  # fmt: skip
-    assert held["correct"][:] == [True] * 6
+    assert held["correct"][:] == [True] * 12

@@ -43,6 +43,27 @@ def export_run(path: Path, form: str, out: Path) -> list[Path]:
     return [FORMATS[form](run, label, records, out) for label, records in grouped.items()]
 
 
+def record_features() -> Any:
+    """The `datasets.Features` of eval.jsonl, with every optional key; a file may lack any of these.
+
+    `datasets.load_dataset("json", data_files=[...], features=record_features())` then reads files of any runs together.
+    """
+    import datasets
+
+    text, count, truth = (datasets.Value(kind) for kind in ("string", "int64", "bool"))
+    attempt = {
+        "text": text, "answer": text, "reward": datasets.Value("float64"), "correct": truth, "status": text,
+        "tokens": count, "truncated": truth, "by": text, "flag": text, "reason": text,
+    }  # fmt: skip
+    return datasets.Features(
+        {
+            "when": text, "task": text, "id": text, "sample": count, "temperature": datasets.Value("float64"),
+            "attempts": datasets.List(attempt), "split": text, "draft": text, "prompt": text, "gold": text,
+            "extra_tokens": count,
+        }
+    )  # fmt: skip
+
+
 def _write_inspect(run: Run, label: str, records: Records, out: Path) -> Path:
     """A log of inspect_ai (its JSON format, version 2).
 
@@ -102,7 +123,8 @@ def _inspect_sample(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         },
         "scores": {
             f"attempt_{i}": {
-                "value": "C" if attempt["correct"] else "I", "answer": attempt["answer"], "explanation": None,
+                "value": "C" if attempt["correct"] else "I", "answer": attempt["answer"],
+                "explanation": attempt.get("reason"),
                 "metadata": {key: attempt[key] for key in ("reward", "status", "tokens", "by")},
             }
             for i, attempt in enumerate(attempts, 1)

@@ -25,11 +25,13 @@ from harness import config
 from harness.core import Problem, Task, Verdict
 from harness.grading import grade
 from harness.registry import nearest
+from harness.runs import reader
 from harness.runs.integrity import count_records, sha256
 from harness.runs.store import FORMAT, RunStore, StoreError
 from harness.tasks.source import DataError, Row, load_rows
 from harness.training.experiment import Experiment
 
+GOLD = 10_000  # characters of a gold answer at most: tests of programs can be longer
 CORRECT = {"C": True, "I": False, "P": False, "N": False}  # what inspect_ai's scorers write
 # Between two replies of one verl rollout, whose tokens were decoded without (or with) the template's special tokens.
 USER_TURN = re.compile(
@@ -78,6 +80,7 @@ class Request:
         name: The row.
         task: A registered task; with `verdicts`, any name.
         updates: How many updates the training behind them made; 0 of a model that was not trained.
+        parent: The row that the table compares it with; '' for none.
         responses: How many responses it sampled, None where nobody knows.
         seed: Of that training.
         verdicts: Whether the file's verdicts are taken; else the task's verifier grades.
@@ -94,6 +97,7 @@ class Request:
     name: str
     task: str
     updates: int
+    parent: str = ""
     responses: int | None = None
     seed: int = 0
     verdicts: bool = False
@@ -135,7 +139,7 @@ def import_run(files: Sequence[Path], request: Request, out: Path, form: str = "
     task, bound = (None, {}) if request.verdicts and not _is_task(request.task) else _build_task(request)
     problems = [_problem_of(one, task, request) for one in found]
     verdicts = _verdicts_of(found, problems, None if request.verdicts else task)
-    records = _records(found, problems, verdicts, request)
+    records = _records(found, problems, verdicts, task.name if task else request.task, request)
     return _write(files, form, found, task, bound, records, request, out)
 
 
@@ -160,7 +164,7 @@ def read_trajectories(files: Sequence[Path], form: str = "auto") -> tuple[str, l
             if not rows:
                 raise ImportFault(f"{path} holds no rows")
             told = _form_of(rows[0]) if form == "auto" else form
-            mine = [FORMS[told](row) for row in rows]
+            mine = [_read(FORMS[told], row.place, row) for row in rows]
         found += mine
     if not found:
         raise ImportFault(f"{', '.join(map(str, files))}: no trajectories")
@@ -265,7 +269,23 @@ def _read_inspect(path: Path) -> list[Found]:
         raise ImportFault(f"{path} is no log of inspect_ai that can be read: {error}") from error
     if header.get("status") != "success":
         raise ImportFault(f"{path}: the evaluation did not end well (status {header.get('status')!r})")
-    return [_sample(path, sample, about, plan) for sample in samples]
+    return [
+        _read(_sample, f"{path}, sample {number}", path, sample, about, plan)
+        for number, sample in enumerate(samples, 1)
+    ]
+
+
+def _read(read: Callable[..., Found], place: str, *held: Any) -> Found:
+    """One trajectory; a value of another kind than its format has, wherever it stands, is told with its place."""
+    try:
+        found = read(*held)
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ImportFault(f"{place}: it is not as its format has it: {type(error).__name__}: {error}") from error
+    if found.temperature is not None and not (_is_number(found.temperature) and found.temperature >= 0):
+        raise ImportFault(f"{place}: the temperature {found.temperature!r} is no number from 0")
+    if found.step is not None and not isinstance(found.step, int):
+        raise ImportFault(f"{place}: the step {found.step!r} is no whole number")
+    return found
 
 
 def _sample(path: Path, sample: Mapping[str, Any], about: Mapping[str, Any], plan: Mapping[str, Any]) -> Found:
@@ -357,15 +377,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _verdict(correct: Any, reward: Any, answer: Any, place: str, status: Any = None) -> Verdict:
-    """A verdict that a file gives. Without `correct`, a reward of 1 is right and one of 0 wrong; others do not tell."""
+def _verdict(correct: Any, reward: Any, answer: Any, place: str, status: Any = None) -> Verdict | None:
+    """A verdict that a file gives. Without `correct`, a reward of 1 is right, one of 0 wrong; others tell nothing."""
     if reward is not None and not _is_number(reward) and not isinstance(reward, bool):
         raise ImportFault(f"{place}: the reward {reward!r} is no finite number")
     if correct is None:
         if reward not in (0, 1):
-            raise ImportFault(
-                f"{place}: nothing says whether reward {reward!r} is right: give 'correct', or let a verifier grade"
-            )
+            return None
         correct = bool(reward)
     if correct not in (True, False):
         raise ImportFault(f"{place}: 'correct' is {correct!r}, neither true nor false")
@@ -478,7 +496,11 @@ def _verdicts_of(found: Sequence[Found], problems: Sequence[Problem], task: Task
 
 
 def _records(
-    found: Sequence[Found], problems: Sequence[Problem], verdicts: Sequence[tuple[Verdict, ...]], request: Request
+    found: Sequence[Found],
+    problems: Sequence[Problem],
+    verdicts: Sequence[tuple[Verdict, ...]],
+    task: str,
+    request: Request,
 ) -> list[dict[str, Any]]:
     """Records of eval.jsonl, problems in the order met, each with its samples."""
     told = {one.temperature for one in found if one.temperature is not None}
@@ -497,9 +519,10 @@ def _records(
         one, problem = found[place], problems[place]
         records.append(
             {
-                "when": "after", "task": request.task, "id": problem.id, "sample": seen[problem.id],
+                "when": "after", "task": task, "id": problem.id, "sample": seen[problem.id],
                 "temperature": temperature,
                 **({"prompt": problem.prompt} if temperature == 0 and problem.prompt else {}),
+                **({"gold": problem.answer} if temperature == 0 and 0 < len(problem.answer) <= GOLD else {}),
                 "attempts": [_attempt(one, number, verdict) for number, verdict in enumerate(verdicts[place])],
                 **({"split": request.split} if request.split != "test" else {}),
             }
@@ -533,9 +556,9 @@ def _write(
         "the verdicts of the file" if request.verdicts else str(getattr(task and task.verifier, "grader", "") or "")
     )
     bindings = {"run.name": repr(request.name), "run.seed": str(request.seed), **bound}
-    version = str(task.version) if task else "imported"
+    name, version = (task.name, str(task.version)) if task else (request.task, "imported")
     told = getattr(task, "provenance", None)
-    folder = out / request.task / request.policy / request.name / f"seed{request.seed}"
+    folder = out / name / request.policy / request.name / f"seed{request.seed}"
     if folder.exists():
         raise StoreError(f"{folder} is there already: choose another --name, --seed or --out")
     store = RunStore(folder)
@@ -545,10 +568,11 @@ def _write(
         store.record(records)
         (folder / "metrics.jsonl").touch()
         store.update(
-            format=FORMAT, name=request.name, task=request.task, task_version=version, policy=request.policy,
-            seed=request.seed, eval_tasks={request.task: version}, data={request.task: told} if told else {},
-            **({"graders": {request.task: grader}} if grader else {}),
-            model=request.model or next(iter(models), request.policy), bindings=bindings, parent="", difference={},
+            format=FORMAT, name=request.name, task=name, task_version=version, policy=request.policy,
+            seed=request.seed, eval_tasks={name: version}, data={name: told} if told else {},
+            **({"graders": {name: grader}} if grader else {}),
+            model=request.model or next(iter(models), request.policy), bindings=bindings, parent=request.parent,
+            difference={},
             spent={"updates": request.updates}
             | ({"responses": request.responses} if request.responses is not None else {}),
             imported={
@@ -562,4 +586,10 @@ def _write(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     store.close()
+    run, troubles = reader.read_run(folder, out)
+    if run is None:  # a text that is too long, a status that is none: what readers leave out is no import
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ImportFault(
+            "; ".join(f"these would be no run that tables take: {trouble.message}" for trouble in troubles)
+        )
     return folder

@@ -74,6 +74,8 @@ def verify(folder: Path, trust: bool = False) -> Report:
         raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
     if info.get("status") != "done":
         raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r})")
+    if "imported" in info:
+        raise StoreError(f"{folder} was imported and has no training's config: import its file again to grade it again")
     store.info = info
     report = Report(files=changed_run(folder, info, (*READ, "model")), hashed="sha256" in info)
     records = store.sound_records()
