@@ -72,6 +72,7 @@ def _supplement(
         ConfigError: a gin file or binding that cannot be used, or one that changes more than evaluations.
     """
     from harness import config
+    from harness.runs.schema import info_changed
     from harness.runs.store import RunStore, StoreError
     from harness.training.display import LiveDisplay
     from harness.training.loop import Stopped, finish_supplement, supplement
@@ -88,6 +89,8 @@ def _supplement(
             raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r}): finish it first")
         if not isinstance(info.get("supplements", []), list):
             raise StoreError(f"{folder / 'run.json'} is damaged: supplements is no list")
+        if why := info_changed(info):  # before anything writes it anew, with a new digest
+            raise StoreError(f"{folder / 'run.json'}: {why}. Put back a whole copy, or move the folder away")
         store.info = info
         finish_supplement(store)
         store.check_unchanged()

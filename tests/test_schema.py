@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
-from harness import config, run
+from harness import config, evaluate, run
 from harness.core import Problem, Trajectory, Turn, Verdict
 from harness.runs import format1, reader, schema
-from harness.runs.integrity import count_records
+from harness.runs.integrity import count_records, sha256
 from harness.runs.schema import Key
 from harness.runs.store import RunStore
 from harness.training.evaluate import line
@@ -99,6 +99,20 @@ def test_a_digit_changed_in_run_json_is_seen(
     assert verify(folder).files == ["run.json: its digest differs: something in it was changed after the run"]
     assert start(tmp_path / "r") == 2
     assert "its digest differs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interrupted_supplement_gives_no_new_digest_to_a_changed_run_json(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = sha256(folder / "eval.jsonl")
+    (folder / "evaluating").mkdir()
+    commit = {"records": [], "before": digest, "after": digest, "supplements": []}
+    (folder / "evaluating" / "commit.json").write_text(json.dumps(commit))
+    changed = json.dumps({**info_of(folder), "model": "another"})
+    (folder / "run.json").write_text(changed)
+    assert evaluate.main([str(folder), "--bind", "run.evaluations = [@evaluation.blind()]"]) == 2
+    assert "its digest differs" in " ".join(capsys.readouterr().err.split())
+    assert (folder / "run.json").read_text() == changed
 
 
 def test_run_json_written_in_another_way_is_the_same(folder: Path) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -173,19 +172,7 @@ def as_json(found: Sequence[Curve]) -> str:
     """The curves as data; fractions, six decimals."""
     from harness.analysis.tables import plain_json
 
-    return plain_json([_plain(curve) for curve in found])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval | Key):
-        return {name: _plain(entry) for name, entry in value._asdict().items()}
-    if isinstance(value, Curve | Point):
-        return {name: _plain(entry) for name, entry in value.__dict__.items()}
-    if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(entry) for entry in value]
-    return value
+    return plain_json(list(found))
 
 
 def _show(interval: Interval, sign: str = "") -> str:

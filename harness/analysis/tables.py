@@ -8,6 +8,7 @@ Above 300 lines because it is five formats of one list of blocks.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import io
 import json
@@ -15,7 +16,7 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -558,22 +559,19 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
     for section in board.sections:
         about = {**section.subject._asdict(), "problems": section.problems}
         for row in section.rows:
-            cells = {f"{q}{end}": x for q, i in row.cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
             yield {
-                "kind": "row", **about, **row.rates, **cells, "method": row.name, "seeds": _seeds(row.seeds),
+                "kind": "row", **about, **row.rates, **_ends(row.cells), "method": row.name, "seeds": _seeds(row.seeds),
                 "p": row.p, **row.budget, "parent": row.parent, "binding_difference": row.difference,
                 "note": "; ".join(row.notes),
             }  # fmt: skip
         for c in section.controls:
-            cells = {f"{q}{end}": x for q, i in c.cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
             yield {
-                "kind": "controls", **about, **cells, "problems": c.problems, "method": c.name,
+                "kind": "controls", **about, **_ends(c.cells), "problems": c.problems, "method": c.name,
                 "seeds": _seeds(c.seeds), "note": "; ".join(c.notes),
             }  # fmt: skip
         for beside in section.beside:
             quantity = "t1" if beside.label.endswith("Acc@t1") else "majority_2"
-            values = zip(("", "_lo", "_hi"), beside.cell or ("", "", ""), strict=True)
-            cells = {f"{quantity}{end}": x for end, x in values}
+            cells = _ends({quantity: beside.cell} if beside.cell else {})
             yield {"kind": "beside", **about, **cells, "method": beside.label, "note": beside.note}
         for family, comparisons in section.families.items():
             for c in comparisons:
@@ -588,11 +586,10 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
     for crossed in board.bases:
         about = {**crossed.subject._asdict(), "model": "; ".join(crossed.models), "problems": crossed.problems}
         for r in crossed.rows:
-            cells = {f"{q}{end}": x for q, i in r.cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
             ends = zip(("difference_of_last", "difference_lo", "difference_hi"), r.cells.get("gain", ()), strict=False)
             yield {
-                "kind": "bases", **about, **cells, **dict(ends), "method": r.name, "p": r.p, "p_holm": r.p_holm,
-                "note": f"{r.seeds} seeds of each base",
+                "kind": "bases", **about, **_ends(r.cells), **dict(ends), "method": r.name, "p": r.p,
+                "p_holm": r.p_holm, "note": f"{r.seeds} seeds of each base",
             }  # fmt: skip
     for table in board.paper["tables"]:
         for name, *printed in table["rows"]:
@@ -600,6 +597,11 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
             yield {"kind": "paper", "problems": table["n"], **numbers, "method": name, "note": table["title"]}
     for trouble in board.troubles:
         yield {"kind": "left out" if trouble.left_out else "remark", "method": trouble.path, "note": trouble.message}
+
+
+def _ends(cells: Mapping[str, Interval]) -> dict[str, float]:
+    """Intervals as three columns each."""
+    return {f"{q}{end}": x for q, i in cells.items() for end, x in zip(("", "_lo", "_hi"), i, strict=True)}
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -617,70 +619,31 @@ def _csv_value(value: Any) -> Any:
 
 def as_json(board: Board) -> str:
     """The board as data; shares are fractions, six decimals."""
-
-    def row(r: Any) -> dict[str, Any]:
-        cells = {q: i._asdict() for q, i in r.cells.items()}
-        kept = {
-            k: getattr(r, k)
-            for k in ("name", "seeds", "trained", "rates", "p", "budget", "parent", "difference", "notes")
-        }
-        return {**kept, "cells": cells}
-
-    sections = [
-        {
-            "subject": s.subject._asdict(), "problems": s.problems, "rows": [row(r) for r in s.rows], "notes": s.notes,
-            "controls": [
-                {**c.__dict__, "cells": {q: i._asdict() for q, i in c.cells.items()}} for c in s.controls
-            ],
-            "beside": [{**b.__dict__, "cell": b.cell and b.cell._asdict()} for b in s.beside],
-            "comparisons": {
-                family: [
-                    {
-                        **c.__dict__, "difference": c.difference._asdict(),
-                        "same": {**c.same._asdict(), "interval": c.same.interval._asdict()},
-                    }
-                    for c in members
-                ]
-                for family, members in s.families.items()
-            },
-        }
-        for s in board.sections
-    ]  # fmt: skip
-    overall = [
-        {
-            **o.__dict__,
-            "rows": [{"name": n, "seeds": s, "cells": {q: i._asdict() for q, i in c.items()}} for n, s, c in o.rows],
-        }
-        for o in board.overall
-    ]
-    bases = [
-        {
-            **b.__dict__, "subject": b.subject._asdict(),
-            "rows": [{**r.__dict__, "cells": {q: i._asdict() for q, i in r.cells.items()}} for r in b.rows],
-        }
-        for b in board.bases
-    ]  # fmt: skip
-    whole = {
-        "tables": sections,
-        "overall": overall,
-        "bases": bases,
-        "paper": board.paper,
-        "troubles": [t.__dict__ for t in board.troubles],
-    }
+    whole = dict.fromkeys(("tables", "overall", "bases", "paper", "troubles")) | _data(board)
+    whole["tables"] = whole.pop("sections")
+    for section in whole["tables"]:
+        section["comparisons"] = section.pop("families")
+    for overall in whole["overall"]:
+        overall["rows"] = [dict(zip(("name", "seeds", "cells"), row, strict=True)) for row in overall["rows"]]
     return plain_json(whole)
 
 
 def plain_json(value: Any) -> str:
     """JSON that is safe anywhere: ASCII alone (no control, nothing that turns the writing direction), no NaN."""
-    return json.dumps(_rounded(value), indent=1, allow_nan=False) + "\n"
+    return json.dumps(_data(value), indent=1, allow_nan=False) + "\n"
 
 
-def _rounded(value: Any) -> Any:
+def _data(value: Any) -> Any:
+    """A value as JSON has it: dataclasses without the fields that their repr leaves out, numbers to six decimals."""
     if isinstance(value, float):
         return round(value, 6) + 0.0 if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.repr}
+    if as_dict := getattr(value, "_asdict", None):  # a NamedTuple
+        value = as_dict()
     if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    return [_rounded(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+        return {key: _data(entry) for key, entry in value.items()}
+    return [_data(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _one_line(text: str) -> str:

@@ -22,7 +22,7 @@ from harness.core import Status
 
 FORMAT = 2  # of run.json: what is written
 READABLE = (1, 2)  # what is read; `harness.runs.format1` turns the first into the second
-RUN_STATUSES = ("running", "done", "failed", "interrupted")
+UNFINISHED = ("running", "failed", "interrupted")  # run.json's `status`, where it is not `done`
 WHENS = ("before", "after")
 SPLITS = ("test", "validation", "train")
 AUTHORS = ("policy", "given", "reference")

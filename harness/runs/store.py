@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.runs.integrity import READ, changed_files, changed_run, hash_files
-from harness.runs.schema import FORMAT, digest_of, format_fault, identity_fault
+from harness.runs.schema import FORMAT, UNFINISHED, digest_of, format_fault, identity_fault
 
 CHECKPOINTS = ("checkpoint", "checkpoint.new", "checkpoint.old")
 FAILED_BATCH = "failed_batch.json"
@@ -551,7 +551,7 @@ def is_blank(folder: Path) -> bool:
     path = folder / "run.json"
     with contextlib.suppress(OSError, ValueError, RecursionError):
         info = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if isinstance(info, dict) and info.get("status") in ("failed", "interrupted", "running"):
+        if isinstance(info, dict) and info.get("status") in UNFINISHED:
             return not has_results(folder)
     return False
 
