@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis.budgets import CURRENCIES, Spending, measure_spending
 from harness.analysis.controls import Controls, measure_controls
 from harness.metrics import stats
 from harness.metrics.stats import Equivalence, Interval
@@ -43,7 +44,7 @@ PAPER_ORDER = (
     "naive_multi_turn_rl",
     "score",
 )
-SPENT = ("trajectories", "responses", "updates")  # of run.json's `spent`: what every trained row has
+SPENT = ("trajectories", "responses", "updates", *CURRENCIES)  # of run.json's `spent`: what has a column
 SHARED = ("delta", "i_to_c", "c_to_i", "answer_change", "edit_ratio", "unchanged")
 DECISIONS = {  # conditional rates: {name: (per-problem quantity that is met, that which is the condition)}
     "change_if_wrong": ("wrong_changed", "t1_wrong"),
@@ -151,6 +152,7 @@ class Section:
     families: Mapping[str, tuple[Comparison, ...]]
     notes: tuple[str, ...]
     controls: tuple[Controls, ...] = ()
+    spending: tuple[Spending, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,7 @@ def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path
         subject, len(members[0][1].problems), ordered, _beside(ordered) if subject.first == "policy" else (),
         _families(ordered, margin, own=subject.first == "policy"), tuple(notes),
         tuple(c for row in ordered if row.name in named and (c := measure_controls(row.name, named[row.name]))),
+        tuple(measure_spending(row.name, [run for run, _ in named[row.name]]) for row in ordered if row.name in named),
     )  # fmt: skip
 
 

@@ -90,6 +90,9 @@ class Policy:
             base = copy.deepcopy(model).requires_grad_(False)
             self.reference = Reference((halve(base) if self.half else base).to(self.device))
         # No data-parallel wrapper: it averages gradients, where a sum is meant, and waits for equally many backwards.
+        ends_of = [model.get_input_embeddings(), model.get_output_embeddings()]
+        outside = {id(p) for part in ends_of for p in part.parameters()}  # tied ones are one tensor
+        self._core_size = sum(p.numel() for p in model.parameters() if id(p) not in outside)
         self.scorer = Scorer(model, self.reference, spec.kl, spec.temperature, spec.logits_bound).to(self.device)
         self.model = self.scorer.model
         with self.autocast(), advised("hf.lora_rank or a smaller model"):
@@ -473,6 +476,7 @@ class Policy:
         return {
             "model": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters_without_embeddings": self._core_size,
             "device": str(self.device),
             "device_name": torch.cuda.get_device_name() if self.device.type == "cuda" else cpu_name(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -14,6 +14,7 @@ from harness.grading import VERIFIER_SECONDS, describe_error
 from harness.training.dialogue import Dialogue
 from harness.training.evaluate import PROBED
 from harness.training.evaluations import Evaluation, Split
+from harness.training.spending import CURRENCIES, Currency
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
 TASK_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]*")  # MBPP-R says in its name what it was made from, in words
@@ -44,6 +45,9 @@ class Experiment:
         probe_problems: Training and validation problems looked at, that many of each.
         verifier_seconds: Most that a verifier may take for one response (a batch of them: for each) before the run is
             ended; what a program or an expression may take is the verifier's own limit, and far below this.
+        budget_in: The currency of `budget_limit` (docs/budgets.md).
+        budget_limit: Training ends when it has spent this much, after `steps` updates at the latest; each phase may
+            spend its share of the steps. None: the updates alone end it.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Experiment:
     probe_problems: int = 200
     verifier_seconds: float = VERIFIER_SECONDS
     eval_problems: int | None = None
+    budget_in: Currency = "responses"
+    budget_limit: float | None = None
 
     def __post_init__(self) -> None:
         tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
@@ -85,6 +91,7 @@ class Experiment:
             raise ValueError("run.attempts and run.checkpoint_every must be at least 1")
         if self.eval_problems is not None and self.eval_problems < 1:
             raise ValueError(f"run.eval_problems must be at least 1, or None for all, not {self.eval_problems!r}")
+        self._check_limit()
         trains = False
         for phase in self.phases():
             trains = True
@@ -109,6 +116,22 @@ class Experiment:
         names = [task.name for task in self.evaluated]
         if len(set(names)) < len(names):
             raise ValueError(f"run.eval_tasks has two tasks of one name: {names}")
+
+    def _check_limit(self) -> None:
+        if self.budget_in not in CURRENCIES:
+            raise ValueError(f"run.budget_in is one of {', '.join(CURRENCIES)}, not {self.budget_in!r}")
+        limit = self.budget_limit
+        if limit is None:
+            if self.budget_in != "responses":
+                raise ValueError(f"run.budget_in = {self.budget_in!r} needs run.budget_limit: how many of them")
+        elif isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < math.inf:
+            raise ValueError(f"run.budget_limit must be a number above 0, or None, not {limit!r}")
+
+    def spendable(self, phases: Sequence[Phase], number: int) -> float:
+        """What may be spent until phase `number` (from 0) ends, all phases before it included; inf without a limit."""
+        if self.budget_limit is None:
+            return math.inf
+        return self.budget_limit * sum(phase.steps for phase in phases[: number + 1]) / self.steps
 
     def _check_evaluations(self) -> None:
         if self.probe_every < 0 or self.probe_problems < 1:
