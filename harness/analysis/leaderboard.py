@@ -530,7 +530,8 @@ def _unlike_settings(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 ASKING = (
-    "run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.", "right_first.",
+    "run.evaluations", "run.evaluate_every", "run.evaluate_split", "run.gradient_probe_every", "run.probe_",
+    "pool.", "attempts.", "validation.", "train.", "fixed_first.", "right_first.",
     "wrong_first.", "other_first.", "blind.", "relabelled.",
 )  # fmt: skip
 NO_SCIENCE = ("code.unsafe_exec", "run.checkpoint_every", "run.verifier_seconds")  # they change no number

@@ -45,6 +45,9 @@ class Experiment:
         probe_problems: Training and validation problems looked at, that many of each.
         verifier_seconds: Most that a verifier may take for one response (a batch of them: for each) before the run is
             ended; what a program or an expression may take is the verifier's own limit, and far below this.
+        gradient_probe_every: Updates between looks at what the gradient is made of (docs/budgets.md); 0 is never.
+        evaluate_every: Updates between greedy two-attempt evaluations in mid-training, in metrics.jsonl; 0 is never.
+        evaluate_split: The training task's split that these are asked on.
         budget_in: The currency of `budget_limit` (docs/budgets.md).
         budget_limit: Training ends when it has spent this much, after `steps` updates at the latest; each phase may
             spend its share of the steps. None: the updates alone end it.
@@ -68,6 +71,9 @@ class Experiment:
     probe_problems: int = 200
     verifier_seconds: float = VERIFIER_SECONDS
     eval_problems: int | None = None
+    gradient_probe_every: int = 0
+    evaluate_every: int = 0
+    evaluate_split: Split = "validation"
     budget_in: Currency = "responses"
     budget_limit: float | None = None
 
@@ -136,6 +142,10 @@ class Experiment:
     def _check_evaluations(self) -> None:
         if self.probe_every < 0 or self.probe_problems < 1:
             raise ValueError("run.probe_every must be at least 0 and run.probe_problems at least 1")
+        if self.gradient_probe_every < 0 or self.evaluate_every < 0:
+            raise ValueError("run.gradient_probe_every and run.evaluate_every must be at least 0")
+        if self.evaluate_every:
+            _require(self.task, self.midway.split)
         asked = [self.greedy, *self.evaluations]
         for i, evaluation in enumerate(asked):
             if evaluation.key in [other.key for other in asked[:i]]:
@@ -149,6 +159,11 @@ class Experiment:
         fixed = self.probe_every or any(e.draft == "reference" for e in asked)
         if fixed and any(task.test[0].given for task in self.evaluated):
             raise ValueError("a repair task's first attempts are given: they cannot be the base model's as well")
+
+    @property
+    def midway(self) -> Evaluation:
+        """What is asked every `evaluate_every` updates."""
+        return Evaluation(self.evaluate_split)
 
     @property
     def greedy(self) -> Evaluation:

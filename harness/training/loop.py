@@ -38,7 +38,7 @@ from harness.runs.store import (
 )
 from harness.seeds import derive, draw
 from harness.training.drafts import require_room
-from harness.training.evaluate import PROBED, evaluate, expected, probe
+from harness.training.evaluate import PROBED, evaluate, expected, measure_midway, probe
 from harness.training.evaluations import Evaluation
 from harness.training.experiment import Experiment, _check_examples
 from harness.training.monitors import BonusFarming, of_examples, of_groups
@@ -111,6 +111,8 @@ def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Di
         fields, folder = found
         position = _restored(fields, experiment, phases, folder)
         policy.ranks.each(lambda: _load(policy, folder))
+    if experiment.gradient_probe_every and not hasattr(policy, "measure_gradient"):
+        raise ValueError("run.gradient_probe_every needs a policy that has a gradient (measure_gradient)")
     if experiment.budget_in == "flops" and not _parameters(policy):
         raise ValueError("run.budget_in = 'flops' needs a policy that tells engine.parameters_without_embeddings")
     policy.ranks.first(lambda: store.rewind(position.step))
@@ -212,6 +214,7 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
     """
     dialogue, turns = experiment.dialogue, max((phase.turns for phase in experiment.phases()), default=0)
     looks = [Evaluation(split) for split in (PROBED if experiment.probe_every else ())]
+    looks += [experiment.midway] if experiment.evaluate_every else []
     asked = [(experiment.task, experiment.task.train, turns, 0)] if turns else []
     for evaluation in (experiment.greedy, *experiment.evaluations, *looks):
         attempts = min(evaluation.attempts, max(turns, experiment.attempts))
@@ -262,6 +265,11 @@ def _train(
                 line |= probe(
                     policy, experiment.task, experiment.dialogue, experiment.probe_problems, experiment.verifier_seconds
                 )
+            if experiment.evaluate_every and position.step % experiment.evaluate_every == 0:
+                line |= measure_midway(
+                    policy, experiment.task, experiment.dialogue, experiment.midway, experiment.verifier_seconds
+                )
+                line |= {f"spent_{name}": count for name, count in position.spent.items()}
             line["trajectories_per_second"] = position.trajectories / position.seconds
             line["bonus_farming"] = farming.see(line)
             store.log(line)
@@ -389,6 +397,8 @@ def _update(
     batch += _measured(groups, examples) if on_policy else examples
     if batch:
         restarted = phase.restart and position.phase_step == 0
+        if experiment.gradient_probe_every and (position.step + 1) % experiment.gradient_probe_every == 0:
+            line |= policy.measure_gradient(batch, denominator)  # type: ignore[attr-defined]  # execute has asked for it
         stats, norm = policy.step(batch, denominator, fresh=on_policy and not restarted)
         line |= of_examples(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
         position.add(count_trained(batch, allowed.parameters))
