@@ -314,7 +314,7 @@ def test_csv_holds_every_row_and_no_formula(board):
     lines = list(csv.DictReader(io.StringIO(tables.as_csv(board))))
     kinds = {kind: [line for line in lines if line["kind"] == kind] for kind in {line["kind"] for line in lines}}
     assert {k: len(v) for k, v in kinds.items()} == {
-        "row": 8, "beside": 2, "comparison": 15, "paper": 19, "left out": 1,
+        "row": 8, "budget": 8, "beside": 2, "comparison": 15, "paper": 19, "left out": 1,
     }  # fmt: skip
     full = next(line for line in kinds["row"] if line["method"] == "score_full")
     assert float(full["t2"]) == pytest.approx(row_of(board, "score_full").cells["t2"].mean, abs=1e-6)

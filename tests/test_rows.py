@@ -47,7 +47,7 @@ def test_every_row_runs_each_phase_and_spends_the_same_budget(name: str, tmp_pat
     records = (folder / "eval.jsonl").read_text().splitlines()
     if name in ("base", "self_refine"):
         assert len(records) == 12
-        assert info["spent"] == {"trajectories": 0, "responses": 0, "updates": 0}
+        assert set(info["spent"].values()) == {0}
         assert ("extra_tokens" in records[0]) == (name == "self_refine")  # the feedback is paid for, not graded
         return
     assert len(records) == 24

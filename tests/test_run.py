@@ -52,7 +52,17 @@ def test_a_run_leaves_everything_later_tools_read(finished: Path) -> None:
     info = store.read_info()
     assert info is not None
     assert info["status"] == "done"
-    assert info["spent"] == {"trajectories": 48, "responses": 96, "updates": 6}
+    spent = info["spent"]
+    assert (spent["trajectories"], spent["responses"], spent["updates"]) == (48, 96, 6)
+    lines = [json.loads(line) for line in (folder(finished) / "metrics.jsonl").read_text().splitlines()]
+    assert spent["sampled_tokens"] == round(sum(8 * (s["length_t1"] + s["length_t2"]) for s in lines))
+    assert spent["trained_tokens"] == spent["sampled_tokens"]  # every attempt has a KL coefficient
+    read = spent["read_tokens"] + spent["sampled_tokens"]
+    core = info["engine"]["parameters_without_embeddings"]
+    assert 0 < core < info["engine"]["parameters"]
+    rows, rest = divmod(spent["flops"] - 2 * core * read, 8 * core)  # each conversation is sampled once
+    assert rest == 0
+    assert read / 2 < rows <= read  # and fitted once, in one row with those that are equal to it
     assert info["budget"] == {"steps": 6, "problems": 4, "samples": 2}
     assert info["plugins"]["method.score"].startswith("score-harness")
     records = store.recorded()
@@ -101,6 +111,8 @@ def test_kill_9_at_random_moments_then_resume_gives_the_same_bytes(finished: Pat
     done = run(tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     assert (folder(tmp_path) / "eval.jsonl").read_bytes() == (folder(finished) / "eval.jsonl").read_bytes()
+    killed, whole = ((RunStore(folder(out)).read_info() or {})["spent"] for out in (tmp_path, finished))
+    assert killed == whole
 
 
 def _until(path: Path, lines: int) -> None:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis.budgets import CURRENCIES, Spending, measure_spending
 from harness.analysis.controls import Controls, measure_controls
 from harness.metrics import METRICS, stats
 from harness.metrics.intervals import bounded, in_one_pass, row_intervals
@@ -44,7 +45,7 @@ PAPER_ORDER = (
     "naive_multi_turn_rl",
     "score",
 )
-SPENT = ("trajectories", "responses", "updates")  # of run.json's `spent`: what every trained row has
+SPENT = ("trajectories", "responses", "updates", *CURRENCIES)  # of run.json's `spent`: what has a column
 
 
 class Subject(NamedTuple):
@@ -145,6 +146,7 @@ class Section:
     families: Mapping[str, tuple[Comparison, ...]]
     notes: tuple[str, ...]
     controls: tuple[Controls, ...] = ()
+    spending: tuple[Spending, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,7 @@ def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path
         subject, len(members[0][1].problems), ordered, _beside(ordered) if subject.first == "policy" else (),
         _families(ordered, margin, own=subject.first == "policy"), tuple(notes),
         tuple(c for row in ordered if row.name in named and (c := measure_controls(row.name, named[row.name]))),
+        tuple(measure_spending(row.name, [run for run, _ in named[row.name]]) for row in ordered if row.name in named),
     )  # fmt: skip
 
 
@@ -545,7 +548,8 @@ def _unlike_settings(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 ASKING = (
-    "run.evaluations", "run.probe_", "pool.", "attempts.", "validation.", "train.", "fixed_first.", "right_first.",
+    "run.evaluations", "run.evaluate_every", "run.evaluate_split", "run.gradient_probe_every", "run.probe_",
+    "pool.", "attempts.", "validation.", "train.", "fixed_first.", "right_first.",
     "wrong_first.", "other_first.", "blind.", "relabelled.",
 )  # fmt: skip
 

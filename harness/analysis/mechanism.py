@@ -44,6 +44,59 @@ identical, byte for byte; same answer: its answer is.
 """
 
 
+MADE_OF = """
+## What an update is made of
+
+From the updates that were looked at (`run.gradient_probe_every`), means over them and all seeds. The gradient is the
+sum of its parts: the reward of an attempt (with a method that imitates: its likelihood) and its KL term. Share: the
+part's projection on the whole gradient, over the latter's length, in percent; shares sum to 100, and a negative one
+pulls against the others. Norm: the part's own length, before clipping. Cosine: of this part with the reward's part of
+the last attempt.
+
+| row | phase | looks | clipped, percent | part | share | norm | cosine |
+| --- | --- | --: | --: | --- | --: | --: | --: |
+"""
+SHARE = "gradient_share_"
+
+
+def made_of(runs: Iterable[Run]) -> list[tuple[str, str, int, float, dict[str, tuple[float, float, float | None]]]]:
+    """(row, phase, looks, share clipped, {part: (share, norm, cosine)}) of each phase that was looked at.
+
+    A part that is missing in a look had no gradient there: its share and norm count as 0. Cosines are over the looks
+    that have both parts; None where none has.
+    """
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for run in runs:
+        for line in run.steps():
+            if line.get("gradient_norm") is not None:
+                found[run.name, line["phase"]].append(line)
+    rows = []
+    for (row, phase), lines in found.items():
+        parts = sorted({key.removeprefix(SHARE) for line in lines for key in line if key.startswith(SHARE)})
+        last = max((part for part in parts if part.startswith("reward")), default="")
+        told: dict[str, tuple[float, float, float | None]] = {}
+        for part in parts:
+            share, norm = (
+                fmean(line.get(f"gradient_{what}_{part}") or 0.0 for line in lines) for what in ("share", "norm")
+            )
+            pairs = (f"gradient_cosine_{part}_{last}", f"gradient_cosine_{last}_{part}")
+            cosines = [line[key] for line in lines for key in pairs if line.get(key) is not None]
+            told[part] = share, norm, fmean(cosines) if cosines else None
+        rows.append((row, phase, len(lines), fmean(line["gradient_clipped"] for line in lines), told))
+    return rows
+
+
+def _made_of_table(runs: Sequence[Run]) -> str:
+    """The table; '' where no run was looked at."""
+    text = ""
+    for row, phase, looks, clipped, parts in made_of(runs):
+        for part, (share, norm, cosine) in parts.items():
+            told = "–" if cosine is None else f"{cosine:.2f}"
+            text += f"| {row} | {phase} | {looks} | {_percent(clipped)} | {part.replace('_', ' ')} "
+            text += f"| {100 * share:.1f} | {norm:.3g} | {told} |\n"
+    return MADE_OF + text if text else ""
+
+
 def updates(runs: Iterable[Run]) -> list[tuple[str, str, int, float, float, float]]:
     """(row, phase, updates, share clipped, median norm, mean examples) of every phase, over all seeds."""
     found: dict[tuple[str, str], list[tuple[Mapping[str, Any], float]]] = defaultdict(list)
@@ -90,7 +143,7 @@ def markdown(runs: Sequence[Run], folder: str) -> str:
     text = HEAD.format(folder=folder) + UPDATES
     for row, phase, count, clipped, norm, examples in updates(runs):
         text += f"| {row} | {phase} | {count} | {_percent(clipped)} | {norm:.1f} | {examples:.1f} |\n"
-    text += SWAPPED
+    text += _made_of_table(runs) + SWAPPED
     for row, seeds in swapped(runs).items():
         cases, texts, answers = (sum(column) for column in zip(*seeds, strict=True))
         by_seed = ", ".join(f"{100 * same / count:.0f}" if count else "–" for count, same, _ in seeds)

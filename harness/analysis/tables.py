@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.analysis.budgets import Spending
 from harness.analysis.controls import GAINS
 from harness.analysis.leaderboard import BASE, AcrossBases, Board, Comparison, Overall, Row, Section, Subject
 from harness.metrics import FAILURES, METRICS, Metric, stats
@@ -33,6 +34,10 @@ CONTROLS = {
     "own": "t2 after own", "right": "right", "wrong": "wrong", "other": "other", "reference": "base's",
     "relabelled": "relabelled", "blind": "blind", "reliance": "reliance", "gain_over_blind": "gain over blind",
     "gain_over_other": "gain over other", "role_gap": "role gap",
+}  # fmt: skip
+SPENDING = {
+    "sampled_tokens": "sampled tokens", "read_tokens": "read tokens", "trained_tokens": "trained tokens",
+    "flops": "FLOPs",
 }  # fmt: skip
 
 
@@ -123,6 +128,7 @@ def _section(section: Section) -> Iterator[Block]:
     yield _behaviour(section)
     if section.controls:
         yield _controls(section)
+    yield _spending(section)
     for family, comparisons in section.families.items():
         yield _comparison_block(family, comparisons, turns)
 
@@ -209,6 +215,32 @@ def _controls(section: Section) -> Block:
     lead += "minus relabelled; each on the same problems."
     notes = [f"({i + 1}) {note}." for i, note in enumerate(notes)]
     return Block("Controls", 3, lead, header, rows, tuple(notes), split=8, name="controls")
+
+
+def _spending(section: Section) -> Block:
+    header = ("Method", "responses", *SPENDING.values(), "test tokens per problem", "seeds")
+    rates = {row.name: row.rates for row in section.rows}
+    rows, notes = [], []
+    for row in section.spending:
+        marks = _budget_notes(row)
+        notes += [note for note in marks if note not in notes]
+        name = row.name + "".join(f" ({notes.index(note) + 1})" for note in marks)
+        counts = [_amount(row.means.get(key)) for key in ("responses", *SPENDING)]
+        rows.append((Cell(name), *counts, _tokens(rates[row.name].get("tokens_per_problem")), _seed_count(row.seeds)))
+    lead = (
+        "What the training of one seed spent, mean over seeds; docs/budgets.md says what each column counts. Read: "
+        "prompts, instructions and given replies. Trained: tokens with a weight or a KL coefficient, in every update "
+        "that fits them. FLOPs: 2 for each parameter outside the embeddings and token forward, 6 forward and backward."
+    )
+    numbered = tuple(f"({i + 1}) {note}." for i, note in enumerate(notes))
+    return Block("Budget", 3, lead, header, tuple(rows), numbered, name="budget")
+
+
+def _budget_notes(row: Spending) -> list[str]:
+    notes = ["sampled tokens are derived from metrics.jsonl: the run is older than their count"] if row.derived else []
+    notes += [f"training was to end by {limit}" for limit in row.limits]
+    notes += [f"its updates ended before that was spent (seed {', '.join(map(str, row.short))})"] if row.short else []
+    return notes
 
 
 def _comparison_block(family: str, comparisons: Sequence[Comparison], turns: int) -> Block:
@@ -343,6 +375,13 @@ def _tokens(count: float | None) -> Cell:
 
 def _count(text: str) -> Cell:
     return Cell(text, sort=float(text) if text.isdecimal() else None)
+
+
+def _amount(count: float | None) -> Cell:
+    """A count over seeds: whole below ten million, else three digits."""
+    if count is None:
+        return Cell(NONE)
+    return Cell(f"{count:.0f}" if count < 1e7 else f"{count:.2e}".replace("e+", "e"), sort=count)
 
 
 def _seed_count(seeds: Sequence[int]) -> Cell:
@@ -569,6 +608,11 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                 "kind": "controls", **about, **_ends(c.cells), "problems": c.problems, "method": c.name,
                 "seeds": _seeds(c.seeds), "note": "; ".join(c.notes),
             }  # fmt: skip
+        for spent in section.spending:
+            yield {
+                "kind": "budget", **about, **spent.means, "method": spent.name, "seeds": _seeds(spent.seeds),
+                "note": "; ".join(_budget_notes(spent)),
+            }  # fmt: skip
         for beside in section.beside:
             quantity = "t1" if beside.label.endswith("Acc@t1") else "majority_2"
             cells = _ends({quantity: beside.cell} if beside.cell else {})
@@ -622,7 +666,7 @@ def as_json(board: Board) -> str:
     whole = dict.fromkeys(("tables", "overall", "bases", "paper", "troubles")) | _data(board)
     whole["tables"] = whole.pop("sections")
     for section in whole["tables"]:
-        section["comparisons"] = section.pop("families")
+        section["comparisons"], section["budget"] = section.pop("families"), section.pop("spending")
     for overall in whole["overall"]:
         overall["rows"] = [dict(zip(("name", "seeds", "cells"), row, strict=True)) for row in overall["rows"]]
     return plain_json(whole)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,6 +94,9 @@ class Policy:
             base = copy.deepcopy(model).requires_grad_(False)
             self.reference = Reference((halve(base) if self.half else base).to(self.device))
         # No data-parallel wrapper: it averages gradients, where a sum is meant, and waits for equally many backwards.
+        ends_of = [model.get_input_embeddings(), model.get_output_embeddings()]
+        outside = {id(p) for part in ends_of for p in part.parameters()}  # tied ones are one tensor
+        self._core_size = sum(p.numel() for p in model.parameters() if id(p) not in outside)
         self.scorer = Scorer(model, self.reference, spec.kl, spec.temperature, spec.logits_bound).to(self.device)
         self.model = self.scorer.model
         with self.autocast(), advised("hf.lora_rank or a smaller model"):
@@ -303,6 +307,53 @@ class Policy:
         self._stale = True
         return stats, float(norm)
 
+    def measure_gradient(self, examples: Sequence[Example], denominator: float) -> dict[str, float]:
+        """What the gradient that `step` would take is made of: attempts' rewards and KL terms apart. No update.
+
+        A part is the same surrogate with all other weights and coefficients at 0, so the parts sum to the gradient.
+
+        Returns:
+            For each part (`reward_t1`, `kl_t1`, ...) that is not 0: `gradient_norm_PART`; `gradient_share_PART`, its
+            projection on the whole gradient over the latter's norm (they sum to 1, one may be negative);
+            `gradient_cosine_PART_PART`. And `gradient_norm`, before clipping, and `gradient_clipped`, 0 or 1.
+
+        Raises:
+            ValueError: the weights are sharded.
+        """
+        if self.sharded:
+            raise ValueError("run.gradient_probe_every needs whole weights in each process: launch without FSDP")
+        parts: dict[str, Tensor] = {}
+        for kind in ("weight", "kl"):
+            for index in sorted({e.turn.index for e in examples if getattr(e, kind)}):
+                alone = [
+                    dataclasses.replace(
+                        e, **{"weight": 0.0, "kl": 0.0, kind: getattr(e, kind) if e.turn.index == index else 0.0}
+                    )
+                    for e in examples
+                ]
+                parts[f"{'reward' if kind == 'weight' else 'kl'}_t{index + 1}"] = self._gradient(alone, denominator)
+        parts = {name: part for name, part in parts.items() if part.any()}
+        whole = sum(parts.values(), torch.zeros(1, dtype=torch.float64))
+        norm, norms = float(whole.norm()), {name: float(part.norm()) for name, part in parts.items()}
+        found = {"gradient_norm": norm, "gradient_clipped": float(norm > self.spec.max_grad_norm)}
+        found |= {f"gradient_norm_{name}": value for name, value in norms.items()}
+        if norm:
+            found |= {f"gradient_share_{name}": float(part @ whole) / norm**2 for name, part in parts.items()}
+        for a, b in itertools.combinations(parts, 2):
+            found[f"gradient_cosine_{a}_{b}"] = float(parts[a] @ parts[b]) / (norms[a] * norms[b])
+        return found
+
+    def _gradient(self, examples: Sequence[Example], denominator: float) -> Tensor:
+        """The surrogate's gradient as one vector of float64 in the host's memory; leaves none behind."""
+        try:
+            self.accumulate(examples, denominator)
+            return torch.cat(
+                [(torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten().cpu().double()
+                 for _, p in self._trained()]
+            )  # fmt: skip
+        finally:
+            self.optimizer.zero_grad()
+
     def encoded(self, examples: Sequence[Example]) -> list[Example]:
         """The examples with the tokens of every target that a method has set as text alone.
 
@@ -507,6 +558,7 @@ class Policy:
         return {
             "model": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters_without_embeddings": self._core_size,
             "device": str(self.device),
             "device_name": torch.cuda.get_device_name() if self.device.type == "cuda" else cpu_name(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness.metrics import FAILURES, METRICS, Metric, MetricError, summarize, tabulate
+from harness.metrics import Table as Attempts
 from harness.metrics.intervals import row_intervals
 from harness.metrics.repair import is_repair, repair_rates
 from harness.metrics.stats import Interval
@@ -131,15 +132,10 @@ def evaluation_numbers(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     records, _ = _greedy(records)
     for task, when in sorted({(r["task"], r["when"]) for r in records}):
         mine = [r for r in records if (r["task"], r["when"]) == (task, when)]
-        rates, n, given = summarize(mine), len(mine), is_repair(mine)
-        shown = {
-            f"acc_t{i + 1}": wilson(count, n) for i, count in enumerate(rates["correct"]) if not (given and i == 0)
-        }
-        if given and n > len({r["id"] for r in mine}):
-            shown["acc_t2"] = bootstrap(repair_rates(mine)["by_problem"])
-        gained, lost = rates["i_to_c_count"], rates["c_to_i_count"]
-        if gained is not None and not given:
-            shown |= {"delta": delta_interval(gained, lost, n), "i_to_c": wilson(gained, n), "c_to_i": wilson(lost, n)}
+        intervals, given = _intervals(mine), is_repair(mine)
+        accuracies = {name: f"acc_{name}" for name in intervals if name not in METRICS and not (given and name == "t1")}
+        named = accuracies | {name: name for name in ("delta", "i_to_c", "c_to_i") if name in intervals}
+        shown = {named[name]: intervals[name] for name in named}
         for metric, interval in shown.items():
             bounds = zip(("", "_lo", "_hi"), interval, strict=True)
             found |= {f"{task}/{when}/{metric}{end}": 100 * float(value) for end, value in bounds}
@@ -162,19 +158,10 @@ def cells(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = 
     Raises:
         MetricError: one of the entries is at fault.
     """
-    table = tabulate(records)
-    found, given = summarize(table, ()), is_repair(records)
-    chosen = (
-        []
-        if given
-        else [
-            m for m in (METRICS.values() if entries is None else entries) if m.in_summary and m.attempts <= table.turns
-        ]
-    )
-    accuracies = {f"t{i + 1}": table.per_problem(table.correct[:, i])[None] for i in range(table.turns)}
-    values = accuracies | {m.name: table.values(m.name)[None] for m in chosen}
-    cases = {m.name: table.per_problem(m.cases(table))[None] for m in chosen if m.given}
-    intervals = row_intervals(values, cases, samples=found["samples"], seeds_vary=False)
+    table, given = tabulate(records), is_repair(records)
+    found, chosen = summarize(table, ()), _chosen(table, given, entries)
+    intervals = _intervals(records, entries)
+    accuracies = [f"t{i + 1}" for i in range(table.turns)]
     shown = {"problems": str(found["problems"])}
     shown |= {f"Acc@{name}": _interval(intervals[name]) for name in accuracies}
     if given:
@@ -195,6 +182,26 @@ def cells(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = 
         if rate
     }
     return shown
+
+
+def _chosen(table: Attempts, given: bool, entries: Iterable[Metric] | None = None) -> list[Metric]:
+    """The metrics of a run's summary; none where first attempts were given."""
+    asked = METRICS.values() if entries is None else entries
+    return [] if given else [m for m in asked if m.in_summary and m.attempts <= table.turns]
+
+
+def _intervals(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = None) -> dict[str, Interval]:
+    """{`t1`, `t2`, ... or a metric's name: its interval} of one evaluation.
+
+    Raises:
+        MetricError: one of the entries is at fault.
+    """
+    table = tabulate(records)
+    chosen = _chosen(table, is_repair(records), entries)
+    values = {f"t{i + 1}": table.per_problem(table.correct[:, i])[None] for i in range(table.turns)}
+    values |= {m.name: table.values(m.name)[None] for m in chosen}
+    cases = {m.name: table.per_problem(m.cases(table))[None] for m in chosen if m.given}
+    return row_intervals(values, cases, samples=summarize(table, ())["samples"], seeds_vary=False)
 
 
 def _figures(value: Interval) -> str:

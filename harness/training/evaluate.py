@@ -112,6 +112,30 @@ def probe(
     return found
 
 
+def measure_midway(
+    policy: Policy, task: Task, dialogue: Dialogue, evaluation: Evaluation, verifier_seconds: float = VERIFIER_SECONDS
+) -> dict[str, float]:
+    """A greedy evaluation in mid-training, as counts: no record is kept that a table could take for the final one.
+
+    Returns:
+        `midway_problems`, and of these `midway_correct_t1`, `midway_correct_t2` (the last attempt), `midway_i_to_c` and
+        `midway_c_to_i`.
+    """
+    pairs: list[tuple[bool, bool]] = []
+
+    def record(lines: Sequence[dict[str, Any]]) -> None:
+        pairs.extend((entry["attempts"][0]["correct"], entry["attempts"][-1]["correct"]) for entry in lines)
+
+    evaluate(policy, task, dialogue, evaluation, when="midway", verifier_seconds=verifier_seconds, record=record)
+    return {
+        "midway_problems": len(pairs),
+        "midway_correct_t1": sum(a for a, _ in pairs),
+        "midway_correct_t2": sum(b for _, b in pairs),
+        "midway_i_to_c": sum(b and not a for a, b in pairs),
+        "midway_c_to_i": sum(a and not b for a, b in pairs),
+    }
+
+
 def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:
     """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
 

@@ -14,6 +14,7 @@ from harness.grading import VERIFIER_SECONDS, describe_error
 from harness.training.dialogue import Dialogue
 from harness.training.evaluate import PROBED
 from harness.training.evaluations import Evaluation, Split
+from harness.training.spending import CURRENCIES, Currency
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
 TASK_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]*")  # MBPP-R says in its name what it was made from, in words
@@ -46,6 +47,12 @@ class Experiment:
         tuned: How the row's settings were chosen, as `harness.tune` writes it; '' is not at all. Tables show it.
         verifier_seconds: Most that a verifier may take for one response (a batch of them: for each) before the run is
             ended; what a program or an expression may take is the verifier's own limit, and far below this.
+        gradient_probe_every: Updates between looks at what the gradient is made of (docs/budgets.md); 0 is never.
+        evaluate_every: Updates between greedy two-attempt evaluations in mid-training, in metrics.jsonl; 0 is never.
+        evaluate_split: The training task's split that these are asked on.
+        budget_in: The currency of `budget_limit` (docs/budgets.md).
+        budget_limit: Training ends when it has spent this much, after `steps` updates at the latest; each phase may
+            spend its share of the steps. None: the updates alone end it.
     """
 
     name: str
@@ -68,6 +75,11 @@ class Experiment:
     eval_problems: int | None = None
     eval_split: Split = "test"
     tuned: str = ""
+    gradient_probe_every: int = 0
+    evaluate_every: int = 0
+    evaluate_split: Split = "validation"
+    budget_in: Currency = "responses"
+    budget_limit: float | None = None
 
     def __post_init__(self) -> None:
         tasks = [(f"the name of task {type(task).__name__},", task.name) for task in (self.task, *self.eval_tasks)]
@@ -89,6 +101,7 @@ class Experiment:
             raise ValueError("run.attempts and run.checkpoint_every must be at least 1")
         if self.eval_problems is not None and self.eval_problems < 1:
             raise ValueError(f"run.eval_problems must be at least 1, or None for all, not {self.eval_problems!r}")
+        self._check_limit()
         trains = False
         for phase in self.phases():
             trains = True
@@ -114,9 +127,29 @@ class Experiment:
         if len(set(names)) < len(names):
             raise ValueError(f"run.eval_tasks has two tasks of one name: {names}")
 
+    def _check_limit(self) -> None:
+        if self.budget_in not in CURRENCIES:
+            raise ValueError(f"run.budget_in is one of {', '.join(CURRENCIES)}, not {self.budget_in!r}")
+        limit = self.budget_limit
+        if limit is None:
+            if self.budget_in != "responses":
+                raise ValueError(f"run.budget_in = {self.budget_in!r} needs run.budget_limit: how many of them")
+        elif isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < math.inf:
+            raise ValueError(f"run.budget_limit must be a number above 0, or None, not {limit!r}")
+
+    def spendable(self, phases: Sequence[Phase], number: int) -> float:
+        """What may be spent until phase `number` (from 0) ends, all phases before it included; inf without a limit."""
+        if self.budget_limit is None:
+            return math.inf
+        return self.budget_limit * sum(phase.steps for phase in phases[: number + 1]) / self.steps
+
     def _check_evaluations(self) -> None:
         if self.probe_every < 0 or self.probe_problems < 1:
             raise ValueError("run.probe_every must be at least 0 and run.probe_problems at least 1")
+        if self.gradient_probe_every < 0 or self.evaluate_every < 0:
+            raise ValueError("run.gradient_probe_every and run.evaluate_every must be at least 0")
+        if self.evaluate_every:
+            _require(self.task, self.midway.split)
         asked = [self.greedy, *self.evaluations]
         for i, evaluation in enumerate(asked):
             if evaluation.key in [other.key for other in asked[:i]]:
@@ -130,6 +163,11 @@ class Experiment:
         fixed = self.probe_every or any(e.draft == "reference" for e in asked)
         if fixed and any(task.test[0].given for task in self.evaluated):
             raise ValueError("a repair task's first attempts are given: they cannot be the base model's as well")
+
+    @property
+    def midway(self) -> Evaluation:
+        """What is asked every `evaluate_every` updates."""
+        return Evaluation(self.evaluate_split)
 
     @property
     def greedy(self) -> Evaluation:

@@ -39,11 +39,12 @@ from harness.runs.store import (
 )
 from harness.seeds import derive, draw
 from harness.training.drafts import require_room
-from harness.training.evaluate import PROBED, evaluate, expected, probe
+from harness.training.evaluate import PROBED, evaluate, expected, measure_midway, probe
 from harness.training.evaluations import Evaluation
 from harness.training.experiment import Experiment, _check_examples
 from harness.training.monitors import BonusFarming, of_examples, of_groups
 from harness.training.rollout import rollout
+from harness.training.spending import count_sampled, count_trained
 
 COMMIT = "commit.json"
 
@@ -54,7 +55,10 @@ class Stopped(Exception):
 
 @dataclass
 class Position:
-    """How far a run has come; saved with every checkpoint."""
+    """How far a run has come; saved with every checkpoint.
+
+    `counted` is False of a run that an older version began, which did not count tokens.
+    """
 
     step: int = 0
     phase: int = 0
@@ -62,8 +66,40 @@ class Position:
     drawn: int = 0
     trajectories: int = 0
     responses: int = 0
+    sampled_tokens: int = 0
+    read_tokens: int = 0
+    trained_tokens: int = 0
+    flops: int = 0
+    counted: bool = True
     seconds: float = 0.0
     pool: list[Example] = field(default_factory=list)
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Adds to what was spent."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
+
+    @property
+    def spent(self) -> dict[str, int]:
+        """What run.json records as `spent`."""
+        names = ("trajectories", "responses", *(TOKENS if self.counted else ()))
+        return {**{name: getattr(self, name) for name in names}, "updates": self.step}
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What a phase's updates need to know of budgets.
+
+    Attributes:
+        most: What may be spent, in the experiment's currency, until the phase ends; inf without a limit.
+        parameters: Of the policy's model, without embeddings; 0 where it has none.
+    """
+
+    most: float
+    parameters: int
+
+
+TOKENS = ("sampled_tokens", "read_tokens", "trained_tokens", "flops")  # newer than the other counts
 
 
 def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
@@ -74,8 +110,12 @@ def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Di
     position = Position()
     if found:
         fields, folder = found
-        position = _restored(fields, phases, folder)
+        position = _restored(fields, experiment, phases, folder)
         policy.ranks.each(lambda: _load(policy, folder))
+    if experiment.gradient_probe_every and not hasattr(policy, "measure_gradient"):
+        raise ValueError("run.gradient_probe_every needs a policy that has a gradient (measure_gradient)")
+    if experiment.budget_in == "flops" and not _parameters(policy):
+        raise ValueError("run.budget_in = 'flops' needs a policy that tells engine.parameters_without_embeddings")
     policy.ranks.first(lambda: store.rewind(position.step))
     with _Interrupts(policy.ranks.any) as interrupts:
         if experiment.evaluate_before or not phases:
@@ -89,11 +129,7 @@ def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Di
             policy.export(store.folder / "model")
         cut_prompts = sum(policy.ranks.together(lambda: policy.cut_prompts))
         store.update(
-            spent={
-                "trajectories": position.trajectories,
-                "responses": position.responses,
-                "updates": position.step,
-            },
+            spent=position.spent,
             training_seconds=round(position.seconds, 3),
             cut_prompts=cut_prompts,
             **policy.ranks.first(lambda: _count_whole(experiment, phases, store, position)),
@@ -129,23 +165,31 @@ def _count_whole(
     return {"records": count_records(records), "sha256": store.hashes()}
 
 
-def _restored(fields: Mapping[str, Any], phases: Sequence[Phase], folder: Path) -> Position:
+def _parameters(policy: Policy) -> int:
+    """Of the policy's model, without embeddings; 0 where it has none."""
+    return policy.describe().get("parameters_without_embeddings", 0)
+
+
+def _restored(fields: Mapping[str, Any], experiment: Experiment, phases: Sequence[Phase], folder: Path) -> Position:
     """A checkpoint's position.
 
     Raises:
         StoreError: it is no position in these phases.
     """
+    if not any(name in fields for name in (*TOKENS, "counted")):
+        fields = {**fields, **dict.fromkeys(TOKENS, 0), "counted": False}
     try:
         if fields.keys() != (names := {f.name for f in dataclasses.fields(Position)}):
             raise ValueError(f"its entries are {sorted(fields)}, not {sorted(names)}")
         position = Position(**{**fields, "pool": [_example(item) for item in fields["pool"]]})
-        for name in ("step", "phase", "phase_step", "drawn", "trajectories", "responses"):
+        for name in ("step", "phase", "phase_step", "drawn", "trajectories", "responses", *TOKENS):
             if not isinstance(value := getattr(position, name), int) or value < 0:
                 raise ValueError(f"{name} is {value!r}")
         steps = [*(phase.steps for phase in phases), 0][position.phase]
-        if position.phase_step > steps or sum(p.steps for p in phases[: position.phase]) + position.phase_step != (
-            position.step
-        ):
+        place = sum(p.steps for p in phases[: position.phase]) + position.phase_step
+        # With a limit on what is spent, phases may have ended before their last update.
+        early = experiment.budget_limit is not None and position.phase_step <= position.step < place
+        if position.phase_step > steps or not (place == position.step or early):
             raise ValueError(
                 f"update {position.phase_step} of phase {position.phase + 1} is not update {position.step} of the run"
             )
@@ -171,6 +215,7 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
     """
     dialogue, turns = experiment.dialogue, max((phase.turns for phase in experiment.phases()), default=0)
     looks = [Evaluation(split) for split in (PROBED if experiment.probe_every else ())]
+    looks += [experiment.midway] if experiment.evaluate_every else []
     asked = [(experiment.task, experiment.task.train, turns, 0)] if turns else []
     for evaluation in (experiment.greedy, *experiment.evaluations, *looks):
         attempts = min(evaluation.attempts, max(turns, experiment.attempts))
@@ -206,19 +251,26 @@ def _train(
     interrupts: _Interrupts,
 ) -> None:
     log = policy.ranks.first(lambda: read_jsonl(store.folder / "metrics.jsonl")[0])
+    parameters = _parameters(policy)
     farming = BonusFarming(log)
     saved = position.step
     while position.phase < len(phases):
         phase = phases[position.phase]
         display.phase(phase.name, phase.steps, position.phase_step)
-        while position.phase_step < phase.steps:
+        allowed = Allowance(experiment.spendable(phases, position.phase), parameters)
+        while position.phase_step < phase.steps and not _is_over(experiment, phase, position, allowed.most):
             started = time.monotonic()
-            line = _step(experiment, phase, _adapted(phase, log), policy, position, store)
+            line = _step(experiment, phase, _adapted(phase, log), policy, position, store, allowed)
             position.seconds += time.monotonic() - started
             if experiment.probe_every and position.step % experiment.probe_every == 0:
                 line |= probe(
                     policy, experiment.task, experiment.dialogue, experiment.probe_problems, experiment.verifier_seconds
                 )
+            if experiment.evaluate_every and position.step % experiment.evaluate_every == 0:
+                line |= measure_midway(
+                    policy, experiment.task, experiment.dialogue, experiment.midway, experiment.verifier_seconds
+                )
+                line |= {f"spent_{name}": count for name, count in position.spent.items()}
             line["trajectories_per_second"] = position.trajectories / position.seconds
             line["bonus_farming"] = farming.see(line)
             store.log(line)
@@ -233,6 +285,15 @@ def _train(
         position.phase, position.phase_step, position.pool = position.phase + 1, 0, []
     if position.step > saved:
         _checkpoint(store, policy, position)
+
+
+def _is_over(experiment: Experiment, phase: Phase, position: Position, most: float) -> bool:
+    """Whether a phase ends before its last update, because what may be spent until its end is spent.
+
+    Samples that were drawn are fitted first: only where trained tokens are the currency does each update count alone.
+    """
+    fitted = experiment.budget_in == "trained_tokens" or position.phase_step % phase.refresh_every == 0
+    return fitted and getattr(position, experiment.budget_in) >= most
 
 
 def _adapted(phase: Phase, log: Sequence[dict[str, Any]]) -> Credit:
@@ -268,12 +329,13 @@ def _kept_when_broken(store: RunStore, phase: Phase, update: int, examples: Sequ
 
 
 def _step(
-    experiment: Experiment, phase: Phase, credit: Credit, policy: Policy, position: Position, store: RunStore
-) -> dict[str, Any]:
+    experiment: Experiment, phase: Phase, credit: Credit, policy: Policy, position: Position, store: RunStore,
+    allowed: Allowance,
+) -> dict[str, Any]:  # fmt: skip
     """One gradient update, after fresh samples where the phase wants them."""
     update, examples = position.step + 1, []
     with _kept_when_broken(store, phase, update, examples):
-        line = _update(experiment, phase, credit, policy, position, examples)
+        line = _update(experiment, phase, credit, policy, position, examples, allowed)
         for key, value in line.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"update {update}: {key} is {value}")
@@ -287,21 +349,27 @@ def _update(
     policy: Policy,
     position: Position,
     batch: list[Example],
+    allowed: Allowance,
 ) -> dict[str, Any]:
-    """The update's line of the log; puts what is trained on into `batch` before anything can break on it."""
+    """The update's line of the log; puts what is trained on into `batch` before anything can break on it.
+
+    No further batch is sampled once what is allowed is spent.
+    """
     budget, task = experiment.budget, experiment.task
     line: dict[str, Any] = {"phase": phase.name, "step": position.step + 1, "phase_step": position.phase_step + 1}
     groups: list[Any] = []
     if position.phase_step % phase.refresh_every == 0:
         updates = min(phase.refresh_every, phase.steps - position.phase_step)
         chosen = draw(experiment.seed, "problems", len(task.train), position.drawn, updates * budget.problems)
-        position.drawn += len(chosen)
         for i in range(0, len(chosen), budget.problems):
-            groups += rollout(
+            if i and getattr(position, experiment.budget_in) >= allowed.most:
+                break
+            drawn = chosen[i : i + budget.problems]
+            sampled = rollout(
                 policy,
                 task,
                 experiment.dialogue,
-                [task.train[j] for j in chosen[i : i + budget.problems]],
+                [task.train[j] for j in drawn],
                 samples=budget.trajectories(phase.turns),
                 attempts=phase.turns,
                 offline_share=phase.given_share,
@@ -309,8 +377,9 @@ def _update(
                 temperature=policy.temperature,
                 verifier_seconds=experiment.verifier_seconds,
             )
-        position.trajectories += sum(len(group) for group in groups)
-        position.responses += sum(turn.by != "given" for group in groups for t in group for turn in t.turns)
+            groups += sampled
+            position.drawn += len(drawn)
+            position.add(count_sampled(sampled, allowed.parameters))
         position.pool = _credited(phase, credit, groups)
         batch += position.pool
         _check_examples(phase, position.pool)
@@ -329,8 +398,11 @@ def _update(
     batch += _measured(groups, examples) if on_policy else examples
     if batch:
         restarted = phase.restart and position.phase_step == 0
+        if experiment.gradient_probe_every and (position.step + 1) % experiment.gradient_probe_every == 0:
+            line |= policy.measure_gradient(batch, denominator)  # type: ignore[attr-defined]  # execute has asked for it
         stats, norm = policy.step(batch, denominator, fresh=on_policy and not restarted)
         line |= of_examples(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
+        position.add(count_trained(batch, allowed.parameters))
         line["loss_nll"] = -sum(e.weight * s.logprob for e, s in zip(batch, stats, strict=True)) / denominator
     else:
         line |= {"examples": 0}
