@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from harness.analysis.budgets import Spending
 from harness.analysis.controls import GAINS
+from harness.analysis.escape import LEAST
 from harness.analysis.leaderboard import DECISIONS, SHARED, Board, Comparison, Overall, Section, Subject
 from harness.metrics import stats
 from harness.metrics.stats import Equivalence, Interval
@@ -129,6 +130,8 @@ def _section(section: Section) -> Iterator[Block]:
     if section.controls:
         yield _controls(section)
     yield _spending(section)
+    if section.escapes:
+        yield _escapes(section)
     for family, comparisons in section.families.items():
         yield _comparison_block(family, comparisons, turns)
 
@@ -218,6 +221,29 @@ def _spending(section: Section) -> Block:
     )
     numbered = tuple(f"({i + 1}) {note}." for i, note in enumerate(notes))
     return Block("Budget", 3, lead, header, tuple(rows), numbered, name="budget")
+
+
+def _escapes(section: Section) -> Block:
+    rows = tuple(
+        (Cell(row.name), Cell(f"{sum(time.escaped for time in row.times)} of {len(row.times)}"),
+         _time(row.median[0], row.median[1:]),
+         Cell(", ".join(f"{'' if time.escaped else '>'}{time.at:g}" for time in row.times)))
+        for row in section.escapes
+    )  # fmt: skip
+    lead = (
+        "Updates until an evaluation in mid-training, confirmed by the next one, has a delta of at least "
+        f"{points_text(LEAST)} points with its 95 % interval above 0. Median: Kaplan and Meier's, with 95 % bounds; a "
+        "seed that has not escaped (>) is censored at its last evaluation."
+    )
+    header = ("Method", "seeds that escaped", "median", "each seed")
+    return Block("Time to escape", 3, lead, header, rows, name="escape")
+
+
+def _time(at: float, bounds: Sequence[float]) -> Cell:
+    def told(value: float) -> str:
+        return "not reached" if math.isinf(value) else f"{value:g}"
+
+    return Cell(told(at), f"[{', '.join(map(told, bounds))}]", at if math.isfinite(at) else sys.float_info.max)
 
 
 def _budget_notes(row: Spending) -> list[str]:
@@ -573,6 +599,14 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                 "kind": "budget", **about, **spent.means, "method": spent.name, "seeds": _seeds(spent.seeds),
                 "note": "; ".join(_budget_notes(spent)),
             }  # fmt: skip
+        for row in section.escapes:
+            median = zip(("median_time", "median_time_lo", "median_time_hi"), row.median, strict=True)
+            for time in row.times:
+                yield {
+                    "kind": "escape", **about, "method": row.name, "seeds": str(time.seed), "time": time.at,
+                    "escaped": "yes" if time.escaped else "no",
+                    **{key: value for key, value in median if math.isfinite(value)},
+                }  # fmt: skip
         for beside in section.beside:
             quantity = "t1" if beside.label.endswith("Acc@t1") else "majority_2"
             values = zip(("", "_lo", "_hi"), beside.cell or ("", "", ""), strict=True)
@@ -625,6 +659,13 @@ def as_json(board: Board) -> str:
             "subject": s.subject._asdict(), "problems": s.problems, "rows": [row(r) for r in s.rows], "notes": s.notes,
             "controls": [
                 {**c.__dict__, "cells": {q: i._asdict() for q, i in c.cells.items()}} for c in s.controls
+            ],
+            "escapes": [
+                {
+                    "name": row.name, "times": [time.__dict__ for time in row.times],
+                    "median": [value if math.isfinite(value) else None for value in row.median],
+                }
+                for row in s.escapes
             ],
             "budget": [spent.__dict__ for spent in s.spending],
             "beside": [{**b.__dict__, "cell": b.cell and b.cell._asdict()} for b in s.beside],
