@@ -88,6 +88,13 @@ def steps(count: int, seed: int, *, collapse: bool = False) -> list[dict[str, An
                 "trajectories_per_second": 100.0,
             }
         )  # fmt: skip
+        if step % max(1, count // 8) == 0:
+            up = 5 if collapse else 5 + round(25 * done)
+            rows[-1] |= {
+                "midway_problems": 100, "midway_correct_t1": 40, "midway_correct_t2": 35 + up, "midway_i_to_c": up,
+                "midway_c_to_i": 5, "spent_updates": step, "spent_responses": 256 * step,
+                "spent_sampled_tokens": round(256 * (14 + 8 * done) * step),
+            }  # fmt: skip
     return rows
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.budgets import CURRENCIES, Spending, measure_spending
 from harness.analysis.controls import Controls, measure_controls
+from harness.analysis.escape import Escapes, measure_escapes
 from harness.metrics import METRICS, stats
 from harness.metrics.intervals import bounded, in_one_pass, row_intervals
 from harness.metrics.stats import Equivalence, Interval
@@ -147,6 +148,7 @@ class Section:
     notes: tuple[str, ...]
     controls: tuple[Controls, ...] = ()
     spending: tuple[Spending, ...] = ()
+    escapes: tuple[Escapes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,10 @@ def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path
         _families(ordered, margin, own=subject.first == "policy"), tuple(notes),
         tuple(c for row in ordered if row.name in named and (c := measure_controls(row.name, named[row.name]))),
         tuple(measure_spending(row.name, [run for run, _ in named[row.name]]) for row in ordered if row.name in named),
+        tuple(
+            found for row in ordered
+            if row.name in named and (found := measure_escapes(row.name, [run for run, _ in named[row.name]]))
+        ),
     )  # fmt: skip
 
 

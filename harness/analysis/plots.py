@@ -30,6 +30,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis import leaderboard, scaling
+from harness.analysis.escape import CLOCKS, read_looks, survival, times_of
 from harness.analysis.leaderboard import Board, Row, Section
 from harness.analysis.scaling import Curve
 from harness.metrics.stats import Interval
@@ -566,6 +567,59 @@ def farming(scope: Scope) -> Figure:
     return figure
 
 
+def budget_curves(scope: Scope) -> Figure:
+    """Accuracy of the last attempt and delta in mid-training, over what training had spent in each currency.
+
+    One line for each seed: seeds spend differently by the same update, so there is no mean to draw.
+    """
+    read = [(row, [read_looks(run) for run in scope.runs.get(row.name, [])]) for row in scope.rows]
+    read = [(row, [seed for seed in seeds if len(seed) > 1]) for row, seeds in read]
+    looks = [(row, seeds) for row, seeds in read if seeds]
+    if not looks:
+        raise Missing("no run was evaluated in mid-training (run.evaluate_every) at least twice")
+    every = [look for _, seeds in looks for seed in seeds for look in seed]
+    clocks = [clock for clock in CLOCKS if all(look.spent.get(clock) for look in every)]
+    figure, axes = _figure(COLUMN, 0.5 + 1.15 * len(clocks) + 0.13 * math.ceil(len(looks) / 2), 2, len(clocks))
+    for at, clock in enumerate(clocks):
+        for row, seeds in looks:
+            for number, seed in enumerate(seeds):
+                label = {} if number else {"label": VISIBLE + inert(row.name)}
+                spent = [look.spent[clock] for look in seed]
+                axes[at, 0].plot(spent, [100 * look.last for look in seed], **label, **scope.style(row))
+                axes[at, 1].plot(spent, [100 * look.delta.mean for look in seed], **scope.style(row))
+        axes[at, 1].axhline(0, color="0.5", linewidth=0.5)
+        axes[at, 0].set_ylabel("Acc@t2, percent")
+        axes[at, 1].set_ylabel("Δ(t1,t2), points")
+        for ax in axes[at]:
+            ax.set_xlabel(clock.replace("_", " "))
+    _legend(figure, axes[0, 0], 2)
+    return figure
+
+
+def escape(scope: Scope) -> Figure:
+    """Share of the seeds that have not left the collapse, over updates (Kaplan and Meier), with 95 % bounds."""
+    times = [(row, found) for row in scope.rows if (found := times_of(scope.runs.get(row.name, [])))]
+    if not times:
+        raise Missing("no run was evaluated in mid-training (run.evaluate_every) at least twice")
+    figure, axes = _figure(COLUMN, 2.0 + 0.13 * math.ceil(len(times) / 2))
+    ax = axes[0, 0]
+    for row, found in times:
+        steps, end, style = survival(found), max(time.at for time in found), scope.style(row)
+        x = [0.0, *(step.at for step in steps), end]
+        shares = [Interval(1.0, 1.0, 1.0), *(step.share for step in steps)]
+        shares.append(shares[-1])
+        mean, low, high = ([100 * share[i] for share in shares] for i in range(3))
+        ax.step(x, mean, where="post", label=VISIBLE + inert(row.name), **style)
+        ax.fill_between(x, low, high, step="post", alpha=0.12, linewidth=0, color=style["color"])
+        censored = [time.at for time in found if not time.escaped]
+        at = [100 * next((s.share.mean for s in reversed(steps) if s.at <= time), 1.0) for time in censored]
+        ax.plot(censored, at, "+", color=style["color"], markersize=5)
+    ax.set(xlabel="updates", ylabel="not escaped, percent of seeds", ylim=(-3, 103))
+    ax.set_xlim(left=0)
+    _legend(figure, ax, 2)
+    return figure
+
+
 def discount(scope: Scope) -> Figure:
     """Training with discounted returns (gamma > 0) against instantaneous rewards: delta over training."""
     found = [(_number(scope, row, "gamma"), row) for row in scope.rows if scope.traces(row, "delta")]
@@ -808,6 +862,8 @@ FIGURES: dict[str, Plot] = {
     "discount": Plot(discount, "Figure 9", of_runs=True),
     "flow": Plot(flow),
     "seeds": Plot(seeds),
+    "budget_curves": Plot(budget_curves, of_runs=True),
+    "escape": Plot(escape, of_runs=True),
     "kl_first": Plot(kl_first, of_runs=True),
     "farming": Plot(farming, of_runs=True),
     "bonus_sweep": Plot(bonus_sweep),

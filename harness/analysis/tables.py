@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from harness.analysis.budgets import Spending
 from harness.analysis.controls import GAINS
+from harness.analysis.escape import LEAST
 from harness.analysis.leaderboard import BASE, AcrossBases, Board, Comparison, Overall, Row, Section, Subject
 from harness.metrics import FAILURES, METRICS, Metric, stats
 from harness.metrics.stats import Equivalence, Interval
@@ -129,6 +130,8 @@ def _section(section: Section) -> Iterator[Block]:
     if section.controls:
         yield _controls(section)
     yield _spending(section)
+    if section.escapes:
+        yield _escapes(section)
     for family, comparisons in section.families.items():
         yield _comparison_block(family, comparisons, turns)
 
@@ -234,6 +237,29 @@ def _spending(section: Section) -> Block:
     )
     numbered = tuple(f"({i + 1}) {note}." for i, note in enumerate(notes))
     return Block("Budget", 3, lead, header, tuple(rows), numbered, name="budget")
+
+
+def _escapes(section: Section) -> Block:
+    rows = tuple(
+        (Cell(row.name), Cell(f"{sum(time.escaped for time in row.times)} of {len(row.times)}"),
+         _time(row.median[0], row.median[1:]),
+         Cell(", ".join(f"{'' if time.escaped else '>'}{time.at:g}" for time in row.times)))
+        for row in section.escapes
+    )  # fmt: skip
+    lead = (
+        "Updates until an evaluation in mid-training, confirmed by the next one, has a delta of at least "
+        f"{points_text(LEAST)} points with its 95 % interval above 0. Median: Kaplan and Meier's, with 95 % bounds; a "
+        "seed that has not escaped (>) is censored at its last evaluation."
+    )
+    header = ("Method", "seeds that escaped", "median", "each seed")
+    return Block("Time to escape", 3, lead, header, rows, name="escape")
+
+
+def _time(at: float, bounds: Sequence[float]) -> Cell:
+    def told(value: float) -> str:
+        return "not reached" if math.isinf(value) else f"{value:g}"
+
+    return Cell(told(at), f"[{', '.join(map(told, bounds))}]", at if math.isfinite(at) else sys.float_info.max)
 
 
 def _budget_notes(row: Spending) -> list[str]:
@@ -613,6 +639,14 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                 "kind": "budget", **about, **spent.means, "method": spent.name, "seeds": _seeds(spent.seeds),
                 "note": "; ".join(_budget_notes(spent)),
             }  # fmt: skip
+        for row in section.escapes:
+            median = zip(("median_time", "median_time_lo", "median_time_hi"), row.median, strict=True)
+            for time in row.times:
+                yield {
+                    "kind": "escape", **about, "method": row.name, "seeds": str(time.seed), "time": time.at,
+                    "escaped": "yes" if time.escaped else "no",
+                    **{key: value for key, value in median if math.isfinite(value)},
+                }  # fmt: skip
         for beside in section.beside:
             quantity = "t1" if beside.label.endswith("Acc@t1") else "majority_2"
             cells = _ends({quantity: beside.cell} if beside.cell else {})
