@@ -203,6 +203,10 @@ def test_verify_tells_another_verdict(copy: Path, capsys: pytest.CaptureFixture[
     told = capsys.readouterr().out
     assert "correct was False, is True" in told
     assert "eval.jsonl is not what it was" in told
+    gold = json.loads(text.splitlines()[0])["gold"]
+    path.write_text(text.replace(f'"gold":"{gold}"', '"gold":"another"', 1))
+    assert verify.main([str(copy)]) == 1
+    assert "its gold answer is not the problem's" in capsys.readouterr().out
     path.write_text(text + text.splitlines(keepends=True)[-1])
     assert verify.main([str(copy)]) == 1
     assert "has 7 records, it had 6" in capsys.readouterr().out

@@ -51,6 +51,14 @@ def test_every_gin_file_is_in_the_wheel(site: Path) -> None:
     assert all((site / name / "py.typed").is_file() for name in ("harness", "methods", "verifiers"))
 
 
+def test_the_report_s_parts_and_their_licences_are_in_the_wheel_and_no_test_asset(site: Path) -> None:
+    own = ROOT / "harness" / "analysis" / "templates"
+    packed = site / "harness" / "analysis" / "templates"
+    names = {str(path.relative_to(own)) for path in own.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(packed)) for path in packed.rglob("*") if path.is_file()} == names
+    assert not list(site.rglob("axe*.js"))
+
+
 def test_it_lists_trains_and_makes_a_table_in_an_empty_folder(site: Path, tmp_path: Path) -> None:
     here = call(site, tmp_path, "harness.run", "--list")
     assert here.returncode == 0, here.stderr
