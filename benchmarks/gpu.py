@@ -172,7 +172,7 @@ def stages(size: Size, device: str, folder: Path) -> dict[str, Any]:
             f"{name}_sampled_tokens_per_s": round(tokens / found[f"{name}_sampling_s"]),
             f"{name}_grad_norm": norm,
             f"{name}_sampler_gap": sum(gaps) / len(gaps),
-            f"{name}_largest_kl": max(abs(s.kl) for s in stats),
+            f"{name}_largest_kl": max(abs(s.kl or 0.0) for s in stats),
         }
         if not norm > 0 or norm != norm:
             raise RuntimeError(f"{name}: the gradient's norm is {norm}")

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic
 from statsmodels.duration.survfunc import SurvfuncRight
@@ -38,7 +39,7 @@ def test_kaplan_meier_against_statsmodels() -> None:
     times, seen = [time.at for time in PATIENTS], [int(time.escaped) for time in PATIENTS]
     theirs, ours = SurvfuncRight(times, seen), survival(PATIENTS)
     assert [step.at for step in ours] == list(theirs.surv_times)
-    for step, share, error in zip(ours, theirs.surv_prob, theirs.surv_prob_se, strict=True):
+    for step, share, error in zip(ours, np.asarray(theirs.surv_prob), np.asarray(theirs.surv_prob_se), strict=True):
         assert step.share.mean == pytest.approx(share, abs=1e-12)
         half = 1.959963984540054 * error / (share * abs(math.log(share)))  # Greenwood's, on the log(-log) scale
         assert step.share.lo == pytest.approx(share ** math.exp(half), abs=1e-12)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import synthetic
@@ -67,6 +68,7 @@ def test_a_mistake_is_told_before_anything_runs(arguments: dict[str, object], to
 
 def test_only_whole_rows_are_picked_from(tmp_path: Path) -> None:
     names = {f"{row}-with-{value}": (row, value) for row in ("a", "b") for value in (1, 2)}
+    rows: list[dict[str, Any]] = []
     for name in list(names)[:3]:
         rows = synthetic.records((0.4, 0.3, 0.1, 0.5), 1, split="validation")
         rows += synthetic.records((0.9, 0.1, 0.1, 0.5), 1)  # a test split is there: it is not looked at

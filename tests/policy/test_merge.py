@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.core import Example, Turn, Verdict
 from harness.policy.loss import merge, microbatches, pack
+from harness.policy.tree import Cost, plant
 
 PAD = 9
 IDS = st.lists(st.integers(0, 2), max_size=4).map(tuple)  # few ids, so that sequences often extend each other
@@ -50,22 +51,30 @@ def test_there_are_as_few_rows_as_can_be(examples: Sequence[Example]) -> None:
     assert sorted(row.ids for row in rows) == sorted(longest)
 
 
-@given(examples_of(), st.integers(1, 40))
-def test_packed_batches_give_back_every_turns_tokens_and_no_more(examples: Sequence[Example], limit: int) -> None:
+@given(examples_of(), st.integers(1, 40), st.booleans())
+def test_packed_batches_give_back_every_turn_after_its_own_context(
+    examples: Sequence[Example], limit: int, shared: bool
+) -> None:
     rows = merge(examples)
+    trees = plant(rows, Cost(token=1.0, pair=0.0) if shared else None, limit)
+    assert sorted(i for tree in trees for i, _, _ in tree.spans) == sorted(i for row in rows for i, _, _ in row.spans)
+    batches = list(microbatches(trees, limit))
+    assert sum(map(len, batches)) == len(trees)
     found: dict[int, tuple[int, ...]] = {}
-    batches = list(microbatches(rows, limit))
-    assert sorted(row.ids for batch in batches for row in batch) == sorted(row.ids for row in rows)
     for batch in batches:
-        ids_BT, (rows_N, positions_N), spans = pack(batch, PAD, "cpu")
-        assert ids_BT.numel() <= limit or len(batch) == 1
-        assert [tuple(ids[: len(row.ids)]) for ids, row in zip(ids_BT.tolist(), batch, strict=True)] == [
-            row.ids for row in batch
-        ]
-        assert int((ids_BT != PAD).sum()) == sum(len(row.ids) for row in batch)
-        assert (positions_N > 0).all()  # a token is scored by the position before it
-        picked = iter(ids_BT[rows_N, positions_N].tolist())
-        for i, count in spans:
-            found[i] = tuple(next(picked) for _ in range(count))
+        packed = pack(batch, PAD, "cpu")
+        width = packed.ids_BT.shape[1]
+        assert packed.ids_BT.numel() <= limit or len(batch) == 1
+        assert int((packed.ids_BT != PAD).sum()) == sum(len(tree.ids) for tree in batch)
+        ids, ends = packed.ids_BT.tolist(), [[width] * width] * len(batch)
+        if packed.ends_BT is not None:
+            ends = packed.ends_BT.tolist()
+        picked = zip(packed.rows_N.tolist(), packed.sources_N.tolist(), packed.places_N.tolist(), strict=True)
+        for i, count in packed.spans:
+            for _ in range(count):
+                row, source, place = next(picked)
+                seen = [at for at in range(place + 1) if place < ends[row][at]]  # the token and those it sees
+                assert seen[-2:] == [source, place]  # a token is scored by the one before it
+                found[i] = tuple(ids[row][at] for at in seen)
         assert next(picked, None) is None
-    assert found == {i: e.turn.tokens for i, e in enumerate(examples) if e.turn.tokens}
+    assert found == {i: e.turn.context + e.turn.tokens for i, e in enumerate(examples) if e.turn.tokens}

@@ -71,7 +71,7 @@ def compare(policy: Policy, one: Policy, folder: Path) -> dict[str, Any]:
     for count in (len(examples), 1):  # the second batch has fewer rows than processes
         (stats, norm), (stats_one, norm_one) = (engine.step(examples[:count], count) for engine in (policy, one))
         found[f"stats_gap_{count > 1}"] = max(
-            abs(a.logprob - b.logprob) + abs(a.kl - b.kl) for a, b in zip(stats, stats_one, strict=True)
+            abs(a.logprob - b.logprob) + abs((a.kl or 0.0) - (b.kl or 0.0)) for a, b in zip(stats, stats_one, strict=True)
         )
         found[f"norm_gap_{count > 1}"] = abs(norm - norm_one)
     found["weights_gap"] = gap(policy, one)
