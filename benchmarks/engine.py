@@ -23,7 +23,7 @@ import torch
 
 from harness.policy import HF
 from harness.policy.engine import Policy
-from harness.policy.loss import microbatches, pack
+from harness.policy.loss import pack_rows, split_microbatches
 from harness.policy.tree import Row, Tree
 from harness.tasks.arithmetic import RETRY, Arithmetic
 from verifiers.exact import Exact
@@ -91,9 +91,9 @@ def main() -> None:
         return replies
 
     def theirs() -> list[tuple[int, ...]]:
-        contexts = [tuple(policy.chat.opening(chat)) for chat in chats for _ in range(args.samples)]
+        contexts = [tuple(policy.chat.encode_opening(chat)) for chat in chats for _ in range(args.samples)]
         first = generate(contexts)
-        follow = [c + r + tuple(policy.chat.follow(RETRY, r)) for c, r in zip(contexts, first, strict=True)]
+        follow = [c + r + tuple(policy.chat.encode_followup(RETRY, r)) for c, r in zip(contexts, first, strict=True)]
         return [*first, *generate(follow)]
 
     turns = ours()
@@ -108,14 +108,14 @@ def main() -> None:
     turns = [*first, *session.reply()]
 
     def one_forward() -> list[list[float]]:
-        return policy.logprobs(turns)
+        return policy.turn_logprobs(turns)
 
     def one_per_turn() -> list[list[float]]:
         whole = [(i, turn.context + turn.tokens) for i, turn in enumerate(turns)]
         trees = [Tree([Row(ids, [(i, len(turns[i].context), len(ids))])]) for i, ids in whole]
         found: list[list[float]] = [[] for _ in turns]
-        for part in microbatches(trees, policy.spec.microbatch_tokens):
-            batch = pack(part, policy.pad_id, policy.device)
+        for part in split_microbatches(trees, policy.spec.microbatch_tokens):
+            batch = pack_rows(part, policy.pad_id, policy.device)
             values, at = policy.scorer(batch).logprob.tolist(), 0
             for example, count in batch.spans:
                 found[example], at = values[at : at + count], at + count

@@ -39,7 +39,7 @@ from harness.policy.engine import Policy
 from harness.run import main as run
 from harness.tasks.arithmetic import Arithmetic
 from harness.training.dialogue import Intrinsic
-from harness.training.rollout import rollout
+from harness.training.rollout import sample_rollouts
 from methods.score import Phase1, Phase2
 
 ROOT = Path(__file__).parents[1]
@@ -157,7 +157,7 @@ def stages(size: Size, device: str, folder: Path) -> dict[str, Any]:
     for number, phase in enumerate((Phase1(), Phase2())):
         name = f"stage{number + 1}"
         with measured(policy, found, f"{name}_sampling"):
-            groups = rollout(
+            groups = sample_rollouts(
                 policy, task, Intrinsic(), task.train[: size.problems], samples=size.samples, attempts=2, seed=number,
                 temperature=1.0,
             )  # fmt: skip
@@ -185,11 +185,11 @@ def agreement(size: Size, device: str, folder: Path) -> dict[str, Any]:
     """Log-probabilities of one small batch: sampler, trainer, reference and float32."""
     task = Arithmetic(Parity())
     policy = spec(folder, size).load(device)
-    groups = rollout(policy, task, Intrinsic(), task.train[:8], samples=4, attempts=2, seed=9, temperature=1.0)
+    groups = sample_rollouts(policy, task, Intrinsic(), task.train[:8], samples=4, attempts=2, seed=9, temperature=1.0)
     turns = [turn for group in groups for t in group for turn in t.turns]
-    half, reference = policy.logprobs(turns), policy.logprobs(turns, reference=True)
+    half, reference = policy.turn_logprobs(turns), policy.turn_logprobs(turns, reference=True)
     del policy
-    exact = HF(path=str(folder), max_new_tokens=size.reply, dtype="float32").load(device).logprobs(turns)
+    exact = HF(path=str(folder), max_new_tokens=size.reply, dtype="float32").load(device).turn_logprobs(turns)
 
     def gap(a: Any, b: Any) -> dict[str, float]:
         values = [abs(x - y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)]

@@ -15,10 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.policy import HF
-from harness.seeds import derive, draw
+from harness.seeds import derive_seed, epoch_indices
 from harness.tasks.embedded_code import EmbeddedCode
 from harness.training.dialogue import Intrinsic
-from harness.training.rollout import rollout
+from harness.training.rollout import sample_rollouts
 from verifiers.code_tests import CodeTests
 
 
@@ -31,9 +31,16 @@ def main() -> int:
     policy = HF(path="embedded:code", max_new_tokens=40).load("cpu")
     batches = []
     for step in range(options.batches):
-        chosen = [task.train[i] for i in draw(0, "problems", len(task.train), 16 * step, 16)]
-        groups = rollout(
-            policy, task, Intrinsic(), chosen, samples=4, attempts=2, seed=derive(0, "rollout", step), temperature=1.0
+        chosen = [task.train[i] for i in epoch_indices(0, "problems", len(task.train), 16 * step, 16)]
+        groups = sample_rollouts(
+            policy,
+            task,
+            Intrinsic(),
+            chosen,
+            samples=4,
+            attempts=2,
+            seed=derive_seed(0, "rollout", step),
+            temperature=1.0,
         )
         turns = [(t.problem, turn.text) for group in groups for t in group for turn in t.turns]
         batches += [turns[0::2], turns[1::2]]  # a step grades all first attempts, then all second ones

@@ -116,7 +116,7 @@ class Bench:
     def __init__(self, work: Workload, kl: float, folder: Path, trl: bool) -> None:
         self.work, self.kl, self.clock, self.round = work, kl, Clock(), 0
         path = "embedded:arithmetic" if work.shape is None else str(model_folder(work, folder))
-        self.path = HF(path=path).folder
+        self.path = HF(path=path).model_source
         self.policy = HF(path=path, max_new_tokens=work.replies, lr=0.0, kl="k3").load("cpu")
         if work.shape is not None:
             self.policy.end_ids = [NEVER]
@@ -126,8 +126,8 @@ class Bench:
         self.chats = [self.task.chat(problem, []) for problem in self.problems]
         if work.prompt:
             self.chats = [[{"role": "user", "content": shots(self.task, work.prompt)}] for _ in self.problems]
-        scorer, hidden = self.policy.scorer, self.policy.scorer.hidden
-        scorer.hidden = lambda model, *rest: (  # type: ignore[method-assign]
+        scorer, hidden = self.policy.scorer, self.policy.scorer.hidden_states
+        scorer.hidden_states = lambda model, *rest: (  # type: ignore[method-assign]
             self.clock.timed("reference", hidden)(model, *rest) if model is scorer.reference.model
             else hidden(model, *rest)
         )  # fmt: skip
@@ -246,11 +246,11 @@ class Bench:
         chat = self.policy.chat
         if self.given is None:
             with self.clock.phase("sample"):
-                contexts = [tuple(chat.opening(c)) for c in self.chats for _ in range(self.work.samples)]
+                contexts = [tuple(chat.encode_opening(c)) for c in self.chats for _ in range(self.work.samples)]
                 first = self._generate(contexts)
-                follows = [tuple(chat.follow(RETRY, reply)) for reply in first]
+                follows = [tuple(chat.encode_followup(RETRY, reply)) for reply in first]
                 seconds = self._generate([c + r + f for c, r, f in zip(contexts, first, follows, strict=True)])
-                texts = [(chat.text(a), chat.text(b)) for a, b in zip(first, seconds, strict=True)]
+                texts = [(chat.decode_reply(a), chat.decode_reply(b)) for a, b in zip(first, seconds, strict=True)]
         else:
             contexts, first = [a.context for a, _ in self.given], [a.tokens for a, _ in self.given]
             follows = [b.context[len(a.context) + len(a.tokens) :] for a, b in self.given]
@@ -290,7 +290,7 @@ class Bench:
         found, scale = {}, sum(abs(e.weight) * len(e.turn.tokens) for e in examples) / len(rows)
         for side in ("ours", "former"):
             with as_side(self.policy, side):
-                stats = self.policy.accumulate(examples, len(rows))
+                stats = self.policy.accumulate_gradients(examples, len(rows))
             value = sum(e.kl * (s.kl or 0.0) - e.weight * s.tokens for e, s in zip(examples, stats, strict=True))
             grad = torch.cat([p.grad.flatten() for _, p in self.policy._trained() if p.grad is not None])
             found[side] = value / len(rows), grad.double()
@@ -400,7 +400,7 @@ def model_folder(work: Workload, folder: Path) -> Path:
 
     where = folder / work.name
     if not where.exists():
-        tokenizer = AutoTokenizer.from_pretrained(HF().folder)
+        tokenizer = AutoTokenizer.from_pretrained(HF().model_source)
         torch.manual_seed(0)
         shape: dict[str, Any] = dict(work.shape or {})
         config = LlamaConfig(

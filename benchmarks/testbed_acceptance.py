@@ -26,12 +26,12 @@ import numpy as np
 
 from harness import config
 from harness.core import Example, Problem, Trajectory, Turn, Verdict
-from harness.grading import grade
+from harness.grading import grade_responses
 from harness.metrics import pass_at
-from harness.metrics.stats import Interval, bootstrap, delta_interval, wilson
-from harness.seeds import derive, draw
+from harness.metrics.stats import Interval, bootstrap_interval, delta_interval, wilson_interval
+from harness.seeds import derive_seed, epoch_indices
 from harness.training.experiment import Experiment
-from harness.training.rollout import rollout
+from harness.training.rollout import sample_rollouts
 
 if TYPE_CHECKING:
     from harness.policy.engine import Policy
@@ -76,7 +76,7 @@ class Base:
 
     def accuracy(self, attempt: int) -> Interval:
         """Greedy accuracy of attempt 1 or 2 (given as 0 or 1)."""
-        return wilson(sum(_verdicts(t)[attempt].correct for t in self.greedy), len(self.greedy))
+        return wilson_interval(sum(_verdicts(t)[attempt].correct for t in self.greedy), len(self.greedy))
 
     def wrong_places(self) -> Counter[int | None]:
         """How many wrong first attempts are wrong in how many symbols (greedy)."""
@@ -124,16 +124,16 @@ def measure_base(policy: Policy, experiment: Experiment, problems: Sequence[Prob
     greedy: list[Trajectory] = []
     for begin in range(0, len(problems), BATCH):
         part = problems[begin : begin + BATCH]
-        groups = rollout(
+        groups = sample_rollouts(
             policy, experiment.task, experiment.dialogue, part, samples=1, attempts=2, seed=0, temperature=0.0
         )
         greedy += [trajectory for group in groups for trajectory in group]
     sampled: list[list[Turn]] = []
     for begin in range(0, pool, BATCH // SAMPLES):
         part = problems[begin : min(pool, begin + BATCH // SAMPLES)]
-        groups = rollout(
+        groups = sample_rollouts(
             policy, experiment.task, experiment.dialogue, part, samples=SAMPLES, attempts=1,
-            seed=derive(0, "acceptance", "pool", begin), temperature=1.0,
+            seed=derive_seed(0, "acceptance", "pool", begin), temperature=1.0,
         )  # fmt: skip
         sampled += [[trajectory.attempts[0] for trajectory in group] for group in groups]
     return Base(greedy, sampled)
@@ -148,10 +148,12 @@ def contexts(
         first = list(experiment.task.chat(problem, []))
         second = experiment.dialogue.ask(experiment.task, problem, [draft.text])
         if form == DRAFT:
-            found.append((*policy.prompt(first), *draft.tokens, *policy.chat.follow(second, draft.tokens)))
+            found.append(
+                (*policy.encode_prompt(first), *draft.tokens, *policy.chat.encode_followup(second, draft.tokens))
+            )
         else:
             asked = [*first, {"role": "user", "content": second}] if form == SECOND else first
-            found.append(policy.prompt(asked))
+            found.append(policy.encode_prompt(asked))
     return found
 
 
@@ -160,14 +162,18 @@ def sample_drafts(
 ) -> list[tuple[list[Problem], list[Turn]]]:
     """For each update of a fit its problems and the base's first attempts on them, at temperature 1."""
     task, size = experiment.task, budget.problems
-    order = draw(seed, "acceptance", len(task.train), 0, budget.updates * size)
+    order = epoch_indices(seed, "acceptance", len(task.train), 0, budget.updates * size)
     each = [task.train[i] for i in order for _ in range(budget.samples)]
     turns: list[Turn] = []
     policy.refresh()
     for begin in range(0, len(order), BATCH):
         chats = [task.chat(task.train[i], []) for i in order[begin : begin + BATCH]]
         session = policy.open(
-            chats, budget.samples, seed=derive(seed, "acceptance", "drafts", begin), temperature=1.0, reference=True
+            chats,
+            budget.samples,
+            seed=derive_seed(seed, "acceptance", "drafts", begin),
+            temperature=1.0,
+            reference=True,
         )
         turns += session.reply()
     step = size * budget.samples
@@ -210,7 +216,7 @@ def answer_again(
             session.give([turn.tokens for turn in given])
             session.ask(asked)
         pairs = list(zip(part, (turn.text for turn in session.reply()), strict=True))
-        right += [verdict.correct for verdict in grade(experiment.task.verifier, pairs)]
+        right += [verdict.correct for verdict in grade_responses(experiment.task.verifier, pairs)]
     return right
 
 
@@ -218,7 +224,7 @@ def judge(base: Base, right: Mapping[str, Any]) -> list[Criterion]:
     """The criteria, from the base and from [seed, problem] arrays of right second attempts by form."""
     n, (mended, broken) = len(base.greedy), base.flips()
     accuracy, blind = base.accuracy(0), better_blind(right)
-    gap = bootstrap(np.asarray(right[DRAFT], float) - np.asarray(right[blind], float))
+    gap = bootstrap_interval(np.asarray(right[DRAFT], float) - np.asarray(right[blind], float))
     places = base.wrong_places()
     near = sum(count for key, count in places.items() if key is not None and key <= PLACES)
     local, room = near / max(1, sum(places.values())), base.pass_at(SAMPLES) - base.pass_at(1)
@@ -273,7 +279,7 @@ def report(
     grids = {form: np.asarray(right[form], float) for form in (*FORMS, OTHER)}
     first = np.array([_verdicts(t)[0].correct for t in base.greedy])
     fits = [
-        [form, *map(_pct, rows.mean(axis=1)), _interval(bootstrap(rows)), _pct(_mean(rows[:, ~first])),
+        [form, *map(_pct, rows.mean(axis=1)), _interval(bootstrap_interval(rows)), _pct(_mean(rows[:, ~first])),
          _pct(_mean(rows[:, first])), f"{_mean(losses[form]):.3f}" if form in losses else ""]
         for form, rows in grids.items()
     ]  # fmt: skip
@@ -358,12 +364,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
 
-    config.prepare(Experiment, "run")
-    config.parse(args.gin, args.bind)
-    experiment: Experiment = config.build("run")
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin(args.gin, args.bind)
+    experiment: Experiment = config.build_root("run")
     spec: Any = experiment.policy  # the transformers engine: the fits take its chat format apart
     policy = spec.load("cpu")
-    weights = Path(spec.folder) / "model.safetensors"
+    weights = Path(spec.model_source) / "model.safetensors"
     problems = experiment.task.test[: args.test]
     budget = Budget(args.updates, args.problems, args.samples)
 

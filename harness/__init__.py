@@ -64,4 +64,4 @@ def load(path: Path | str) -> Results:
     """
     from harness.analysis import frames  # pandas only for those who ask
 
-    return frames.load(path)
+    return frames.load_frames(path)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.runs import archive, reader
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 EPILOG = """examples:
   {prog} results/embedded --out study.parquet      every run's run.json, config.gin, metrics.jsonl, eval.jsonl
@@ -34,17 +34,17 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.archi
     try:
         if options.expand:
             count = archive.expand_archive(options.results, options.expand)
-            print(inert(f"{options.expand}: {count} files"))
+            print(escape_controls(f"{options.expand}: {count} files"))
             return 0
         if options.out.suffix != archive.SUFFIX:
             parser.error(f"--out: an archive's name ends in {archive.SUFFIX}: readers look for that")
         runs = reader.find_runs(options.results)
         count = archive.write_archive(runs, options.results, options.out)
     except OSError as error:
-        print(f"archive: {inert(error)}", file=sys.stderr)
+        print(f"archive: {escape_controls(error)}", file=sys.stderr)
         return 2
     size = options.out.stat().st_size
-    print(inert(f"{options.out}: {len(runs)} runs, {count} files, {size / 1e6:.1f} MB"))
+    print(escape_controls(f"{options.out}: {len(runs)} runs, {count} files, {size / 1e6:.1f} MB"))
     return 0
 
 

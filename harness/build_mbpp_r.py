@@ -12,7 +12,7 @@ from rich.console import Console
 from harness import config
 from harness.policy import HF
 from harness.tasks.source import DataError
-from harness.tools.mbpp_r import BASE, Recipe, _check, build
+from harness.tools.mbpp_r import BASE, Recipe, _check, build_set
 from harness.training.experiment import Experiment
 
 EPILOG = """examples:
@@ -35,17 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check is None and args.out is None:
         parser.error("--out FILE.jsonl is needed (or --check FILE)")
     try:
-        config.prepare(Experiment, "run")  # model files may bind it
-        config.prepare(Recipe, "build_mbpp_r")
+        config.prepare_gin(Experiment, "run")  # model files may bind it
+        config.prepare_gin(Recipe, "build_mbpp_r")
         policy = [] if args.mutants or args.check else ["build_mbpp_r.policy = @policy.hf()"]
         unsafe = ["code.unsafe_exec = True"] if args.unsafe_exec else []
-        config.parse([BASE, *args.gin], [*policy, *args.bind, *unsafe])
-        recipe: Recipe = config.build("build_mbpp_r")
+        config.parse_gin([BASE, *args.gin], [*policy, *args.bind, *unsafe])
+        recipe: Recipe = config.build_root("build_mbpp_r")
         if args.check:
             return _check(recipe, args.check, args.out)
         if recipe.policy and recipe.policy.path == HF().path:
             parser.error("which model? --bind MODEL=NAME_OR_FOLDER; or --mutants, without one")
-        build(recipe, args.out, args.device)
+        build_set(recipe, args.out, args.device)
         return 0
     except KeyboardInterrupt:
         console.print("interrupted; every batch graded so far is kept: the same command goes on from there")

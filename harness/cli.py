@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import harness
-from harness.terminal import describe_broken_plugin, inert
+from harness.terminal import describe_broken_plugin, escape_controls
 
 if TYPE_CHECKING:
     from harness.registry import Entry
@@ -81,9 +81,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "score-harness") -> int:
     if name not in COMMANDS:
         if name.startswith("-"):
             return _mistake(f"options come after a subcommand: {prog} run {' '.join(words)}; {prog} --help lists them")
-        from harness.registry import nearest
+        from harness.registry import nearest_hint
 
-        near = nearest(name, [*COMMANDS, *ALIASES])
+        near = nearest_hint(name, [*COMMANDS, *ALIASES])
         return _mistake(f"no subcommand {name!r}{near}; {prog} --help lists them")
     own = {"run": _run, "list": _list, "describe": _describe, "completion": _completion}.get(name)
     title = f"{prog} {words[0]}"
@@ -100,7 +100,7 @@ def _usage(prog: str) -> str:
 
 
 def _mistake(message: str) -> int:
-    print(f"error: {inert(message, newlines=True)}", file=sys.stderr)
+    print(f"error: {escape_controls(message, newlines=True)}", file=sys.stderr)
     return 2
 
 
@@ -127,7 +127,7 @@ def _run(words: Sequence[str], prog: str) -> int:
             args.bind += _limits(args.gin, args.bind, args.limit)
         except config.ConfigError as error:
             return _mistake(str(error))
-    return run.start(parser, args)
+    return run.start_run(parser, args)
 
 
 def _limits(files: Sequence[str], bindings: Sequence[str], limit: int) -> list[str]:
@@ -139,17 +139,19 @@ def _limits(files: Sequence[str], bindings: Sequence[str], limit: int) -> list[s
     from harness import config, registry
     from harness.training.experiment import Experiment
 
-    config.prepare(Experiment, "run")
-    config.parse(files, bindings)
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin(files, bindings)
     found = []
-    for name in config.referred("run.eval_tasks") or config.referred("run.task"):
+    for name in config.referred_names("run.eval_tasks") or config.referred_names("run.task"):
         short = name.rpartition(".")[2]
         try:
-            build = registry.get("task", short).build
+            build = registry.get_entry("task", short).build
         except registry.UnknownName as error:
             raise config.ConfigError(str(error)) from error
         if "test_size" not in inspect.signature(build).parameters:
-            having = [e.name for e in registry.entries("task") if "test_size" in inspect.signature(e.build).parameters]
+            having = [
+                e.name for e in registry.list_entries("task") if "test_size" in inspect.signature(e.build).parameters
+            ]
             raise config.ConfigError(
                 f"--limit: task.{short} has no test_size, so it is always evaluated on its whole test split "
                 f"(tasks that have one: {', '.join(having)})"
@@ -175,11 +177,11 @@ def _describe(words: Sequence[str], prog: str) -> int:
     from harness.training.experiment import Experiment
 
     try:
-        for plugin, error in config.prepare(Experiment, "run").items():
+        for plugin, error in config.prepare_gin(Experiment, "run").items():
             print(describe_broken_plugin(plugin, error), file=sys.stderr)
     except config.ConfigError as error:
         return _mistake(str(error))
-    entries = [*registry.entries(), registry.Entry("", "run", Experiment)]
+    entries = [*registry.list_entries(), registry.Entry("", "run", Experiment)]
     told = []
     for name in names:
         found = [e for e in entries if name in (e.name, f"{e.kind}.{e.name}")]
@@ -191,7 +193,7 @@ def _describe(words: Sequence[str], prog: str) -> int:
             rows = [path.stem for folder in config.FOLDERS for path in (config.GIN_HOME / folder).glob("*.gin")]
             if name in rows:
                 return _mistake(f"{name!r} is a gin file, not a registered name: run ROW --print-config shows it")
-            return _mistake(f"no registered name {name!r}{registry.nearest(name, known)}")
+            return _mistake(f"no registered name {name!r}{registry.nearest_hint(name, known)}")
         told += [_told(entry) for entry in found]
     print("\n\n".join(told))
     return 0
@@ -208,8 +210,8 @@ def _completion(words: Sequence[str], prog: str) -> int:
     from harness import config, registry
     from harness.training.experiment import Experiment
 
-    config.prepare(Experiment, "run")
-    entries = list(registry.entries())
+    config.prepare_gin(Experiment, "run")
+    entries = list(registry.list_entries())
     rows = {path.stem for folder in config.FOLDERS for path in (config.GIN_HOME / folder).glob("*.gin")}
     names = {entry.name for entry in entries} | {f"{entry.kind}.{entry.name}" for entry in entries}
     script = COMPLETION
@@ -241,4 +243,4 @@ def _told(entry: Entry) -> str:
         kind = "" if parameter.annotation is parameter.empty else f": {annotation}"
         value = "   (must be bound)" if parameter.default is parameter.empty else f" = {parameter.default!r}"
         lines.append(f"  {entry.name}.{parameter.name}{kind}{value}")
-    return inert("\n".join(lines + ([] if parameters else ["  none"])), newlines=True)
+    return escape_controls("\n".join(lines + ([] if parameters else ["  none"])), newlines=True)

@@ -35,7 +35,7 @@ class ConfigError(ValueError):
     """A gin file or binding that cannot be used; the message names the place and the nearest existing name."""
 
 
-def prepare(root: Callable[..., Any], name: str) -> dict[str, str]:
+def prepare_gin(root: Callable[..., Any], name: str) -> dict[str, str]:
     """Loads all plugins and makes every registered name, and `root` as `name`, known to gin.
 
     Returns:
@@ -65,7 +65,7 @@ _exposed: set[tuple[str, str]] = set()
 
 
 def _expose() -> None:
-    for entry in registry.entries():
+    for entry in registry.list_entries():
         if (entry.kind, entry.name) not in _exposed:
             gin.external_configurable(entry.build, name=entry.name, module=entry.kind)
             _exposed.add((entry.kind, entry.name))
@@ -122,7 +122,7 @@ VALUES = "A value is a number, True, False, None, 'text' in quotes, a list, @nam
 _Binding = config_parser.BindingStatement
 
 
-def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
+def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     """Parses gin files and then bindings, after forgetting whatever was parsed before.
 
     Files are paths, or bare names as `score_full`. The value of a text parameter may stand without quotes in
@@ -140,7 +140,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
 def parse_recorded(
     recorded: Path, files: Sequence[str] = (), bindings: Sequence[str] = (), trust: bool = False
 ) -> list[str]:
-    """Like `parse`, but first a config.gin out of a run folder, which may be a stranger's: it executes nothing.
+    """Like `parse_gin`, but first a config.gin out of a run folder, which may be a stranger's: it executes nothing.
 
     Of such a file only bindings count. Without `trust`, an `import` that would execute code is an error, and
     `unsafe_exec` is left out: whether programs run without a sandbox is the caller's decision, not the folder's.
@@ -156,7 +156,7 @@ def parse_recorded(
         What was left out, one sentence each.
 
     Raises:
-        ConfigError: as `parse`, and a recorded config that would execute code.
+        ConfigError: as `parse_gin`, and a recorded config that would execute code.
     """
     if trust:
         _parse((), [str(recorded), *files], bindings)
@@ -207,7 +207,7 @@ def _walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Any]
 
 
 def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: Sequence[str]) -> None:
-    """See `parse`; `recorded` are the bindings of a run folder, parsed first; None where there is no run folder."""
+    """See `parse_gin`; `recorded` are the bindings of a run folder, parsed first; None where there is no run folder."""
     gin.clear_config(clear_constants=True)
     paths = [_find(file) for file in files]
     for path in paths:
@@ -301,7 +301,7 @@ def _choose_model(said: Sequence[_Said]) -> None:
     needed = [one for one in said if one.key == MODEL and str(one.value) == _REQUIRED]
     chosen = [one for one in said if not one.is_base and (one.name == "hf.path" or one.key == MODEL)]
     chosen = [one for one in chosen if one not in needed]
-    is_hf = not (policy := referred("run.policy")) or any(name.rpartition(".")[2] == "hf" for name in policy)
+    is_hf = not (policy := referred_names("run.policy")) or any(name.rpartition(".")[2] == "hf" for name in policy)
     if needed and is_hf and not chosen:
         raise ConfigError(
             f"{_shown(needed[0].file)} needs a model: choose one with --model, as in --model "
@@ -315,7 +315,7 @@ def _choose_model(said: Sequence[_Said]) -> None:
         gin.bind_parameter((MODEL, "gin.macro", "value"), chosen[-1].value if chosen else None)
     with contextlib.suppress(ValueError):  # hf.path is not bound
         _bind_known(gin.query_parameter("hf.path"), {one.name for one in said if one.is_own})
-    trains = not (method := referred("run.method")) or not method[0].endswith(".none")
+    trains = not (method := referred_names("run.method")) or not method[0].endswith(".none")
     if needed and trains and all(one.is_base for one in said if one.name == "hf.lr"):
         _tell(
             "notice: no protocol is given: budget and learning rate are those of the embedded testbed (gin/base.gin). "
@@ -325,7 +325,9 @@ def _choose_model(said: Sequence[_Said]) -> None:
 
 def _bind_known(path: Any, own: Collection[str]) -> None:
     """Binds what policy.hf knows of the model at `path`, but for the settings among `own`."""
-    find = next((getattr(e.build, "find_settings", None) for e in registry.entries("policy") if e.name == "hf"), None)
+    find = next(
+        (getattr(e.build, "find_settings", None) for e in registry.list_entries("policy") if e.name == "hf"), None
+    )
     if not find or not isinstance(path, str):
         return
     settings = {f"hf.{name}": value for name, value in find(path).items() if f"hf.{name}" not in own}
@@ -350,8 +352,8 @@ def parent_and_difference(files: Sequence[str], bindings: Sequence[str] = ()) ->
     common to both. ('', {}) for gin/base.gin, and where no row is given.
 
     Args:
-        files: As for `parse`.
-        bindings: As for `parse`.
+        files: As for `parse_gin`.
+        bindings: As for `parse_gin`.
 
     Raises:
         ConfigError: a file that is missing or cannot be read.
@@ -393,7 +395,7 @@ def _is_row(path: Path) -> bool:
     return any(_Said(path, file, "", None).is_base for file, _ in _walk(path))
 
 
-def referred(parameter: str) -> list[str]:
+def referred_names(parameter: str) -> list[str]:
     """The configurables that a parameter's parsed value refers to: ['task.arithmetic'] for `run.task`; [] unbound."""
     try:
         value = gin.query_parameter(parameter)
@@ -423,7 +425,7 @@ def _find(file: str, beside: Path | None = None) -> Path:
     known += [old for old in MOVED if old.startswith(str(Path(file).parent))]
     if named and not file.endswith(".gin"):
         known = [path.stem for folder in FOLDERS for path in (GIN_HOME / folder).glob("*.gin")]
-    raise ConfigError(f"no gin file {file!r}{registry.nearest(file, known)}")
+    raise ConfigError(f"no gin file {file!r}{registry.nearest_hint(file, known)}")
 
 
 def _old_path(file: str | Path) -> str | None:
@@ -509,7 +511,7 @@ def _key(statement: _Binding) -> str:
     return f"{statement.scope}/{name}" if statement.scope else name
 
 
-def bound(text: str) -> list[str]:
+def bound_names(text: str) -> list[str]:
     """The names that gin text binds: `run.steps`, and `BETA1` for a macro; what it includes is not read.
 
     Raises:
@@ -519,7 +521,7 @@ def bound(text: str) -> list[str]:
 
 
 def bound_by(file: str) -> list[str]:
-    """The names that a gin file binds, itself or through its includes; raises ConfigError as `parse` does."""
+    """The names that a gin file binds, itself or through its includes; raises ConfigError as `parse_gin` does."""
     return [_key(statement) for _, statement in _walk(_find(file)) if isinstance(statement, _Binding)]
 
 
@@ -567,7 +569,7 @@ def _quoted(binding: str) -> str:
             return f"{name} = {value!r}"
         if builds and not known:
             parameters = _parameters(builds[0])
-            near = registry.nearest(parameter, parameters)
+            near = registry.nearest_hint(parameter, parameters)
             raise ConfigError(
                 f"{binding}: no parameter {parameter!r}{near}; it has: {', '.join(parameters)}"
             ) from error
@@ -602,7 +604,7 @@ def _builds(name: str) -> list[Callable[..., Any]]:
     """What a binding's `kind.name.parameter` or `name.parameter` may configure."""
     selector = name.rpartition("/")[2].rpartition(".")[0]
     kind, _, last = selector.rpartition(".")
-    found = [entry.build for entry in registry.entries() if entry.name == last and kind in ("", entry.kind)]
+    found = [entry.build for entry in registry.list_entries() if entry.name == last and kind in ("", entry.kind)]
     return found + ([_roots[last][0]] if last in _roots and not kind else [])
 
 
@@ -650,10 +652,10 @@ def _explain(error: Exception) -> str:
         first, feed, place = text.partition("\n")
         return first.rstrip(".") + _existing(match[1]) + feed + place
     if match := re.search(r"[Cc]onfigurable '?([\w.]+)'? doesn't have a parameter named '?(\w+)'?", text):
-        builds = {entry.name: entry.build for entry in registry.entries()} | {k: v[0] for k, v in _roots.items()}
+        builds = {entry.name: entry.build for entry in registry.list_entries()} | {k: v[0] for k, v in _roots.items()}
         build = builds.get(match[1].rpartition(".")[2])
         known = _parameters(build) if build else []
-        return f"{text}{registry.nearest(match[2], known)}; it has: {', '.join(known)}"
+        return f"{text}{registry.nearest_hint(match[2], known)}; it has: {', '.join(known)}"
     if re.search(r"malformed node or string|Unable to parse|Failed to parse token|invalid .* literal", text):
         return f"{text}\n  {VALUES}"
     return text
@@ -664,18 +666,20 @@ def _existing(name: str) -> str:
     if name == "suite":
         return "; this is a suite's file: python -m harness.suite runs it"
     kind, _, last = name.rpartition("/")[2].rpartition(".")
-    of_kind = [entry.name for entry in registry.entries(kind)] if kind in registry.KINDS else []
+    of_kind = [entry.name for entry in registry.list_entries(kind)] if kind in registry.KINDS else []
     if of_kind:
         close = difflib.get_close_matches(last, of_kind, n=1, cutoff=0.6)
         return f" (nearest: {kind}.{close[0]})" if close else f"; the names of {kind}: {', '.join(of_kind)}"
-    return registry.nearest(name, [f"{entry.kind}.{entry.name}" for entry in registry.entries()] + list(_roots))
+    return registry.nearest_hint(
+        name, [f"{entry.kind}.{entry.name}" for entry in registry.list_entries()] + list(_roots)
+    )
 
 
 def _parameters(build: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(build).parameters if name not in ("args", "kwargs")]
 
 
-def build(root: str) -> Any:
+def build_root(root: str) -> Any:
     """Builds an exposed root from what was parsed.
 
     Raises:
@@ -703,7 +707,7 @@ def _missing(text: str) -> str | None:
         return None
     parameters = re.findall(r"'(\w+)'", text[match.end() :].partition("\n")[0])
     builds = {name: pair[0] for name, pair in _roots.items()}
-    builds |= {entry.name: entry.build for entry in registry.entries()}
+    builds |= {entry.name: entry.build for entry in registry.list_entries()}
     names = [name for name, build in builds.items() if build.__name__ == match[1]] or [match[1]]
     listed = " and ".join(
         filter(None, (", ".join(f"{names[0]}.{p}" for p in parameters[:-1]), f"{names[0]}.{parameters[-1]}"))
@@ -711,7 +715,7 @@ def _missing(text: str) -> str | None:
     return f"{listed} {'is' if len(parameters) == 1 else 'are'} not bound"
 
 
-def operative() -> str:
+def operative_config() -> str:
     """Every binding in force for the objects built so far, defaults included, one a line; can be parsed again."""
     return _tidy(gin.operative_config_str(max_line_length=100_000))
 
@@ -721,7 +725,7 @@ def _tidy(text: str) -> str:
     return re.sub(r"^# =+$", "# " + "=" * 78, text, flags=re.MULTILINE).strip() + "\n"
 
 
-def lines(text: str) -> dict[str, str]:
+def parse_bindings(text: str) -> dict[str, str]:
     """{binding: value} of a config text with one binding a line."""
     found = {}
     for line in text.splitlines():
@@ -731,22 +735,22 @@ def lines(text: str) -> dict[str, str]:
     return found
 
 
-def differences(old: str, new: str, ignore: Collection[str] = ()) -> list[str]:
+def describe_differences(old: str, new: str, ignore: Collection[str] = ()) -> list[str]:
     """'name: old -> new' for every binding that two config texts do not share, but for NO_SCIENCE and `ignore`."""
     return [
         f"{name}: {then or 'not set'} -> {now or 'not set'}"
-        for name, then, now in changes(old, new)
+        for name, then, now in changed_bindings(old, new)
         if name not in NO_SCIENCE and name not in ignore
     ]
 
 
-def changes(old: str, new: str) -> list[tuple[str, str | None, str | None]]:
+def changed_bindings(old: str, new: str) -> list[tuple[str, str | None, str | None]]:
     """(name, old value, new value) of every binding that two config texts do not share; None where it is not set.
 
     A parameter that one text lacks counts as its default, as long as the text has what the parameter belongs to: it is
     newer than the text. So a new parameter must have the default that changes nothing.
     """
-    a, b = lines(old), lines(new)
+    a, b = parse_bindings(old), parse_bindings(new)
     parts = [{_owner(name) for name in text} | set(_USED.findall(raw)) for text, raw in ((a, old), (b, new))]
     found = []
     for name in sorted(a.keys() | b.keys()):

@@ -170,7 +170,7 @@ class Budget:
         steps: Gradient updates.
         problems: Problems drawn for one update.
         samples: Two-attempt trajectories sampled for each of them; what is held equal is the *responses*, so phases
-            of k attempts sample 2 / k times as many (`trajectories`).
+            of k attempts sample 2 / k times as many (`trajectories_per_problem`).
     """
 
     steps: int
@@ -183,7 +183,7 @@ class Budget:
             if not isinstance(value, int) or value < (0 if name == "steps" else 1):
                 raise ValueError(f"budget.{name} must be a positive whole number, not {value!r}")
 
-    def trajectories(self, turns: int) -> int:
+    def trajectories_per_problem(self, turns: int) -> int:
         """Trajectories of `turns` attempts per problem that cost as many responses as `samples` of two attempts.
 
         Raises:
@@ -197,7 +197,7 @@ class Budget:
             )
         return count
 
-    def split(self, shares: Sequence[float]) -> list[int]:
+    def allocate_steps(self, shares: Sequence[float]) -> list[int]:
         """Divides the steps among phases in proportion to `shares`; the parts always add up to `steps`."""
         if any(share < 0 for share in shares) or (shares and sum(shares) <= 0):
             raise ValueError(f"shares of the budget must be non-negative and not all 0, got {list(shares)}")
@@ -324,23 +324,23 @@ class Session(Protocol):
 class Ranks(Protocol):
     """This process among those of its run. `harness.policy.ranks.Ranks()` is the one of a run of one process."""
 
-    def map(self, work: Callable[[Sequence[Item], int], list[Result]], items: Sequence[Item]) -> list[Result]:
+    def shard_map(self, work: Callable[[Sequence[Item], int], list[Result]], items: Sequence[Item]) -> list[Result]:
         """The results of `work(share, its first item's number)` over all processes, in order, in every process."""
         ...
 
-    def each(self, work: Callable[[], Result]) -> Result:
+    def run_on_all_ranks(self, work: Callable[[], Result]) -> Result:
         """Runs `work` in every process and returns this one's own result; an error in one is raised in all."""
         ...
 
-    def first(self, work: Callable[[], Result]) -> Result:
+    def run_on_rank0(self, work: Callable[[], Result]) -> Result:
         """Runs `work` in the first process and gives its result to all."""
         ...
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
         ...
 
-    def together(self, work: Callable[[], Result]) -> list[Result]:
+    def all_gather_object(self, work: Callable[[], Result]) -> list[Result]:
         """Runs `work` in every process and returns all results, by rank; an error in one is raised in all."""
         ...
 

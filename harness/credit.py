@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal, Protocol
 
 from harness.core import Example, Group
-from harness.registry import nearest, register
+from harness.registry import nearest_hint, register
 
 Bonus = Callable[[Sequence[float], float], float]
 """Shaping paid at attempt 2, 3, ..., from (the oracle rewards of all attempts before, this attempt's)."""
@@ -116,10 +116,10 @@ class Progress:
     against: Literal["previous", "best"] = "previous"
 
     def __post_init__(self) -> None:
-        _known(self.against)
+        _check_against(self.against)
 
     def __call__(self, earlier: Sequence[float], reward: float) -> float:
-        return self.alpha * (reward - MARKS[self.against](earlier))
+        return self.alpha * (reward - REFERENCE_ATTEMPTS[self.against](earlier))
 
 
 @register("bonus", "indicator")
@@ -136,10 +136,10 @@ class Indicator:
     against: Literal["previous", "best"] = "previous"
 
     def __post_init__(self) -> None:
-        _known(self.against)
+        _check_against(self.against)
 
     def __call__(self, earlier: Sequence[float], reward: float) -> float:
-        return self.beta * (MARKS[self.against](earlier) < reward)
+        return self.beta * (REFERENCE_ATTEMPTS[self.against](earlier) < reward)
 
 
 @register("bonus", "none")
@@ -187,15 +187,21 @@ class Balanced:
         return min(self.most, max(self.least, self.ratio * objective / kl if kl > 0 else self.most))
 
 
-MARKS: Mapping[str, Callable[[Sequence[float]], float]] = {"previous": lambda earlier: earlier[-1], "best": max}
+REFERENCE_ATTEMPTS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "previous": lambda earlier: earlier[-1],
+    "best": max,
+}
 
 
-def _known(against: str) -> None:
-    if against not in MARKS:
-        raise ValueError(f"unknown mark {against!r}{nearest(against, MARKS)}: one of {', '.join(MARKS)}")
+def _check_against(against: str) -> None:
+    if against not in REFERENCE_ATTEMPTS:
+        raise ValueError(
+            f"unknown mark {against!r}{nearest_hint(against, REFERENCE_ATTEMPTS)}: one of "
+            f"{', '.join(REFERENCE_ATTEMPTS)}"
+        )
 
 
-def returns(rewards: Sequence[float], gamma: float) -> list[float]:
+def discounted_returns(rewards: Sequence[float], gamma: float) -> list[float]:
     """Discounted returns of the attempts: G_i = sum over j >= i of gamma^(j - i) * R_j; gamma = 0 leaves R_i alone."""
     out, ahead = [0.0] * len(rewards), 0.0
     for i in range(len(rewards) - 1, -1, -1):
@@ -230,20 +236,25 @@ def reinforce(
         Examples in order of problem, sample, attempt.
     """
     rewards = [[t.rewards for t in group] for group in groups]
-    length = max((len(r) for group in rewards for r in group), default=0)
-    pay, beta, factor = ([seq[min(i, len(seq) - 1)] for i in range(length)] for seq in (paid, kl, scale))
-    extra = [[[bonus(r[:i], r[i]) if i else 0.0 for i in range(length)] for r in group] for group in rewards]
-    value = [
-        [returns([r[i] * pay[i] + e[i] for i in range(length)], gamma) for r, e in zip(rs, es, strict=True)]
-        for rs, es in zip(rewards, extra, strict=True)
+    num_attempts = max((len(r) for group in rewards for r in group), default=0)
+    reward_mask, kl_coefs, loss_scale = (
+        [seq[min(i, len(seq) - 1)] for i in range(num_attempts)] for seq in (paid, kl, scale)
+    )
+    shaping = [[[bonus(r[:i], r[i]) if i else 0.0 for i in range(num_attempts)] for r in group] for group in rewards]
+    attempt_returns = [
+        [
+            discounted_returns([r[i] * reward_mask[i] + e[i] for i in range(num_attempts)], gamma)
+            for r, e in zip(rs, es, strict=True)
+        ]
+        for rs, es in zip(rewards, shaping, strict=True)
     ]
     weights = [
-        advantage([[v[i] for v in group] for group in value], [[r[:i] for r in group] for group in rewards])
-        for i in range(length)
+        advantage([[v[i] for v in group] for group in attempt_returns], [[r[:i] for r in group] for group in rewards])
+        for i in range(num_attempts)
     ]
-    live = [pay[i] or i > 0 or gamma > 0 for i in range(length)]
+    has_return = [reward_mask[i] or i > 0 or gamma > 0 for i in range(num_attempts)]
     return [
-        Example(turn, factor[i] * weights[i][g][s] if live[i] else 0.0, float(beta[i]), extra[g][s][i])
+        Example(turn, loss_scale[i] * weights[i][g][s] if has_return[i] else 0.0, float(kl_coefs[i]), shaping[g][s][i])
         for g, group in enumerate(groups)
         for s, trajectory in enumerate(group)
         for i, turn in enumerate(trajectory.attempts)

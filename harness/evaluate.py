@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.runs.store import IN_USE, InUseError, is_disk_full
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 if TYPE_CHECKING:
     from harness.runs.store import RunStore
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.evalu
         added, asked = _supplement(options.run, options.gin, options.bind, options.device, options.trust)
     except (ValueError, OSError, RuntimeError) as error:  # ConfigError, StoreError, a model that cannot be read
         full = "the disk is full, or cannot be written; the same command goes on after a repair: "
-        print(f"evaluate: {full if is_disk_full(error) else ''}{inert(error, newlines=True)}", file=sys.stderr)
+        print(
+            f"evaluate: {full if is_disk_full(error) else ''}{escape_controls(error, newlines=True)}", file=sys.stderr
+        )
         return IN_USE if isinstance(error, InUseError) else 2
     except KeyboardInterrupt:
         print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
@@ -75,15 +77,15 @@ def _supplement(
     from harness.runs.schema import info_changed
     from harness.runs.store import RunStore, StoreError
     from harness.training.display import LiveDisplay
-    from harness.training.loop import Stopped, finish_supplement, supplement
+    from harness.training.loop import Stopped, add_evaluations, finish_supplement
 
     if not folder.is_dir():
         raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
     store = RunStore(folder)
-    store.lock()  # before anything is read: another supplement may be on its way
+    store.acquire_lock()  # before anything is read: another supplement may be on its way
     try:
         info = store.read_info()
-        if store.config is None or info is None:
+        if store.saved_config is None or info is None:
             raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
         if info.get("status") != "done":
             raise StoreError(f"{folder} holds a run that is not done (status {info.get('status')!r}): finish it first")
@@ -104,14 +106,14 @@ def _supplement(
         policy = experiment.policy.load(device)
         if experiment.phases():
             policy.adopt(folder / "model")
-        entry = {"evaluations": config.lines(new)["run.evaluations"], "engine": policy.describe()}
+        entry = {"evaluations": config.parse_bindings(new)["run.evaluations"], "engine": policy.describe()}
         with LiveDisplay() as display:
-            added = supplement(experiment, policy, store, display, new, entry)
+            added = add_evaluations(experiment, policy, store, display, new, entry)
         return added, [str(evaluation) for evaluation in experiment.evaluations]
     except Stopped:
         raise KeyboardInterrupt from None
     finally:
-        store.close()
+        store.release_lock()
 
 
 def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str], trust: bool) -> tuple[Experiment, str]:
@@ -120,17 +122,17 @@ def _extended(store: RunStore, files: Sequence[str], bindings: Sequence[str], tr
     from harness.training.experiment import Experiment
     from harness.training.provenance import check_origin
 
-    old = store.config or ""
-    config.prepare(Experiment, "run")
+    old = store.saved_config or ""
+    config.prepare_gin(Experiment, "run")
     for left_out in config.parse_recorded(store.folder / "config.gin", files, bindings, trust):
-        print(f"evaluate: {inert(left_out)}", file=sys.stderr)
-    experiment: Experiment = config.build("run")
-    new = config.operative()
+        print(f"evaluate: {escape_controls(left_out)}", file=sys.stderr)
+    experiment: Experiment = config.build_root("run")
+    new = config.operative_config()
     free = {"run.evaluations", "run.probe_every", "run.probe_problems", *config.NO_SCIENCE}
-    kinds = {entry.name for entry in registry.entries("evaluation")}
+    kinds = {entry.name for entry in registry.list_entries("evaluation")}
     changed = [
         f"{name}: {then} -> {now}"
-        for name, then, now in config.changes(old, new)
+        for name, then, now in config.changed_bindings(old, new)
         if then and name not in free and name.rpartition(".")[0].rpartition("/")[2] not in kinds
     ]
     if changed:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis import tables
-from harness.terminal import inert
+from harness.terminal import escape_controls
 from harness.tools.exporting import FORMATS, ExportFault, export_run
 
 
@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.expor
         options.out.mkdir(parents=True, exist_ok=True)
         written = export_run(options.run, options.format, options.out)
     except (ExportFault, OSError) as error:
-        print(f"export: {inert(error)}", file=sys.stderr)
+        print(f"export: {escape_controls(error)}", file=sys.stderr)
         return 2
-    tables.deliver("".join(inert(path) + "\n" for path in written))
+    tables.write_output("".join(escape_controls(path) + "\n" for path in written))
     return 0
 
 

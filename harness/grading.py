@@ -34,7 +34,9 @@ class GradingError(ValueError):
         self.problem, self.text = problem, text
 
 
-def grade(verifier: Verifier, pairs: Sequence[tuple[Problem, str]], seconds: float = VERIFIER_SECONDS) -> list[Verdict]:
+def grade_responses(
+    verifier: Verifier, pairs: Sequence[tuple[Problem, str]], seconds: float = VERIFIER_SECONDS
+) -> list[Verdict]:
     """Grades (problem, response) pairs in order, in one batch where the verifier has `batch`.
 
     Args:
@@ -66,16 +68,16 @@ def grade(verifier: Verifier, pairs: Sequence[tuple[Problem, str]], seconds: flo
     return verdicts
 
 
-def rehearse(verifier: Verifier, problem: Problem, seconds: float = VERIFIER_SECONDS) -> None:
+def try_verifier(verifier: Verifier, problem: Problem, seconds: float = VERIFIER_SECONDS) -> None:
     """Has a plugin's verifier grade an empty response and the answer itself, before a model is loaded for it.
 
     What it says is not used. This project's own verifiers are not asked: they may start sandboxes, and are tested.
 
     Raises:
-        GradingError: as `grade`.
+        GradingError: as `grade_responses`.
     """
     if getattr(verifier, "__module__", "").partition(".")[0] not in IN_TREE:
-        grade(verifier, [(problem, ""), (problem, problem.answer)], seconds)
+        grade_responses(verifier, [(problem, ""), (problem, problem.answer)], seconds)
 
 
 def _fault_of(verdict: object) -> str:

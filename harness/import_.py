@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.config import ConfigError
 from harness.grading import GradingError
 from harness.runs.store import StoreError
-from harness.terminal import inert
+from harness.terminal import escape_controls
 from harness.tools.importing import FORMS, ImportFault, Request, import_run
 
 EPILOG = """examples:
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.impor
     try:
         folder = import_run(files, Request(**options), out, form)
     except (ImportFault, ConfigError, GradingError, StoreError, OSError) as error:
-        print(f"import: {inert(error, newlines=True)}", file=sys.stderr)
+        print(f"import: {escape_controls(error, newlines=True)}", file=sys.stderr)
         return 2
-    print(inert(folder))
+    print(escape_controls(folder))
     return 0
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.analysis.leaderboard import GIN, build
+from harness.analysis.leaderboard import GIN, build_board
 from harness.analysis.screen import print_board
 from harness.metrics import MetricError
 from harness.metrics.stats import MARGIN
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leaderboard") -> int:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leade
     options = parser.parse_args(argv)
     held = ""
     try:
-        board = build(options.results, gin=options.gin, margin=options.margin)
+        board = build_board(options.results, gin=options.gin, margin=options.margin)
         if not (options.format or options.out or options.check) and sys.stdout.isatty():
             print_board(board, Console(highlight=False))
             return 0
@@ -50,16 +50,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.leade
         if options.check:
             held = options.check.read_text(encoding="utf-8")
         if not options.check:
-            tables.deliver(text, options.out)
+            tables.write_output(text, options.out)
     except (OSError, UnicodeDecodeError, MetricError) as error:  # the latter: --check of a file that is no text
-        print(f"leaderboard: {inert(error)}", file=sys.stderr)
+        print(f"leaderboard: {escape_controls(error)}", file=sys.stderr)
         return 2
     if options.check:
         change = list(
             difflib.unified_diff(held.splitlines(), text.splitlines(), str(options.check), "now", lineterm="")
         )
         change = change or [f"{options.check} is what the runs give"]
-        tables.deliver(inert("\n".join(change), newlines=True) + "\n")
+        tables.write_output(escape_controls("\n".join(change), newlines=True) + "\n")
         return 1 if held != text else 0
     return 0
 
@@ -71,7 +71,7 @@ def _points(text: str) -> float:
     except ValueError:
         points = math.nan
     if not 0 < points < 100:
-        raise argparse.ArgumentTypeError(f"{inert(text)!r} is no number of points between 0 and 100")
+        raise argparse.ArgumentTypeError(f"{escape_controls(text)!r} is no number of points between 0 and 100")
     return points / 100
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.analysis.mechanism import markdown
+from harness.analysis.mechanism import render_markdown
 from harness.metrics import MetricError
 from harness.runs import reader
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.mecha
         return 2
     for trouble in troubles:
         print(f"left out: {trouble.path}: {trouble.message}", file=sys.stderr)
-    text = markdown(runs, Path(options.results).as_posix())
+    text = render_markdown(runs, Path(options.results).as_posix())
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8", newline="\n")

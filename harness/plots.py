@@ -12,9 +12,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from harness.analysis import tables
-from harness.analysis.plots import FIGURES, METRICS, Missing, draw, folder_of, save, scopes
+from harness.analysis.plots import FIGURES, METRICS, Missing, draw_figures, folder_of, read_scopes, save_figure
 from harness.metrics import MetricError
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots") -> int:
@@ -46,33 +46,36 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots
     options = parser.parse_args(argv)
     mpl.use("Agg")
     try:
-        found, board = scopes(options.results)
+        found, board = read_scopes(options.results)
     except (OSError, MetricError) as error:
-        print(f"plots: {inert(error)}", file=sys.stderr)
+        print(f"plots: {escape_controls(error)}", file=sys.stderr)
         return 2
     found = [dataclasses.replace(scope, chosen=tuple(options.rows)) for scope in found]
     if found and not any(scope.rows for scope in found):
         names = sorted({row.name for scope in found for row in scope.section.rows})
         print(
-            inert(f"plots: no row is called {', '.join(options.rows)}; there are {', '.join(names)}"), file=sys.stderr
+            escape_controls(f"plots: no row is called {', '.join(options.rows)}; there are {', '.join(names)}"),
+            file=sys.stderr,
         )
         return 2
     for trouble in board.troubles:
-        print(inert(trouble), file=sys.stderr)
+        print(escape_controls(trouble), file=sys.stderr)
     for scope in found:
         folder = options.out / folder_of(scope, found)
-        for name, drawn in draw(scope, options.only, options.metric, titled=not options.no_titles):
+        for name, drawn in draw_figures(scope, options.only, options.metric, titled=not options.no_titles):
             if isinstance(drawn, Missing):
-                tables.deliver(inert(f"not drawn: {(folder / name).relative_to(options.out)}: {drawn}") + "\n")
+                tables.write_output(
+                    escape_controls(f"not drawn: {(folder / name).relative_to(options.out)}: {drawn}") + "\n"
+                )
                 continue
             try:
-                tables.deliver(inert(" ".join(map(str, save(drawn, folder / name)))) + "\n")
+                tables.write_output(escape_controls(" ".join(map(str, save_figure(drawn, folder / name)))) + "\n")
             except OSError as error:
-                print(f"plots: {inert(error)}", file=sys.stderr)
+                print(f"plots: {escape_controls(error)}", file=sys.stderr)
                 return 2
             plt.close(drawn)
     if not found:
-        tables.deliver("no finished run was found: nothing to draw\n")
+        tables.write_output("no finished run was found: nothing to draw\n")
     return 0
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.terminal import inert
+from harness.terminal import escape_controls
 from harness.tools import hub
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.push"
 
 
 def _fail(error: object, status: int) -> int:
-    print(f"error: {inert(error, newlines=True)}", file=sys.stderr)
+    print(f"error: {escape_controls(error, newlines=True)}", file=sys.stderr)
     return status
 
 

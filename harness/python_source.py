@@ -6,7 +6,7 @@ import ast
 import warnings
 
 
-def parsed(program: str) -> ast.Module | None:
+def parse_program(program: str) -> ast.Module | None:
     """The syntax tree, None when the text is no Python."""
     try:
         with warnings.catch_warnings():
@@ -16,7 +16,7 @@ def parsed(program: str) -> ast.Module | None:
         return None
 
 
-def defined(tree: ast.Module) -> set[str]:
+def defined_names(tree: ast.Module) -> set[str]:
     """The names a module's top level binds by `def`, `class` or a plain assignment."""
     names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     assigned = (target for n in tree.body if isinstance(n, ast.Assign) for target in n.targets)

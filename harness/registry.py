@@ -82,7 +82,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
         ValueError: unknown kind, or a name already held by another object (both holders are named).
     """
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r} for {name!r}{nearest(kind, KINDS)}")
+        raise ValueError(f"unknown kind {kind!r} for {name!r}{nearest_hint(kind, KINDS)}")
 
     def add(build: T) -> T:
         held, holder = _entries.get((kind, name)), _holder(build)
@@ -94,14 +94,14 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return add
 
 
-def entries(kind: str | None = None) -> Iterator[Entry]:
+def list_entries(kind: str | None = None) -> Iterator[Entry]:
     """All entries (of one kind), sorted by kind as in KINDS, then by name."""
     for key in sorted(_entries, key=lambda key: (KINDS.index(key[0]), key[1])):
         if kind in (None, key[0]):
             yield _entries[key]
 
 
-def get(kind: str, name: str) -> Entry:
+def get_entry(kind: str, name: str) -> Entry:
     """The entry `kind.name`.
 
     Raises:
@@ -110,11 +110,11 @@ def get(kind: str, name: str) -> Entry:
     try:
         return _entries[kind, name]
     except KeyError:
-        names = [entry.name for entry in entries(kind)]
-        raise UnknownName(f"no {kind} is called {name!r}{nearest(name, names)}") from None
+        names = [entry.name for entry in list_entries(kind)]
+        raise UnknownName(f"no {kind} is called {name!r}{nearest_hint(name, names)}") from None
 
 
-def nearest(name: str, names: Any) -> str:
+def nearest_hint(name: str, names: Any) -> str:
     """' (nearest: ...)' with the closest of `names`, or '' when none is close: the tail of an error message."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f" (nearest: {close[0]})" if close else ""
@@ -127,7 +127,7 @@ def find_place(error: BaseException) -> str:
     in its traceback.
     """
     here = Path(__file__).resolve().parent
-    modules = {entry.build.__module__ for entry in entries()}
+    modules = {entry.build.__module__ for entry in list_entries()}
     files = [file for module in modules if (file := getattr(sys.modules.get(module), "__file__", None))]
     folders = {folder for file in files if not (folder := Path(file).resolve().parent).is_relative_to(here)}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -10,9 +10,9 @@ from pathlib import Path
 import matplotlib as mpl
 
 from harness.analysis import leaderboard, tables
-from harness.analysis.report import build
+from harness.analysis.report import build_report
 from harness.metrics import MetricError
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.report") -> int:
@@ -30,16 +30,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.repor
     options = parser.parse_args(argv)
     mpl.use("Agg")
     try:
-        page = build(
+        page = build_report(
             options.results, gin=options.gin, trajectories=options.trajectories, figures=not options.no_figures
         )  # fmt: skip
         results = Path(options.results)
         out = options.out or (results / "report.html" if results.is_dir() else results.with_suffix(".html"))
-        tables.deliver(page, out)
+        tables.write_output(page, out)
     except (OSError, MetricError) as error:
-        print(f"report: {inert(error)}", file=sys.stderr)
+        print(f"report: {escape_controls(error)}", file=sys.stderr)
         return 2
-    tables.deliver(inert(f"{out} ({len(page.encode()) / 1e6:.1f} MB)") + "\n")
+    tables.write_output(escape_controls(f"{out} ({len(page.encode()) / 1e6:.1f} MB)") + "\n")
     return 0
 
 

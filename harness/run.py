@@ -25,25 +25,25 @@ from rich.text import Text
 
 from harness import config, registry
 from harness.core import Display
-from harness.grading import rehearse
-from harness.policy.ranks import Ranks, RanksError, end_process, join, require, started
+from harness.grading import try_verifier
+from harness.policy.ranks import Ranks, RanksError, check_world_size, end_process, join_ranks, world_size
 from harness.runs.store import (
     IN_USE,
     InUseError,
-    Onlooker,
+    ReadOnlyRunStore,
     RunStore,
     StoreError,
     has_results,
     is_blank,
     is_disk_full,
 )  # fmt: skip
-from harness.terminal import describe_broken_plugin, inert
+from harness.terminal import describe_broken_plugin, escape_controls
 from harness.training.experiment import Experiment
-from harness.training.loop import Stopped, execute
+from harness.training.loop import Stopped, run_experiment
 from harness.training.provenance import changes_since, check_origin, describe_run, graders_of, isolation_of, model_of
 
 if TYPE_CHECKING:
-    from harness.policy.trackers import Mirror
+    from harness.policy.trackers import TrackerDisplay
 
 EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin                       the whole method, embedded model and task
@@ -57,12 +57,12 @@ EPILOG = """examples:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.run") -> int:
-    """Runs the command line; returns the exit status, as `start` does."""
+    """Runs the command line; returns the exit status, as `start_run` does."""
     parser = make_parser(prog)
-    return start(parser, parser.parse_args(argv))
+    return start_run(parser, parser.parse_args(argv))
 
 
-def start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+def start_run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Starts what the parsed words of `make_parser`'s parser ask for.
 
     Returns:
@@ -72,9 +72,9 @@ def start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.model is not None:
         args.bind = [*args.bind, f"{config.MODEL} = {args.model!r}"]
     try:
-        ranks = Ranks() if args.list or args.print_config else join(args.device)
+        ranks = Ranks() if args.list or args.print_config else join_ranks(args.device)
     except RanksError as error:
-        print(f"error: {inert(error, newlines=True)}", file=sys.stderr)
+        print(f"error: {escape_controls(error, newlines=True)}", file=sys.stderr)
         return 2
     if ranks.size > 1:
         # When one process dies, the launcher ends the others at once: too soon to write down why. During the loop
@@ -83,15 +83,15 @@ def start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     try:
         return _main(parser, args, ranks)
     finally:
-        ranks.leave()
+        ranks.shut_down()
 
 
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> int:
     console = _Screen(stderr=True, highlight=False, quiet=not ranks.is_first)
     try:
         if not (args.list or args.print_config):
-            require(args.processes)
-        broken = config.prepare(Experiment, "run")
+            check_world_size(args.processes)
+        broken = config.prepare_gin(Experiment, "run")
         for plugin, error in broken.items():
             console.print(describe_broken_plugin(plugin, error), soft_wrap=True)
         if args.list:
@@ -101,15 +101,15 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
             parser.error("--gin FILE is needed (try --gin gin/score_full.gin, or --help)")
         seed = [f"run.seed = {args.seed}"] if args.seed is not None else []
         unsafe = ["code.unsafe_exec = True"] if args.unsafe_exec else []
-        ranks.each(lambda: config.parse(args.gin, [*args.bind, *seed, *unsafe]))
-        experiment: Experiment = ranks.each(lambda: config.build("run"))
+        ranks.run_on_all_ranks(lambda: config.parse_gin(args.gin, [*args.bind, *seed, *unsafe]))
+        experiment: Experiment = ranks.run_on_all_ranks(lambda: config.build_root("run"))
         if args.print_config:
-            print(config.operative(), end="")
+            print(config.operative_config(), end="")
             return 0
         return _run(experiment, args, console, ranks)
     except (config.ConfigError, StoreError, RanksError) as error:
         console.print("[bold red]error:[/] ", end="")
-        console.print(inert(error, newlines=True), markup=False, soft_wrap=True)
+        console.print(escape_controls(error, newlines=True), markup=False, soft_wrap=True)
         return IN_USE if isinstance(error, InUseError) else 2
 
 
@@ -151,8 +151,10 @@ def _list() -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("name", "what it is", "from"):
         table.add_column(column, overflow="fold")
-    for entry in registry.entries():
-        table.add_row(*(Text(inert(text)) for text in (f"{entry.kind}.{entry.name}", entry.summary, entry.source)))
+    for entry in registry.list_entries():
+        table.add_row(
+            *(Text(escape_controls(text)) for text in (f"{entry.kind}.{entry.name}", entry.summary, entry.source))
+        )
     Console().print(table)
     for folder, kind in config.FOLDERS.items():
         files = Table(box=None, pad_edge=False)
@@ -168,15 +170,15 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
     from harness.training.display import LiveDisplay, evaluation_numbers, final_table
 
     out = _Screen(highlight=False, quiet=not ranks.is_first)
-    text, folder = config.operative(), experiment.folder(Path(args.out))
-    store = RunStore(folder) if ranks.is_first else Onlooker(folder)
+    text, folder = config.operative_config(), experiment.run_folder(Path(args.out))
+    store = RunStore(folder) if ranks.is_first else ReadOnlyRunStore(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()] if ranks.is_first else []
-    ranks.each(store.lock)
+    ranks.run_on_all_ranks(store.acquire_lock)
     found, began, before = _sizes(folder), time.monotonic(), 0.0
     try:
-        ranks.first(lambda: _clear_failed_start(folder))
+        ranks.run_on_rank0(lambda: _clear_failed_start(folder))
         try:
-            done = ranks.first(lambda: _is_done(store, experiment, text, args.resume))
+            done = ranks.run_on_rank0(lambda: _is_done(store, experiment, text, args.resume))
         except OSError as error:
             raise StoreError(_told(error, folder)) from error
         if done:
@@ -186,51 +188,55 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         if args.tracker:
             from harness.policy import trackers
 
-            trackers.check(args.tracker)
+            trackers.check_trackers(args.tracker)
         old = store.read_info() or {}
         before = float(old.get("seconds") or 0.0)
         try:
             store.info = dict(old)
             store.save_config(text)
-            store.update(**describe_run(experiment, _command(args), text, args.gin), status="running", error=None)
+            store.update_run_json(
+                **describe_run(experiment, _command(args), text, args.gin), status="running", error=None
+            )
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
-                ranks.first(lambda: _rehearse_verifiers(experiment))
-                policy = ranks.each(lambda: experiment.policy.load(args.device))
+                ranks.run_on_rank0(lambda: _rehearse_verifiers(experiment))
+                policy = ranks.run_on_all_ranks(lambda: experiment.policy.load(args.device))
                 engine = policy.describe()
-                store.update(
+                store.update_run_json(
                     engine=engine,
                     isolation=isolation_of(experiment),
                     **graders_of(experiment),
                     **model_of(experiment, engine),
                 )
                 if changed := changes_since(old, store.info):
-                    store.update(resumed=[*old.get("resumed", []), changed])
+                    store.update_run_json(resumed=[*old.get("resumed", []), changed])
                 names = args.tracker if ranks.is_first else []
                 mirror = _mirror(display, experiment, folder, text, names, console, stack)
-                execute(experiment, policy, store, mirror or display)
+                run_experiment(experiment, policy, store, mirror or display)
                 if mirror:
                     updates = (store.info.get("spent") or {}).get("updates", 0)
-                    mirror.report(evaluation_numbers(store.recorded()), updates)
-            store.update(status="done", seconds=round(before + time.monotonic() - began, 3))
+                    mirror.report(evaluation_numbers(store.read_records()), updates)
+            store.update_run_json(status="done", seconds=round(before + time.monotonic() - began, 3))
         except (Stopped, KeyboardInterrupt):
             with contextlib.suppress(OSError):  # a full disk: the status stays, and --resume goes on all the same
-                store.update(status="interrupted", seconds=round(before + time.monotonic() - began, 3))
+                store.update_run_json(status="interrupted", seconds=round(before + time.monotonic() - began, 3))
             console.print("interrupted; nothing is lost. Go on with:", markup=False)
             console.print(f"  {_command(args, resume=True)}", markup=False, soft_wrap=True)
             return 130
         except Exception as error:
             told = _told(error, folder)
             with contextlib.suppress(OSError):  # a full disk must not hide the error itself
-                store.update(status="failed", error=told, seconds=round(before + time.monotonic() - began, 3))
+                store.update_run_json(status="failed", error=told, seconds=round(before + time.monotonic() - began, 3))
             expected = isinstance(error, ValueError | OSError | StoreError | RanksError) or is_disk_full(error)
             if ranks.is_first and not expected:
-                console.print(inert(traceback.format_exc(), newlines=True), markup=False, soft_wrap=True, end="")
+                console.print(
+                    escape_controls(traceback.format_exc(), newlines=True), markup=False, soft_wrap=True, end=""
+                )
             console.print("[bold red]failed:[/] ", end="")
             rest = _what_now(folder, made, _sizes(folder) != found, args)
-            console.print(f"{inert(told, newlines=True)}\n{rest}", markup=False, soft_wrap=True)
+            console.print(f"{escape_controls(told, newlines=True)}\n{rest}", markup=False, soft_wrap=True)
             return 1
         store.drop_checkpoint()
-        out.print(final_table(experiment.name, store.recorded()))
+        out.print(final_table(experiment.name, store.read_records()))
         out.print(
             f"results: {folder}\nnext: python -m harness.leaderboard {args.out} (or harness.plots, harness.report)",
             markup=False,
@@ -240,12 +246,12 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
     finally:
         if made and made[0] == folder and not has_results(folder):
             _remove(made)
-        store.close()
+        store.release_lock()
 
 
 def _rehearse_verifiers(experiment: Experiment) -> None:
-    for task in experiment.evaluated:
-        rehearse(task.verifier, task.test[0], experiment.verifier_seconds)
+    for task in experiment.evaluated_tasks:
+        try_verifier(task.verifier, task.test[0], experiment.verifier_seconds)
 
 
 class _Screen(Console):
@@ -303,19 +309,19 @@ def _what_now(folder: Path, made: Sequence[Path], computed: bool, args: argparse
 def _mirror(
     display: Display, experiment: Experiment, folder: Path, text: str, names: Sequence[str], console: Console,
     stack: contextlib.ExitStack,
-) -> Mirror | None:  # fmt: skip
+) -> TrackerDisplay | None:  # fmt: skip
     """The display with a mirror in trackers, where some are asked for; `stack` closes them."""
     if not names:
         return None
-    from harness.policy.trackers import Mirror, TrackedRun
+    from harness.policy.trackers import TrackedRun, TrackerDisplay
 
     def say(message: str) -> None:
-        console.print(inert(message, newlines=True), style="yellow", markup=False, soft_wrap=True)
+        console.print(escape_controls(message, newlines=True), style="yellow", markup=False, soft_wrap=True)
 
     tags = (experiment.task.name, experiment.policy.key)
-    run = TrackedRun(folder, experiment.name, experiment.seed, tags, config.lines(text))
-    mirror = Mirror(display, names, run, say)
-    stack.callback(mirror.finish)
+    run = TrackedRun(folder, experiment.name, experiment.seed, tags, config.parse_bindings(text))
+    mirror = TrackerDisplay(display, names, run, say)
+    stack.callback(mirror.finish_trackers)
     return mirror
 
 
@@ -326,8 +332,8 @@ def _is_done(store: RunStore, experiment: Experiment, text: str, resume: bool) -
         StoreError: it holds a run of another config, of other problems or graders, a finished one that was changed, or
             an unfinished one and `--resume` was not given.
     """
-    info, old = store.read_info(), store.config
-    if old is not None and (changed := config.differences(old, text)):
+    info, old = store.read_info(), store.saved_config
+    if old is not None and (changed := config.describe_differences(old, text)):
         listed = "\n  ".join(changed)
         raise StoreError(
             f"{store.folder} holds a run with another config; these bindings differ (old -> new):\n  {listed}\n"
@@ -360,7 +366,7 @@ def _set_threads(threads: int) -> None:
 
 
 def _command(args: argparse.Namespace, resume: bool = False) -> str:
-    words = [*(["accelerate", "launch", "..."] if started() > 1 else ["python"]), "-m", "harness.run"]
+    words = [*(["accelerate", "launch", "..."] if world_size() > 1 else ["python"]), "-m", "harness.run"]
     for name in ("gin", "bind"):
         for value in getattr(args, name):
             words += [f"--{name}", value]
@@ -375,6 +381,6 @@ def _command(args: argparse.Namespace, resume: bool = False) -> str:
 
 if __name__ == "__main__":
     status = main()
-    if started() > 1:
+    if world_size() > 1:
         end_process(status)
     sys.exit(status)

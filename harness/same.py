@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import config
 from harness.runs import reader
-from harness.tools.same import build, compare, names, page
+from harness.tools.same import build_row, compare_rows, render_page, row_names
 from harness.training.experiment import Experiment
 
 
@@ -39,14 +39,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.same"
     if options.all == bool(options.rows) or (options.rows and len(options.rows) != 2):
         parser.error("give two rows, or --all")
     try:
-        config.prepare(Experiment, "run")
+        config.prepare_gin(Experiment, "run")
         records = reader.read_records(options.records) if options.records else None
         if options.all:
-            text = page([build(row, options.bind, records) for row in names()])
+            text = render_page([build_row(row, options.bind, records) for row in row_names()])
         else:
             own = options.bind_first, options.bind_second
-            pair = [build(r, [*options.bind, *mine], records) for r, mine in zip(options.rows, own, strict=True)]
-            text = "\n".join(compare(*pair)) + "\n"
+            pair = [build_row(r, [*options.bind, *mine], records) for r, mine in zip(options.rows, own, strict=True)]
+            text = "\n".join(compare_rows(*pair)) + "\n"
     except (ValueError, OSError) as error:
         print(f"same: {error}", file=sys.stderr)
         return 2

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.analysis.scaling import as_json, curves, markdown
+from harness.analysis.scaling import as_json, render_markdown, scaling_curves
 from harness.metrics import MetricError
 from harness.runs import reader
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.scaling") -> int:
@@ -28,12 +28,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.scali
     try:
         runs, troubles = reader.read_runs(options.results, whens=("after",))
         wanted = [run for run in runs if not options.row or run.name in options.row]
-        tables.deliver({"md": markdown, "json": as_json}[options.format](curves(wanted)), options.out)
+        tables.write_output(
+            {"md": render_markdown, "json": as_json}[options.format](scaling_curves(wanted)), options.out
+        )
     except (OSError, MetricError) as error:
-        print(f"scaling: {inert(error)}", file=sys.stderr)
+        print(f"scaling: {escape_controls(error)}", file=sys.stderr)
         return 2
     for trouble in troubles:
-        print(inert(trouble), file=sys.stderr)
+        print(escape_controls(trouble), file=sys.stderr)
     return 0
 
 

@@ -14,18 +14,18 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def derive(seed: int, *where: str | int) -> int:
+def derive_seed(seed: int, *where: str | int) -> int:
     """A seed in [0, 2**63) for the stream of `seed` named by `where`."""
     digest = hashlib.sha256(repr((seed, *where)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def draw(seed: int, stream: str, size: int, begin: int, count: int) -> list[int]:
+def epoch_indices(seed: int, stream: str, size: int, begin: int, count: int) -> list[int]:
     """Items `begin` to `begin + count` of an endless shuffled pass over `range(size)`; each epoch is shuffled anew."""
     items: list[int] = []
     while len(items) < count:
         epoch, offset = divmod(begin + len(items), size)
-        items += _order(derive(seed, stream, epoch), size)[offset : offset + count - len(items)]
+        items += _order(derive_seed(seed, stream, epoch), size)[offset : offset + count - len(items)]
     return items
 
 
@@ -36,7 +36,7 @@ def _order(seed: int, size: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def cut(space: Sequence[Item], seed: int, sizes: Mapping[str, int], name: str) -> tuple[Item, ...]:
+def slice_pools(space: Sequence[Item], seed: int, sizes: Mapping[str, int], name: str) -> tuple[Item, ...]:
     """One of the disjoint pools a shuffled space is cut into: those of `sizes` in order; any other name is the rest."""
     items = list(space)
     random.Random(seed).shuffle(items)
@@ -48,6 +48,6 @@ def cut(space: Sequence[Item], seed: int, sizes: Mapping[str, int], name: str) -
     return tuple(items[begin:])
 
 
-def share(size: int, rank: int, ranks: int) -> tuple[int, int]:
+def shard_bounds(size: int, rank: int, ranks: int) -> tuple[int, int]:
     """The (begin, end) of process `rank`'s nearly equal share of `size` items."""
     return size * rank // ranks, size * (rank + 1) // ranks

@@ -29,9 +29,9 @@ from rich.text import Text
 
 from harness import config
 from harness.policy import devices
-from harness.terminal import describe_broken_plugin, inert
+from harness.terminal import describe_broken_plugin, escape_controls
 from harness.training.experiment import Experiment
-from harness.training.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, cells, parse_options, settle
+from harness.training.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, build_cells, parse_options, settle_cell
 
 EPILOG = """examples:
   python -m harness.suite --gin gin/suites/smoke.gin --out /tmp/smoke            every row, small, all cores
@@ -58,16 +58,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.suite
     console = Console(highlight=False)
     try:
         for name, root in (("run", Experiment), ("suite", Suite)):
-            broken = config.prepare(root, name)
+            broken = config.prepare_gin(root, name)
         for plugin, error in broken.items():
             console.print(describe_broken_plugin(plugin, error), soft_wrap=True)
         suite = _suite(args.gin, args.bind)
         options = ["--device", args.device, *(["--unsafe-exec"] if args.unsafe_exec else [])]
-        grid = cells(suite, Path(args.out), options)
+        grid = build_cells(suite, Path(args.out), options)
         cluster_options = parse_options(args.cluster_option)
     except (config.ConfigError, ValueError) as error:
         Console(stderr=True).print("[bold red]error:[/] ", end="")
-        Console(stderr=True).print(inert(error, newlines=True), markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(escape_controls(error, newlines=True), markup=False, highlight=False, soft_wrap=True)
         return 2
     todo = [cell for cell in grid if cell.status != "done"]
     if args.commands:
@@ -103,7 +103,7 @@ def _suite(files: Sequence[str], bindings: Sequence[str]) -> Suite:
     """
     own, every = list[str](), list[str]()
     for binding in bindings:
-        names = config.bound(binding)
+        names = config.bound_names(binding)
         of_suite = [_is_suites(name) for name in names]
         if any(of_suite) and not all(of_suite):
             raise config.ConfigError(f"one --bind for the suite and another for its rows, please: {binding!r}")
@@ -124,8 +124,8 @@ def _suite(files: Sequence[str], bindings: Sequence[str]) -> Suite:
                 f"{file} binds {', '.join(lost)}, which no row would see: a suite file binds suite.NAME alone; "
                 "bindings for all rows stand in suite.bindings, files for all rows (gin/task/...) in suite.on"
             )
-    config.parse(files, own)
-    suite: Suite = config.build("suite")
+    config.parse_gin(files, own)
+    suite: Suite = config.build_root("suite")
     return dataclasses.replace(suite, bindings=[*suite.bindings, *every])
 
 
@@ -206,7 +206,7 @@ def _run(
                     continue
                 del running[cell]
                 finished += 1
-                error, seconds = settle(cell, code, clock.reason), time.monotonic() - began
+                error, seconds = settle_cell(cell, code, clock.reason), time.monotonic() - began
                 if code == IN_USE or (error is None and cell.status not in ("done", "interrupted")):
                     elsewhere.add(cell)
                 bars.end(cell)
@@ -221,10 +221,12 @@ def _run(
 
 def _said(cell: Cell, error: str | None, elsewhere: bool) -> Text:
     """What is said of a cell that ended; text out of run.json is shown, never obeyed."""
-    said = Text(f"{inert(cell.label)}: ")
+    said = Text(f"{escape_controls(cell.label)}: ")
     if error:
-        return said.append("failed:", "red").append(f" {inert(error)} (see {inert(cell.folder / CONSOLE)})")
-    return said.append("another process works on it" if elsewhere else inert(cell.status))
+        return said.append("failed:", "red").append(
+            f" {escape_controls(error)} (see {escape_controls(cell.folder / CONSOLE)})"
+        )
+    return said.append("another process works on it" if elsewhere else escape_controls(cell.status))
 
 
 def _start(cell: Cell, gpus: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
@@ -235,7 +237,7 @@ def _start(cell: Cell, gpus: Sequence[str] | None = None) -> subprocess.Popen[by
         gpus: The only GPUs that it sees; None: those that this process sees.
     """
     environment = {**os.environ, devices.VISIBLE: ",".join(gpus)} if gpus else None
-    with Launch(cell).console() as screen:
+    with Launch(cell).console_path() as screen:
         return subprocess.Popen(
             cell.command, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, start_new_session=True,
             env=environment,
@@ -304,7 +306,7 @@ class _Bars:
 
     def move(self, cell: Cell) -> None:
         if self._terminal:
-            self._bars.update(self._each[cell], completed=cell.reached)
+            self._bars.update(self._each[cell], completed=cell.steps_done)
 
     def end(self, cell: Cell) -> None:
         self._bars.remove_task(self._each.pop(cell))
@@ -323,7 +325,7 @@ def _submit(todo: Sequence[Cell], cluster: str, options: dict[str, Any], out: Pa
         executor.update_parameters(name="score_harness", **options)
     except (RuntimeError, ValueError, NameError, AssertionError) as error:  # the last one for a value of another type
         console.print("[bold red]error:[/] ", end="")
-        console.print(inert(f"submitit refuses cluster {cluster!r}: {error}"), markup=False, soft_wrap=True)
+        console.print(escape_controls(f"submitit refuses cluster {cluster!r}: {error}"), markup=False, soft_wrap=True)
         return 2
     if not todo:
         return 0
@@ -344,12 +346,15 @@ def _table(grid: Sequence[Cell]) -> Table:
             column, overflow="fold", justify="right" if column in ("seed", "updates", "seconds") else "left"
         )
     for cell in grid:
-        info = cell.info
+        info = cell.run_info
         seconds = info.get("seconds")
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             seconds = f"{float(seconds):.0f}"  # pyright: ignore[reportArgumentType]
-        cells = (cell.name, cell.seed, cell.status, f"{cell.reached}/{cell.steps}", seconds or "")
-        table.add_row(*(Text(inert(text)) for text in cells), Text(inert(info.get("error") or "", newlines=True)))
+        cells = (cell.name, cell.seed, cell.status, f"{cell.steps_done}/{cell.steps}", seconds or "")
+        table.add_row(
+            *(Text(escape_controls(text)) for text in cells),
+            Text(escape_controls(info.get("error") or "", newlines=True)),
+        )
     return table
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 _JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are misspelt
 
 
-def inert(text: object, newlines: bool = False) -> str:
+def escape_controls(text: object, newlines: bool = False) -> str:
     r"""`text` with everything that a terminal might obey as a visible escape (`\x1b`, `\x9b`, `\u202e`, `\ud800`).
 
     That is every character that Python calls not printable: controls (C0, DEL, C1), marks and overrides of the writing
@@ -31,4 +31,6 @@ def _shown(char: str) -> str:
 
 def describe_broken_plugin(plugin: str, error: str) -> Text:
     """What is said of a plugin that cannot be imported."""
-    return Text.assemble((f"plugin {inert(plugin)} failed to import and is left out:", "yellow"), f" {inert(error)}")
+    return Text.assemble(
+        (f"plugin {escape_controls(plugin)} failed to import and is left out:", "yellow"), f" {escape_controls(error)}"
+    )

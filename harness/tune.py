@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import config
 from harness.analysis import tuned
 from harness.runs.store import write_atomic
-from harness.terminal import describe_broken_plugin, inert
+from harness.terminal import describe_broken_plugin, escape_controls
 from harness.training.experiment import Experiment
 from harness.training.tuning import Tune
 
@@ -39,14 +39,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.tune"
     options = parser.parse_args(argv)
     try:
         for root, name in ((Experiment, "run"), (Tune, "tune")):
-            broken = config.prepare(root, name)
+            broken = config.prepare_gin(root, name)
         for plugin, error in broken.items():
             print(describe_broken_plugin(plugin, error), file=sys.stderr)
-        config.parse(options.gin, options.bind)
-        tune: Tune = config.build("tune")
+        config.parse_gin(options.gin, options.bind)
+        tune: Tune = config.build_root("tune")
         suite = tune.write_suite(options.out)
     except (config.ConfigError, ValueError, OSError) as error:
-        print(f"error: {inert(error, newlines=True)}", file=sys.stderr)
+        print(f"error: {escape_controls(error, newlines=True)}", file=sys.stderr)
         return 2
     command = [sys.executable, "-m", "harness.suite", "--gin", str(suite), "--out", str(options.out / "trials")]
     command += ["--device", options.device, *(["--jobs", str(options.jobs)] if options.jobs else [])]
@@ -63,14 +63,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.tune"
     rows, missing = tuned.read_trials(options.out / "trials", names, tune.seeds, tune.metric)
     text = tuned.markdown(rows, missing, tune.parameter, tune.metric)
     write_atomic(options.out / "tuning.md", text)
-    print(inert(text, newlines=True), end="")
+    print(escape_controls(text, newlines=True), end="")
     if rows:
         tuned.draw_sensitivity(rows, tune.parameter, tune.metric).savefig(
             options.out / "tuning.pdf", metadata={"CreationDate": None}
         )
     for row in rows:
         told = tuned.describe_choice(row, tune.parameter, tune.metric)
-        print(f"{tune.write_row(options.out / 'rows', row.row, row.picked, told)}: {inert(told)}")
+        print(f"{tune.write_row(options.out / 'rows', row.row, row.picked, told)}: {escape_controls(told)}")
     return 1 if missing else 0
 
 

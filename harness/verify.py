@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.runs import archive, reader
-from harness.terminal import inert
-from harness.training.verify import verify
+from harness.terminal import escape_controls
+from harness.training.verify import verify_run
 
 EPILOG = """exit status:
   0  every verdict, count and file is what it was
@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.verif
     try:
         runs = [run for path in options.runs for run in ([path] if path.is_dir() else _archived(path))]
     except archive.ArchiveError as error:
-        print(f"verify: {inert(error)}", file=sys.stderr)
+        print(f"verify: {escape_controls(error)}", file=sys.stderr)
         return 2
     for run in runs:
         folder = archive.show_path(run)
         try:
-            report = verify(run, options.trust)
+            report = verify_run(run, options.trust)
         except (ValueError, OSError, RuntimeError) as error:  # StoreError, ConfigError, GradingError
             worst = 2
             table.add_row(Text(str(folder)), *["-"] * 5, "not checked")
@@ -67,12 +67,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.verif
     console.print(table)
     for folder, sentences in told:
         shown = [*sentences[:SHOWN], *([f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else [])]
-        console.print(Text("\n  ".join([f"{folder}:", *map(inert, shown)])), soft_wrap=True)
+        console.print(Text("\n  ".join([f"{folder}:", *map(escape_controls, shown)])), soft_wrap=True)
     return worst
 
 
 def _archived(path: Path) -> list[Path]:
-    """The runs of an archive, or of a place in one; any other path as it is, which `verify` then has no run in."""
+    """The runs of an archive, or of a place in one; any other path as it is, which `verify_run` then has no run in."""
     found = archive.find_folder(path)
     return [path] if found == path else reader.find_runs(path)
 

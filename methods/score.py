@@ -15,7 +15,7 @@ from harness.credit import Advantage, Bonus, Conditioned, Progress, reinforce
 from harness.registry import register
 
 
-class Part(Protocol):
+class Stage(Protocol):
     """One stage: its share of the steps and its phase."""
 
     @property
@@ -106,10 +106,10 @@ class SCoRe:
         parts: Phases; the same part may come twice (v1's interleaving).
     """
 
-    parts: Sequence[Part] = (Phase1(), Phase2())
+    parts: Sequence[Stage] = (Phase1(), Phase2())
 
     def phases(self, budget: Budget) -> Sequence[Phase]:
-        steps = budget.split([part.share for part in self.parts])
+        steps = budget.allocate_steps([part.share for part in self.parts])
         return [
             part.phase(f"{i + 1}_{type(part).__name__.lower()}", n)
             for i, (part, n) in enumerate(zip(self.parts, steps, strict=True))

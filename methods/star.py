@@ -29,7 +29,7 @@ class STaR(Supervised):
     restart: bool = True
 
     def phases(self, budget: Budget) -> Sequence[Phase]:
-        steps = budget.split([1.0] * self.rounds)
+        steps = budget.allocate_steps([1.0] * self.rounds)
         return [self.fitting(f"round{i + 1}", n, self.credit, restart=self.restart) for i, n in enumerate(steps)]
 
     def credit(self, groups: Sequence[Group]) -> list[Example]:

@@ -320,7 +320,7 @@ def test_a_run_that_is_written_meanwhile_is_not_archived(
     study: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = Path(shutil.copytree(study[0], tmp_path / "results"))
-    digest: Callable[[Path], str] = archive.integrity.sha256
+    digest: Callable[[Path], str] = archive.integrity.file_sha256
 
     def slow(path: Path) -> str:
         found = digest(path)
@@ -329,7 +329,7 @@ def test_a_run_that_is_written_meanwhile_is_not_archived(
                 file.write(b"{}\n")
         return found
 
-    monkeypatch.setattr(archive.integrity, "sha256", slow)
+    monkeypatch.setattr(archive.integrity, "file_sha256", slow)
     with pytest.raises(archive.ArchiveError, match="changed while it was read"):
         archive.write_archive(reader.find_runs(results), results, tmp_path / "out.parquet")
     assert not list(tmp_path.glob("*.parquet"))

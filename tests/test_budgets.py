@@ -12,11 +12,11 @@ from test_scripted import PROBLEMS, Doubles, Watcher, late, opened
 
 from harness.analysis.budgets import derive_sampled_tokens
 from harness.core import Example, Trajectory, Turn, Verdict
-from harness.policy.loss import merge
+from harness.policy.loss import merge_examples
 from harness.runs import reader
 from harness.training.dialogue import Intrinsic
 from harness.training.experiment import Experiment
-from harness.training.loop import Stopped, execute
+from harness.training.loop import Stopped, run_experiment
 from harness.training.scripted import Scripted
 from harness.training.spending import count_row_tokens, count_sampled, count_trained
 
@@ -48,7 +48,7 @@ def test_an_update_counts_what_has_a_gradient_and_what_is_read() -> None:
     assert count_trained([Example(first, 0.0, 0.1), Example(second, 1.0)], 100)["trained_tokens"] == 5
     elsewhere = Turn((7, 7), (8,), "", OK)
     examples = [*batch, Example(elsewhere), Example(elsewhere), Example(Turn((1,), (), "", OK, truncated=True))]
-    assert count_row_tokens(examples) == sum(len(row.ids) for row in merge(examples)) == 22
+    assert count_row_tokens(examples) == sum(len(row.ids) for row in merge_examples(examples)) == 22
 
 
 def experiment_of(**more: Any) -> Experiment:
@@ -65,10 +65,10 @@ def ran(folder: Path, experiment: Experiment, stop_at: int | None = None) -> dic
     for at in (stop_at, None) if stop_at else (None,):
         store = opened(folder)
         try:
-            execute(experiment, experiment.policy.load(), store, Watcher(at))
+            run_experiment(experiment, experiment.policy.load(), store, Watcher(at))
         except Stopped:
             assert at
-        store.close()
+        store.release_lock()
     return json.loads((folder / "run.json").read_text())
 
 
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_before_these_counts_goes_on_without_them(tmp_path: Path
     experiment = experiment_of()
     store = opened(tmp_path)
     with pytest.raises(Stopped):
-        execute(experiment, experiment.policy.load(), store, Watcher(4))
+        run_experiment(experiment, experiment.policy.load(), store, Watcher(4))
     found = store.last_checkpoint()
     assert found
     fields, folder = found
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_before_these_counts_goes_on_without_them(tmp_path: Path
     old = {key: value for key, value in fields.items() if key not in (*TOKENS, "counted")}
     position = _restored(old, experiment, experiment.phases(), folder)
     assert set(position.spent) == {"trajectories", "responses", "updates"}
-    store.close()
+    store.release_lock()
     assert isinstance(store, RunStore)
 
 
@@ -164,9 +164,9 @@ def test_tables_show_what_was_spent_and_derive_it_for_older_runs(tmp_path: Path)
     runs, _ = reader.read_runs(root, whens=("after",))
     held = {(run.name, run.seed): run for run in runs}
     run = held["score_full", 0]
-    expected = round(sum(256 * (line["length_t1"] + line["length_t2"]) for line in run.steps()))
+    expected = round(sum(256 * (line["length_t1"] + line["length_t2"]) for line in run.read_steps()))
     assert derive_sampled_tokens(run) == expected
     single = held["single_turn_rl", 0]
-    assert derive_sampled_tokens(single) == round(sum(512 * line["length_t1"] for line in single.steps()))
+    assert derive_sampled_tokens(single) == round(sum(512 * line["length_t1"] for line in single.read_steps()))
     other = dataclasses.replace(run, info={**run.info, "spent": {**run.info["spent"], "responses": 5}})
     assert derive_sampled_tokens(other) is None

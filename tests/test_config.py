@@ -15,12 +15,12 @@ ROOT = config.ROOT
 
 @pytest.fixture(autouse=True)
 def _prepared() -> None:
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
 
 
 def build(*bindings: str, file: str = "gin/score_full.gin") -> Experiment:
-    config.parse([file], list(bindings))
-    return config.build("run")
+    config.parse_gin([file], list(bindings))
+    return config.build_root("run")
 
 
 @pytest.mark.parametrize(
@@ -89,33 +89,33 @@ def test_text_parameters_are_known_however_they_are_annotated() -> None:
 
 
 def test_a_bare_name_is_a_row_or_another_shipped_file() -> None:
-    config.parse(["score_full", "pool"], [])
-    assert config.build("run").evaluations
+    config.parse_gin(["score_full", "pool"], [])
+    assert config.build_root("run").evaluations
     with pytest.raises(config.ConfigError, match=r"'score_ful' \(nearest: score_full\)"):
-        config.parse(["score_ful"], [])
+        config.parse_gin(["score_ful"], [])
 
 
 def test_a_missing_file_names_the_nearest() -> None:
     with pytest.raises(config.ConfigError, match=r"score_ful.gin.*nearest: gin/score_full.gin"):
-        config.parse(["gin/score_ful.gin"], [])
+        config.parse_gin(["gin/score_ful.gin"], [])
 
 
 def test_a_missing_required_binding_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.gin").write_text("run.name = 'x'\n")
-    config.parse([str(tmp_path / "x.gin")], [])
+    config.parse_gin([str(tmp_path / "x.gin")], [])
     with pytest.raises(config.ConfigError, match=r"^run.method, .* and run.samples are not bound$"):
-        config.build("run")
+        config.build_root("run")
 
 
 def test_the_operative_config_runs_again_and_is_a_fixed_point(tmp_path: Path) -> None:
     first = build("run.seed = 3", "progress.alpha = 5.0")
-    text = config.operative()
+    text = config.operative_config()
     (tmp_path / "config.gin").write_text(text)
     second = build(file=str(tmp_path / "config.gin"))
     assert second == first
-    assert config.operative() == text
-    assert config.lines(text)["run.seed"] == "3"
-    assert config.lines(text)["score_phase1.turns"] == "2"  # defaults are listed as well
+    assert config.operative_config() == text
+    assert config.parse_bindings(text)["run.seed"] == "3"
+    assert config.parse_bindings(text)["score_phase1.turns"] == "2"  # defaults are listed as well
 
 
 def test_a_gin_file_may_sit_anywhere_and_import_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_gin_file_may_sit_anywhere_and_import_a_plugin(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     experiment = build(file="mine.gin")
     assert experiment.phases()[1].name == "2_phase2"
-    text = config.operative()
+    text = config.operative_config()
     assert "import my_plugin" in text
     (tmp_path / "again.gin").write_text(text)
     build(file="again.gin")
@@ -141,35 +141,37 @@ def test_a_broken_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "mine.gin").write_text("import broken_plugin\ninclude 'gin/score_full.gin'\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(config.ConfigError, match=r"broken_plugin.*ZeroDivisionError"):
-        config.parse(["mine.gin"], [])
+        config.parse_gin(["mine.gin"], [])
 
 
 def test_differences_name_the_bindings() -> None:
-    assert config.differences("a = 1\nb = 2\n", "a = 1\nb = 3\nc = 4\n") == ["b: 2 -> 3", "c: not set -> 4"]
+    assert config.describe_differences("a = 1\nb = 2\n", "a = 1\nb = 3\nc = 4\n") == ["b: 2 -> 3", "c: not set -> 4"]
 
 
 def test_what_an_older_config_lacks_counts_as_its_default() -> None:
     build()
-    new = config.operative()
+    new = config.operative_config()
     old = "".join(line + "\n" for line in new.splitlines() if not line.startswith(("hf.stop", "run.probe_every")))
     assert "hf.stop = ()" in new
-    assert config.differences(old, new) == config.differences(new, old) == []
+    assert config.describe_differences(old, new) == config.describe_differences(new, old) == []
     build("hf.stop = ['x']")
-    assert config.differences(old, config.operative()) == ["hf.stop: () -> ['x']"]
-    assert config.changes(old, config.operative()) == [("hf.stop", "()", "['x']")]
+    assert config.describe_differences(old, config.operative_config()) == ["hf.stop: () -> ['x']"]
+    assert config.changed_bindings(old, config.operative_config()) == [("hf.stop", "()", "['x']")]
     # A part that one of them does not have at all has no defaults there.
-    assert config.differences("run.seed = 0\n", "run.seed = 0\nprogress.alpha = 10.0\n") == [
+    assert config.describe_differences("run.seed = 0\n", "run.seed = 0\nprogress.alpha = 10.0\n") == [
         "progress.alpha: not set -> 10.0"
     ]
     # A part without bindings is known by gin's heading.
-    assert config.differences("# Parameters for hf:\n# ====\n# None.\n", "hf.stop = ()\n") == []
+    assert config.describe_differences("# Parameters for hf:\n# ====\n# None.\n", "hf.stop = ()\n") == []
     # Without a default, absent is absent.
-    assert config.differences("run.seed = 0\n", "run.seed = 0\nrun.steps = 200\n") == ["run.steps: not set -> 200"]
+    assert config.describe_differences("run.seed = 0\n", "run.seed = 0\nrun.steps = 200\n") == [
+        "run.steps: not set -> 200"
+    ]
 
 
 def test_what_changes_no_number_is_no_other_config() -> None:
     old = "code.unsafe_exec = False\nrun.checkpoint_every = 50\nrun.seed = 0\n"
-    assert config.differences(old, "code.unsafe_exec = True\nrun.checkpoint_every = 5\nrun.seed = 0\n") == []
+    assert config.describe_differences(old, "code.unsafe_exec = True\nrun.checkpoint_every = 5\nrun.seed = 0\n") == []
 
 
 def test_imports_are_looked_for_beside_the_gin_file_and_from_lines_count(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_imports_are_looked_for_beside_the_gin_file_and_from_lines_count(tmp_pat
         "from packaged import beside_plugin\ninclude 'gin/score_full.gin'\nscore_phase2.bonus = @bonus.thrice()\n"
     )
     build(file=str(tmp_path / "mine.gin"))
-    assert "thrice" in config.operative()
+    assert "thrice" in config.operative_config()
 
 
 def test_the_gin_folder_is_no_package() -> None:
@@ -214,9 +216,9 @@ def test_an_ablation_is_one_include_and_at_most_two_bindings(name: str) -> None:
     assert lines[0] == f"include 'gin/{parent}.gin'"
     assert 1 <= len(lines[1:]) <= 2
     build(file=f"gin/{parent}.gin")
-    before = config.operative()
+    before = config.operative_config()
     build(file=f"gin/{name}.gin")
-    changed = {d.partition(":")[0] for d in config.differences(before, config.operative())}
+    changed = {d.partition(":")[0] for d in config.describe_differences(before, config.operative_config())}
     assert {line.partition(" = ")[0] for line in lines[1:]} <= changed
 
 
@@ -228,5 +230,5 @@ def test_every_trained_row_spends_the_same_budget(name: str) -> None:
         assert name in ("base", "self_refine")
         return
     assert sum(phase.steps for phase in phases) == budget.steps
-    responses = {budget.problems * budget.trajectories(phase.turns) * phase.turns for phase in phases}
+    responses = {budget.problems * budget.trajectories_per_problem(phase.turns) * phase.turns for phase in phases}
     assert responses == {budget.problems * budget.samples * 2}

@@ -25,7 +25,7 @@ from harness.runs import schema as records
 from harness.training import evaluate
 from harness.training.dialogue import Dialogue, Intrinsic, SelfRefine
 from harness.training.drafts import SOMEBODY, find_other
-from harness.training.evaluations import Draft, Evaluation
+from harness.training.evaluations import Draft, EvalSpec
 
 RETRY = "Is that right? Answer again."
 CONTROLS: tuple[Draft, ...] = ("right", "wrong", "other", "relabelled", "blind")
@@ -70,7 +70,7 @@ class Scripted:
 
     def __init__(self, rule: Rule) -> None:
         self.rule, self.seen = rule, cast(list[list[Message]], [])
-        self.ranks = types.SimpleNamespace(map=lambda work, items: work(items, 0))
+        self.ranks = types.SimpleNamespace(shard_map=lambda work, items: work(items, 0))
 
     def refresh(self) -> None: ...
 
@@ -145,7 +145,7 @@ MENDS = second(lambda n, draft, told: str(n) if draft and not told else draft or
 
 def ask(rule: Rule, kind: Draft, task: Numbers | None = None, dialogue: Dialogue | None = None) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    evaluation = Evaluation(attempts=1 if kind == "blind" else 2, draft=kind)
+    evaluation = EvalSpec(attempts=1 if kind == "blind" else 2, draft=kind)
     evaluate.evaluate(
         cast(Any, Scripted(rule)), cast(Task, task or Numbers()), dialogue or Intrinsic(), evaluation, when="after",
         record=rows.extend,
@@ -159,7 +159,7 @@ def board(root: Path, rules: dict[str, Rule], seeds: int = 2, task: Numbers | No
         for seed in range(seeds):
             log = [{"phase": "rl", "step": 1, "x": seed}]
             write_run(root, name, seed, rows, logged=log)
-    return leaderboard.build(root)
+    return leaderboard.build_board(root)
 
 
 def controls(root: Path, rule: Rule, **more: Any) -> Any:
@@ -200,7 +200,7 @@ def test_a_policy_that_mends_what_is_wrong_in_its_own_turn(tmp_path: Path) -> No
     cells = section.rows[0].cells
     assert [cells[q].mean for q in ("change_if_wrong", "change_if_right", "right_if_changed")] == [1, 0, 1]
     assert cells["change_if_right"].hi == pytest.approx(0.161, abs=5e-4)  # Wilson's of 0 of 20 cases
-    text = tables.markdown(board_of := leaderboard.build(tmp_path))
+    text = tables.render_markdown(board_of := leaderboard.build_board(tmp_path))
     (line,) = [line for line in text.partition("### Controls")[2].splitlines() if line.startswith("| row")]
     assert "| +75.0 [" in line
     assert "| 1 / 1 | 80 | 2 |" in line
@@ -223,8 +223,8 @@ def test_the_figure_of_controls_shows_what_the_draft_is_worth(tmp_path: Path) ->
 
     board(tmp_path, {"sft_copies": COPIES, "score_full": MENDS, "score_unread": cannot_read, "base": IGNORES})
     write_run(tmp_path, "score_alone", 0, ask(IGNORES, "own"), logged=[])  # no controls: it has no line
-    (scope,) = plots.scopes(tmp_path)[0]
-    ((_, figure),) = plots.draw(scope, ["controls"], titled=True)
+    (scope,) = plots.read_scopes(tmp_path)[0]
+    ((_, figure),) = plots.draw_figures(scope, ["controls"], titled=True)
     assert isinstance(figure, plots.Figure)
     gain, reliance = figure.axes
     names = [label.get_text() for label in gain.get_yticklabels()]
@@ -235,15 +235,15 @@ def test_the_figure_of_controls_shows_what_the_draft_is_worth(tmp_path: Path) ->
     assert hollow == [False, False, False, True]
     assert "hollow" in figure.get_supxlabel()
     if folder := os.environ.get("SCREENSHOTS"):
-        plots.save(figure, Path(folder) / "controls")
+        plots.save_figure(figure, Path(folder) / "controls")
     plots.plt.close(figure)
 
 
 def test_a_row_without_controls_has_no_table(tmp_path: Path) -> None:
     write_run(tmp_path, "row", 0, ask(IGNORES, "own"), logged=[])
-    built = leaderboard.build(tmp_path)
+    built = leaderboard.build_board(tmp_path)
     assert built.sections[0].controls == ()
-    assert "### Controls" not in tables.markdown(built)
+    assert "### Controls" not in tables.render_markdown(built)
 
 
 def test_what_each_control_asks_and_writes() -> None:
@@ -265,8 +265,8 @@ def test_what_each_control_asks_and_writes() -> None:
     every = [row for kind in rows for row in rows[kind]]
     assert len({reader.key_of(row) for row in every}) == len(integrity.count_records(every)) == 6
     for kind in rows:
-        evaluation = Evaluation(attempts=1 if kind == "blind" else 2, draft=cast(Draft, kind))
-        assert [row for row in every if evaluation.holds(row)] == rows[kind]
+        evaluation = EvalSpec(attempts=1 if kind == "blind" else 2, draft=cast(Draft, kind))
+        assert [row for row in every if evaluation.matches_record(row)] == rows[kind]
     assert rows["wrong"] == ask(COPIES, "wrong")  # drafts are drawn by seed
 
 
@@ -275,7 +275,7 @@ def test_an_interrupted_control_goes_on_where_it_stopped() -> None:
     task = Numbers(300)
     for kind in CONTROLS:
         rows: list[dict[str, Any]] = []
-        evaluation = Evaluation(attempts=1 if kind == "blind" else 2, draft=kind)
+        evaluation = EvalSpec(attempts=1 if kind == "blind" else 2, draft=kind)
         for done in (0, 100, 260):
             evaluate.evaluate(
                 cast(Any, Scripted(COPIES)), cast(Task, task), Intrinsic(), evaluation, when="after", done=done,
@@ -287,7 +287,7 @@ def test_an_interrupted_control_goes_on_where_it_stopped() -> None:
 def test_the_user_s_turn_holds_everything_where_there_is_no_turn_of_the_policy() -> None:
     def conversation(kind: Draft, dialogue: Dialogue, task: Numbers) -> list[Message]:
         policy = Scripted(COPIES)
-        evaluation = Evaluation(attempts=1 if kind == "blind" else 2, draft=kind, problems=1)
+        evaluation = EvalSpec(attempts=1 if kind == "blind" else 2, draft=kind, problems=1)
         evaluate.evaluate(
             cast(Any, policy), cast(Task, task), dialogue, evaluation, when="after", record=lambda _: None
         )
@@ -320,7 +320,7 @@ def test_records_of_another_shape_are_no_controls(tmp_path: Path) -> None:
     rows = ask(COPIES, "own") + [{**row, "attempts": row["attempts"][1:]} for row in ask(COPIES, "other")]
     rows += [{**row, "attempts": row["attempts"] * 2} for row in ask(COPIES, "blind")] + ask(COPIES, "right")
     write_run(tmp_path, "row", 0, rows, logged=[])
-    (found,) = leaderboard.build(tmp_path).sections[0].controls
+    (found,) = leaderboard.build_board(tmp_path).sections[0].controls
     assert set(found.cells) == {"own", "right"}
 
 
@@ -334,7 +334,7 @@ def test_another_problem_is_never_another_program_of_the_same() -> None:
 @pytest.mark.parametrize("wrong", [{"attempts": 3}, {"temperature": 1.0}, {"draft": "mine"}, {"draws": 0}])
 def test_an_impossible_control_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"control is greedy|draft is one of|at least 1"):
-        Evaluation(**{"draft": "wrong", **wrong})
+        EvalSpec(**{"draft": "wrong", **wrong})
 
 
 SMALL = ["run.steps = 4", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 24", "hf.lr = 1e-2"]
@@ -356,7 +356,7 @@ def test_at_a_run_s_end_or_added_later_the_same_bytes(tmp_path: Path) -> None:
     assert run_evaluate([str(plain), "--gin", "gin/eval/controls.gin", "--device", "cpu"]) == 0
     assert (plain / "eval.jsonl").read_bytes() == whole
     shutil.rmtree(tmp_path / "plain")
-    built = leaderboard.build(tmp_path)
+    built = leaderboard.build_board(tmp_path)
     assert not [trouble for trouble in built.troubles if trouble.left_out]
     plain_section, after_base = sorted(built.sections, key=lambda section: section.subject.first)
     assert after_base.controls == ()
@@ -375,7 +375,7 @@ def test_controls_of_a_repair_task_run_programs(tmp_path: Path) -> None:
     words = [word for file in files for word in ("--gin", file)]
     bindings = ["run.eval_tasks = [@task.embedded_repair()]", "embedded_repair.test_size = 4"]
     assert run.main([*words, "--out", str(tmp_path), "--device", "cpu", *bound(bindings)]) == 0
-    (section,) = leaderboard.build(tmp_path).sections
+    (section,) = leaderboard.build_board(tmp_path).sections
     (found,) = section.controls
     assert found.problems == 4
     assert found.left_out == {"right": 0, "wrong": 0}
@@ -412,8 +412,8 @@ def test_a_prompt_that_a_draft_makes_too_long_is_told_before_training(
 def test_the_gin_files_bind_every_control(name: str) -> None:
     from harness.training.experiment import Experiment
 
-    config.prepare(Experiment, "run")
-    config.parse(["gin/score_full.gin", f"gin/eval/{name}.gin"], [])
-    drafts = [evaluation.draft for evaluation in config.build("run").evaluations]
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin(["gin/score_full.gin", f"gin/eval/{name}.gin"], [])
+    drafts = [evaluation.draft for evaluation in config.build_root("run").evaluations]
     assert set(drafts) == {*CONTROLS, *(["reference"] if name == "controls" else [])}
     assert set(records.DRAFTS) == set(CONTROLS)

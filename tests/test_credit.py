@@ -18,8 +18,8 @@ from harness.credit import (
     NoBonus,
     Progress,
     Raw,
+    discounted_returns,
     reinforce,
-    returns,
 )
 from harness.training.experiment import Experiment
 from methods.naive_multi_turn_rl import NaiveMultiTurnRL
@@ -61,7 +61,7 @@ def test_discounting_pays_turn_one_for_being_wrong() -> None:
     examples = Phase2(gamma=1.0, advantage=Raw()).credit([[trajectory(0, 1), trajectory(1, 1)]])
     assert weights(examples, 0) == [11.0, 2.0]
     assert weights(Phase2(gamma=0.8, advantage=Raw()).credit([[trajectory(0, 1)]]), 0) == [pytest.approx(8.8)]
-    assert returns([1.0, 2.0, 4.0], 0.5) == [3.0, 4.0, 4.0]
+    assert discounted_returns([1.0, 2.0, 4.0], 0.5) == [3.0, 4.0, 4.0]
 
 
 def test_leave_one_out_by_hand() -> None:
@@ -193,9 +193,9 @@ def test_under_the_conditioned_baseline_the_signed_bonus_is_exactly_a_factor_on_
 
 
 def phases_of(row: str) -> Sequence[Phase]:
-    config.prepare(Experiment, "run")
-    config.parse([f"gin/{row}.gin"], [])
-    return config.build("run").phases()
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin([f"gin/{row}.gin"], [])
+    return config.build_root("run").phases()
 
 
 def test_naive_rl_with_a_lighter_attempt_one_is_score_without_stage_one_up_to_a_scale() -> None:

@@ -62,24 +62,24 @@ def read_everything(root: Path) -> tuple[dict[Any, Any], list[str]]:
     signal.signal(signal.SIGALRM, hang)
     signal.alarm(30)
     try:
-        board = leaderboard.build(root)
+        board = leaderboard.build_board(root)
         data = json.loads(tables.as_json(board), parse_constant=_refuse_constant)
-        for text in (tables.markdown(board), tables.as_csv(board), tables.latex(board)):
+        for text in (tables.render_markdown(board), tables.as_csv(board), tables.render_latex(board)):
             text.encode()
         numbers: dict[Any, Any] = {
             (table["problems"], row["name"]): [row["cells"], row["rates"], row["budget"], row["p"], row["seeds"]]
             for table in data["tables"]
             for row in table["rows"]
         }
-        curves = scaling.curves(reader.read_runs(root, whens=("after",))[0])
-        scaling.markdown(curves).encode()
+        curves = scaling.scaling_curves(reader.read_runs(root, whens=("after",))[0])
+        scaling.render_markdown(curves).encode()
         found = json.loads(scaling.as_json(curves), parse_constant=_refuse_constant)
         numbers |= {("scaling", curve["name"]): curve for curve in found}
-        page = report.build(root, figures=False)
+        page = report.build_report(root, figures=False)
         page.encode()
         json.loads(page.split('id="data">')[1].split("</script>")[0], parse_constant=_refuse_constant)
-        for scope in plots.scopes(root)[0]:
-            for _, figure in plots.draw(scope, ["training", "farming", "bonus_sweep"]):
+        for scope in plots.read_scopes(root)[0]:
+            for _, figure in plots.draw_figures(scope, ["training", "farming", "bonus_sweep"]):
                 if not isinstance(figure, plots.Missing):
                     figure.canvas.draw()
                     plt.close(figure)
@@ -223,9 +223,11 @@ def test_every_kind_of_damage_is_told_and_costs_the_run_alone(
         runs, troubles = reader.read_runs(tmp_path / "results")
         assert len(runs) == (not any(trouble.left_out for trouble in troubles)), name
         for run in runs:
-            assert [step["step"] for step in run.steps()] == sorted({step["step"] for step in run.steps()}), name
+            assert [step["step"] for step in run.read_steps()] == sorted({step["step"] for step in run.read_steps()}), (
+                name
+            )
             assert run.bindings is not None
-            assert run.trained
+            assert run.was_trained
         if file == "metrics.jsonl":
             assert len(runs) == 1, name
             assert troubles or name in ("empty", "acc_t1 None", "acc_t1 True", "bonus_farming 2"), name

@@ -13,12 +13,29 @@ from harness import config
 from harness.policy import EMBEDDED, HF
 from harness.policy.engine import Policy
 from harness.run import main
-from harness.tasks.embedded_code import RETRY, EmbeddedCode, EmbeddedHumanEval, EmbeddedRepair, ask, program, stub
-from harness.tasks.embedded_code_specs import CORES, OPERATORS, SIZES, Spec, examples, mistaken, split, work
+from harness.tasks.embedded_code import (
+    RETRY,
+    EmbeddedCode,
+    EmbeddedHumanEval,
+    EmbeddedRepair,
+    humaneval_prompt,
+    mbpp_prompt,
+    program_source,
+)
+from harness.tasks.embedded_code_specs import (
+    CORES,
+    OPERATORS,
+    SIZES,
+    Spec,
+    example_arguments,
+    mistaken_spec,
+    pool_specs,
+    work_comment,
+)
 from harness.tools.code_corpus import CODE_CLEAN, CodeMix, code_line
-from harness.tools.pretrain import CORPORA, encode
+from harness.tools.pretrain import CORPORA, encode_lines
 from harness.tools.pretrain import main as pretrain
-from harness.training.display import cells
+from harness.training.display import format_metrics
 from verifiers.code_tests import CodeTests
 
 POOLS = ("corpus", "train", "validation", "test")
@@ -32,10 +49,10 @@ def speaker() -> Policy:
 
 
 def test_the_pools_partition_the_space() -> None:
-    everything = [spec.expression for pool in POOLS for spec in split(pool)]
+    everything = [spec.expression for pool in POOLS for spec in pool_specs(pool)]
     per_core = sum(len(constants) for _, constants in OPERATORS.values())
     assert len(everything) == len(set(everything)) == len(CORES) * per_core
-    assert {pool: len(split(pool)) for pool in SIZES} == SIZES
+    assert {pool: len(pool_specs(pool)) for pool in SIZES} == SIZES
     assert len({core.text for core in CORES}) == len(CORES)
 
 
@@ -55,7 +72,7 @@ def test_solutions_pass_and_given_programs_fail_in_the_sandbox(form: type[Embedd
 def test_the_three_forms_ask_for_the_same_functions() -> None:
     whole, body, repair = (form(CodeTests()).test for form in FORMS)
     assert [p.id for p in whole] == [p.id for p in body] == [p.id for p in repair]
-    assert [p.id for p in whole] == [spec.expression for spec in split("test")]
+    assert [p.id for p in whole] == [spec.expression for spec in pool_specs("test")]
     chat = EmbeddedRepair(CodeTests()).chat(repair[0], repair[0].given)
     assert [m["content"] for m in chat] == [repair[0].prompt, *repair[0].given, RETRY]
     with pytest.raises(ValueError, match=r"task\.embedded_repair\.test_size must lie in 1\.\.200"):
@@ -64,39 +81,39 @@ def test_the_three_forms_ask_for_the_same_functions() -> None:
 
 def test_a_mistake_is_one_edit_that_the_tests_see() -> None:
     rng = random.Random(0)
-    for spec in split("validation"):
-        tests = examples(spec, 3, rng)
-        other = mistaken(spec, tests, rng)
-        assert any(other.value(x) != spec.value(x) for x in tests)
+    for spec in pool_specs("validation"):
+        tests = example_arguments(spec, 3, rng)
+        other = mistaken_spec(spec, tests, rng)
+        assert any(other.return_value(x) != spec.return_value(x) for x in tests)
         changed = [getattr(spec, part) != getattr(other, part) for part in ("core", "operator", "constant")]
         assert sum(changed) == 1
-        far = mistaken(spec, tests, rng, far=True)
+        far = mistaken_spec(spec, tests, rng, far=True)
         assert (far.core, far.operator) == (spec.core, spec.operator)
 
 
 def test_work_finds_the_constant_and_a_slip_another() -> None:
     rng = random.Random(0)
-    for spec in split("train")[:300]:
-        first = examples(spec, 3, rng)[0]
-        line, found = work(spec, first)
+    for spec in pool_specs("train")[:300]:
+        first = example_arguments(spec, 3, rng)[0]
+        line, found = work_comment(spec, first)
         assert found == spec
         left, right = line.strip().removeprefix("# ").split(" = ")
         assert eval(left) == int(right) == spec.constant
-        assert spec.operator == " * " or work(spec, first, slip=1)[1] != spec
+        assert spec.operator == " * " or work_comment(spec, first, slip=1)[1] != spec
 
 
 def test_corpus_lines_come_from_the_corpus_pool_only() -> None:
     rng, mix = random.Random(0), CodeMix()
     lines = [code_line(mix, rng) for _ in range(2000)]
-    texts = {spec.text for spec in split("corpus")}
+    texts = {spec.text for spec in pool_specs("corpus")}
     clean = dataclasses.replace(mix, **CODE_CLEAN)
     direct = [(prompt, reply) for prompt, first, reply in (code_line(clean, rng) for _ in range(500)) if first is None]
-    allowed = {spec.expression for spec in split("corpus")}
+    allowed = {spec.expression for spec in pool_specs("corpus")}
     assert {reply.rpartition("return ")[2] for _, reply in direct} <= allowed
     assert all(any(f"ind {text}." in prompt for text in texts) for prompt, _, _ in lines[:100])
     reviews = [(first, reply) for _, first, reply in lines if first is not None]
     assert len(reviews) / len(lines) == pytest.approx(1 - mix.single, abs=0.04)
-    times = sum(spec.operator == " * " for spec in split("corpus")) / len(split("corpus"))
+    times = sum(spec.operator == " * " for spec in pool_specs("corpus")) / len(pool_specs("corpus"))
     copied = mix.copy_times * times + mix.copy * (1 - times)
     assert sum(first == reply for first, reply in reviews) / len(reviews) == pytest.approx(copied, abs=0.04)
 
@@ -116,9 +133,9 @@ def test_both_embedded_models_know_the_words_of_arithmetic_by_the_same_ids(speak
     old, new = (policy.tokenizer.get_vocab() for policy in (embedded, speaker))
     assert {word: new[word] for word in old} == old
     chat = [{"role": "user", "content": "Compute $1"}, {"role": "assistant", "content": "2"}]
-    ((ids, begin),) = encode(speaker.tokenizer, [(chat[:1], "2")])
-    assert ids[:begin] == speaker.chat.opening(chat[:1])
-    assert ids[begin:] == speaker.chat.given("2")
+    ((ids, begin),) = encode_lines(speaker.tokenizer, [(chat[:1], "2")])
+    assert ids[:begin] == speaker.chat.encode_opening(chat[:1])
+    assert ids[begin:] == speaker.chat.encode_given("2")
 
 
 def test_pre_training_is_a_function_of_its_options(tmp_path: Path) -> None:
@@ -158,7 +175,7 @@ def test_rows_train_and_are_evaluated_on_both_tasks(row: str, tmp_path: Path, ca
     repairs = [r for r in records if r["task"] == "embedded_repair"]
     assert [[a["by"] for a in r["attempts"]] for r in repairs] == [["given", "policy"]] * 12
     assert not any(r["attempts"][0]["correct"] for r in repairs)
-    shown = cells([r for r in repairs if r["when"] == "before"])
+    shown = format_metrics([r for r in repairs if r["when"] == "before"])
     assert list(shown)[:4] == ["problems", "Acc@t1", "Acc@t2", "copied unchanged"]
     assert "delta" not in shown
     assert "given, all wrong" in capsys.readouterr().out
@@ -181,18 +198,18 @@ def test_the_gin_file_names_the_model_that_is_shipped() -> None:
 
 
 def test_forms_write_what_python_reads() -> None:
-    spec = next(s for s in split("train") if s.core.loose and s.operator == " * ")
+    spec = next(s for s in pool_specs("train") if s.core.loose and s.operator == " * ")
     assert spec.expression == f"(a + b) * {spec.constant}"
     tests = [(1, 2), (3, 4), (5, 6)]
     value = 3 * spec.constant
-    assert ask(spec, tests).startswith(
+    assert mbpp_prompt(spec, tests).startswith(
         "Write a function to find the sum of two numbers times a fixed number. "
         f"Your code should pass these tests:\n\nassert f(1, 2) == {value}\n"
     )
-    assert stub(spec, tests[:1]) == (
+    assert humaneval_prompt(spec, tests[:1]) == (
         'def f(a, b):\n    """Find the sum of two numbers times a fixed number.\n\n'
         f'    >>> f(1, 2)\n    {value}\n    """\n'
     )
     names: dict = {}
-    exec(program(spec, work(spec, tests[0])[0]), names)
-    assert names["f"](1, 2) == value == Spec(spec.core, spec.operator, spec.constant).value((1, 2))
+    exec(program_source(spec, work_comment(spec, tests[0])[0]), names)
+    assert names["f"](1, 2) == value == Spec(spec.core, spec.operator, spec.constant).return_value((1, 2))

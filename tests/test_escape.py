@@ -75,12 +75,12 @@ def test_tables_and_logs(tmp_path: Path) -> None:
         for name, collapse in (("score_full", False), ("naive_multi_turn_rl", True)):
             logged = synthetic.steps(16, seed, collapse=collapse)
             synthetic.write_run(tmp_path, name, seed, rows, logged=logged, config=["run.evaluate_every = 2"])
-    board = leaderboard.build(tmp_path)
+    board = leaderboard.build_board(tmp_path)
     naive, full = board.sections[0].escapes
     assert [(time.at, time.escaped) for time in naive.times] == [(16, False), (16, False)]
     # at step 6 delta is 9 points, with bounds from 0.2; at 4 it is 6, from -2
     assert [(time.at, time.escaped) for time in full.times] == [(6, True), (6, True)]
-    text = tables.markdown(board)
+    text = tables.render_markdown(board)
     assert "| naive_multi_turn_rl | 0 of 2 | not reached [not reached, not reached] | &gt;16, &gt;16 |" in text
     assert "| score_full | 2 of 2 | 6 [6, not reached] | 6, 6 |" in text
     assert "\nescape," in tables.as_csv(board)

@@ -13,7 +13,7 @@ import pytest
 from harness import config, run
 from harness.evaluate import main as run_evaluate
 from harness.runs import reader
-from harness.training.evaluations import Evaluation
+from harness.training.evaluations import EvalSpec
 from harness.training.experiment import Experiment
 
 SMALL = [
@@ -171,14 +171,14 @@ def test_what_cannot_be_added_is_refused(plain: Path, tmp_path: Path, capsys: py
 
 
 def test_two_evaluations_that_could_not_be_told_apart_are_refused() -> None:
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     for wanted in (
         "[@evaluation.attempts()]",  # two attempts, greedy: the one that every run has
         "[@evaluation.validation(), @evaluation.validation()]",
     ):
-        config.parse(["gin/score_full.gin"], ["attempts.count = 2", f"run.evaluations = {wanted}"])
+        config.parse_gin(["gin/score_full.gin"], ["attempts.count = 2", f"run.evaluations = {wanted}"])
         with pytest.raises(config.ConfigError, match="asks twice"):
-            config.build("run")
+            config.build_root("run")
 
 
 @pytest.mark.parametrize(
@@ -192,4 +192,4 @@ def test_two_evaluations_that_could_not_be_told_apart_are_refused() -> None:
 )
 def test_an_impossible_evaluation_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Evaluation(**wrong)
+        EvalSpec(**wrong)

@@ -77,7 +77,7 @@ def test_what_was_computed_stays_and_is_gone_on_with(
         raise OSError("No space left on device [/x] \x1b[2J")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunStore, "log", full)  # the disk is full at the first update
+        patch.setattr(RunStore, "append_step", full)  # the disk is full at the first update
         assert start(tmp_path, gin="score_full") == 1
     said = capsys.readouterr().err
     where = folder(tmp_path, "score_full")
@@ -99,8 +99,8 @@ def test_what_was_computed_stays_and_is_gone_on_with(
 
 def test_a_run_in_other_hands_has_an_exit_status_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = RunStore(folder(tmp_path))
-    store.lock()
+    store.acquire_lock()
     assert start(tmp_path) == 3
     assert "in use by process" in capsys.readouterr().err
     assert [path.name for path in store.folder.iterdir()] == [".lock"]
-    store.close()
+    store.release_lock()

@@ -21,14 +21,14 @@ OLD: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "old_gin_pa
 
 @pytest.fixture(autouse=True)
 def _prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     monkeypatch.setattr(config, "_told_once", set())
 
 
 def bindings(files: list[str], *more: str) -> dict[str, str]:
     """Everything that is bound after parsing; nothing is built, so no data is needed."""
-    config.parse(files, list(more))
-    bound = config.lines(gin.config_str(max_line_length=100_000))
+    config.parse_gin(files, list(more))
+    bound = config.parse_bindings(gin.config_str(max_line_length=100_000))
     bound.pop("MODEL", None)
     return bound
 
@@ -65,7 +65,7 @@ def test_an_old_path_gives_the_bindings_that_it_gave_and_says_what_to_write(
 def test_an_old_bare_name_works_and_a_wrong_one_names_the_nearest() -> None:
     assert bindings([ROW, "math_qwen2.5_3b"]) == bindings([ROW, "gin/on/math_qwen2.5_3b.gin"])
     with pytest.raises(config.ConfigError, match=r"nearest: gin/on/qwen2.5_3b.gin"):
-        config.parse(["gin/on/qwen2.5_3bb.gin"], [])
+        config.parse_gin(["gin/on/qwen2.5_3bb.gin"], [])
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,15 @@ def test_a_known_model_gets_its_settings_and_own_bindings_go_before(
         **{name: value for name, value in own.items() if name != "sample_rows"}
     }
     assert bound["hf.microbatch_tokens"] == repr(settings.get("microbatch_tokens", 16384))
-    config.build("run")
-    assert "hf.chat = 'template'" in config.operative()
+    config.build_root("run")
+    assert "hf.chat = 'template'" in config.operative_config()
 
 
 @pytest.mark.parametrize("task", ["math", "math_5000", "mbpp", "mbpp_r", "mbpp_sanitized", "humaneval", "word_filter"])
 def test_a_real_task_needs_a_model_chosen_in_any_way_and_order(task: str, tmp_path: Path) -> None:
     file = f"gin/task/{task}.gin"
     with pytest.raises(config.ConfigError, match=r"^gin/(task|eval)/\w+.gin needs a model: .*--model.*MODEL = '...'"):
-        config.parse([ROW, file], [])
+        config.parse_gin([ROW, file], [])
     (tmp_path / "model.gin").write_text("MODEL = 'my/model'\n")
     (tmp_path / "path.gin").write_text("hf.path = 'my/model'\n")
     for files, bind in (
@@ -124,13 +124,13 @@ def test_a_real_task_needs_a_model_chosen_in_any_way_and_order(task: str, tmp_pa
     assert bindings([ROW, file], "MODEL=a/b", "hf.path=c/d")["hf.path"] == "'c/d'"
     assert bindings([ROW, file, str(tmp_path / "path.gin")], "MODEL=c/d")["hf.path"] == "'c/d'"
     with pytest.raises(config.ConfigError, match="MODEL must be a text"):
-        config.parse([ROW, file], ["MODEL = 3\nrun.seed = 0"])
+        config.parse_gin([ROW, file], ["MODEL = 3\nrun.seed = 0"])
 
 
 def test_the_model_is_in_the_saved_config_as_its_path() -> None:
-    config.parse([ROW], ["MODEL = 'embedded:code'"])
-    config.build("run")
-    told = config.lines(config.operative())
+    config.parse_gin([ROW], ["MODEL = 'embedded:code'"])
+    config.build_root("run")
+    told = config.parse_bindings(config.operative_config())
     assert told["hf.path"] == "'embedded:code'"
     assert "MODEL" not in told
 
@@ -143,7 +143,7 @@ def test_a_policy_without_a_path_needs_no_model() -> None:
     def scripted() -> Scripted:
         return Scripted(lambda chat, updates: "1", "scripted")
 
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     assert bindings([ROW, "gin/task/word_filter.gin"], "run.policy = @policy.test_axes_scripted()")
 
 
@@ -163,7 +163,7 @@ def test_a_row_after_what_it_undoes_is_an_error(files: list[str], tmp_path: Path
     (tmp_path / "both.gin").write_text(f"include 'gin/task/word_filter.gin'\ninclude '{ROW}'\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(config.ConfigError, match=r"which undoes its run|which undoes its hf|bindings that it undoes"):
-        config.parse(files, ["MODEL=my/model"])
+        config.parse_gin(files, ["MODEL=my/model"])
 
 
 def test_what_a_row_does_not_undo_may_stand_before_it_and_transfer_has_a_file() -> None:
@@ -188,7 +188,7 @@ def test_a_trained_row_without_a_protocol_says_which_budget_it_takes(capsys: pyt
         ([ROW], [], False),
     ):
         config._told_once.clear()
-        config.parse(files, ["MODEL=my/model", *more])
+        config.parse_gin(files, ["MODEL=my/model", *more])
         assert ("no protocol is given" in capsys.readouterr().err) == told, (files, more)
 
 

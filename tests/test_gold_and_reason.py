@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.core import Problem, Trajectory, Turn, Verdict, Verifier
-from harness.grading import GradingError, grade
+from harness.grading import GradingError, grade_responses
 from harness.runs import schema as records
-from harness.training.evaluate import line
+from harness.training.evaluate import trajectory_to_record
 from verifiers.code_tests import CodeTests, answer_of
 from verifiers.exact import Exact
 from verifiers.math_answer import MathAnswer
@@ -19,7 +19,7 @@ OLD_ATTEMPT = ["text", "answer", "reward", "correct", "status", "tokens", "trunc
 def written(verifier: Verifier, answer: str, *texts: str, temperature: float = 0.0) -> dict:
     problem = Problem("p", "What is it?", answer)
     turns = [Turn((1,), (2,), text, verifier(problem, text), index=i) for i, text in enumerate(texts)]
-    return line(Trajectory(problem, tuple(turns)), "after", "task", 0, temperature)
+    return trajectory_to_record(Trajectory(problem, tuple(turns)), "after", "task", 0, temperature)
 
 
 def test_a_wrong_number_says_what_compared_it_and_the_gold_answer_stands_beside() -> None:
@@ -71,7 +71,7 @@ def test_verdicts_are_equal_whatever_their_reasons() -> None:
 
 def test_a_reason_that_is_no_text_is_no_verdict() -> None:
     with pytest.raises(GradingError, match="its reason None is no text"):
-        grade(lambda problem, text: Verdict(0.0, False, reason=None), [(Problem("p", "", ""), "x")])  # pyright: ignore
+        grade_responses(lambda problem, text: Verdict(0.0, False, reason=None), [(Problem("p", "", ""), "x")])  # pyright: ignore
 
 
 def test_half_a_character_in_gold_and_reason_is_spelt_out_by_readers() -> None:

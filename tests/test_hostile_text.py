@@ -66,8 +66,8 @@ def test_figures_of_any_name_are_drawn_and_no_row_is_missing_in_a_legend(hostile
     shown = capsys.readouterr()
     assert not TURNS_AND_CONTROLS & set(shown.out + shown.err)
     assert len(list(tmp_path.rglob("*.pdf"))) == len(figures)
-    (scope,) = plots.scopes(hostile)[0]
-    ((_, figure),) = plots.draw(scope, ["kl_first"])
+    (scope,) = plots.read_scopes(hostile)[0]
+    ((_, figure),) = plots.draw_figures(scope, ["kl_first"])
     assert isinstance(figure, plots.Figure)
     shown = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
     assert {"$_$", "_hidden", "__init__", "nolegend", r"\x1b[31mred"} <= shown
@@ -88,7 +88,7 @@ def test_numbers_that_are_none_do_not_stop_the_page(tmp_path: Path) -> None:
     logged = synthetic.steps(6, 1)
     logged[2] |= {"acc_t1": float("nan"), "kl_t1": float("inf"), "grad_norm": 10**400, "acc_t2": 1e308, "delta": True}
     synthetic.write_run(tmp_path, "row", 1, synthetic.records((0.5, 0.2, 0.1, 0), 1, problems=4), logged=logged)
-    page = report.build(tmp_path, figures=False)
+    page = report.build_report(tmp_path, figures=False)
 
     def refuse(name: str) -> None:
         raise AssertionError(name)

@@ -14,14 +14,14 @@ import pytest
 import harness
 from harness import cli
 from harness.runs import reader
-from harness.tasks.arithmetic import Arithmetic, split
+from harness.tasks.arithmetic import Arithmetic, pool_operands
 from harness.tools.exporting import record_features
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 TRACKED = ROOT / "results" / "embedded"
-NAMES = [f"{a}*{b}+{c}" for a, b, c in split("test")[:6]]
-RIGHT = [str(a * b + c) for a, b, c in split("test")[:6]]
+NAMES = [f"{a}*{b}+{c}" for a, b, c in pool_operands("test")[:6]]
+RIGHT = [str(a * b + c) for a, b, c in pool_operands("test")[:6]]
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -51,11 +51,11 @@ def test_a_tracked_run_that_is_imported_gives_the_tracked_numbers(tmp_path: Path
     tracked = next(TRACKED.glob("*/*/score_full/seed0"))
     run, _ = reader.read_run(tracked)
     assert run is not None
-    held = [record for record in reader.read_records(tracked) if reader.key_of(record) == run.finals[0].key]
+    held = [record for record in reader.read_records(tracked) if reader.key_of(record) == run.final_evaluations[0].key]
     rows = [{"id": r["id"], "attempts": [a["text"] for a in r["attempts"]]} for r in held]
     assert bring(write(tmp_path / "mine.jsonl", rows), tmp_path / "out") == 0
-    mine = reader.read_runs(tmp_path / "out")[0][0].finals[0]
-    theirs = run.finals[0]
+    mine = reader.read_runs(tmp_path / "out")[0][0].final_evaluations[0]
+    theirs = run.final_evaluations[0]
     assert mine.problems == theirs.problems
     assert (mine.attempts == theirs.attempts).all()
     assert (mine.values["edit_ratio"] == theirs.values["edit_ratio"]).all()
@@ -78,7 +78,7 @@ def test_the_verifier_decides_and_not_the_file(tmp_path: Path) -> None:
     assert [record["gold"] for record in records(tmp_path / "graded")] == RIGHT
     assert bring(file, tmp_path / "told", "--verdicts") == 0
     assert correct(tmp_path / "told") == [[True, False]] * 6
-    tables = {reader.read_runs(tmp_path / out)[0][0].table("arithmetic") for out in ("graded", "told")}
+    tables = {reader.read_runs(tmp_path / out)[0][0].table_settings("arithmetic") for out in ("graded", "told")}
     assert len(tables) == 2  # verdicts of another grader never stand in one table
 
 
@@ -95,7 +95,7 @@ def test_imported_runs_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     assert bring(file, tmp_path / "out", "--responses", "64", "--seed", "2") == 0
     run = reader.read_runs(tmp_path / "out")[0][0]
-    assert (run.seed, run.trained, run.info["spent"]) == (2, True, {"updates": 3, "responses": 64})
+    assert (run.seed, run.was_trained, run.info["spent"]) == (2, True, {"updates": 3, "responses": 64})
     assert run.info["imported"]["format"] == "jsonl"
     assert set(run.info["imported"]["files"]) == {"mine.jsonl"}
     frames: Any = harness.load(tmp_path / "out")
@@ -173,7 +173,7 @@ def test_inspect_logs(suffix: str, tmp_path: Path) -> None:
     assert dict(zip(ids, correct(tmp_path / "out"), strict=True)) == {
         "17*6+71": [False, True], "94*2+53": [True, True], "23*6+35": [True, False],
     }  # fmt: skip
-    assert reader.read_runs(tmp_path / "out")[0][0].model == "mockllm/model"
+    assert reader.read_runs(tmp_path / "out")[0][0].model_name == "mockllm/model"
     assert all(record["temperature"] == 0 for record in records(tmp_path / "out"))
 
 

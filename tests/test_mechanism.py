@@ -52,9 +52,9 @@ def test_counts_by_hand(tmp_path: Path) -> None:
     write_run(tmp_path, 2, same_text[:1], metrics[:1])  # never asked after fixed first attempts
     runs, troubles = reader.read_runs(tmp_path)
     assert not troubles
-    assert mechanism.swapped(runs) == {"row": [(3, 1, 2), (1, 1, 1)]}
-    assert mechanism.updates(runs) == [("row", "rl", 5, 0.75, 3.0, pytest.approx(7.0))]
-    text = mechanism.markdown(runs, "here")
+    assert mechanism.swapped_drafts(runs) == {"row": [(3, 1, 2), (1, 1, 1)]}
+    assert mechanism.summarize_updates(runs) == [("row", "rl", 5, 0.75, 3.0, pytest.approx(7.0))]
+    text = mechanism.render_markdown(runs, "here")
     assert "| row | rl | 5 | 75.0 | 3.0 | 7.0 |" in text
     assert "| row | 4 | 50 | 33, 100 | 75 |" in text
 

@@ -102,11 +102,12 @@ def test_decisions_by_hand():
             record(5, attempt(1, "2"), attempt(1, "4/2")),  # right, changed, still right
         ]
     )
-    assert table.values("change_if_wrong").tolist() == [1, 1, 0, 0, 0, 0]
-    assert table.values("change_if_right").tolist() == [0, 0, 0, 1, 0, 1]
-    assert table.values("right_if_changed").tolist() == [1, 0, 0, 0, 0, 0]
+    assert table.problem_values("change_if_wrong").tolist() == [1, 1, 0, 0, 0, 0]
+    assert table.problem_values("change_if_right").tolist() == [0, 0, 0, 1, 0, 1]
+    assert table.problem_values("right_if_changed").tolist() == [1, 0, 0, 0, 0, 0]
     rates = {
-        name: metrics.METRICS[name].mean(table) for name in ("change_if_wrong", "change_if_right", "right_if_changed")
+        name: metrics.METRICS[name].table_mean(table)
+        for name in ("change_if_wrong", "change_if_right", "right_if_changed")
     }
     assert list(rates.values()) == [2 / 3, 2 / 3, 1 / 2]
 
@@ -117,7 +118,7 @@ def test_edit_ratio_is_an_insertion_deletion_distance_between_0_and_1():
     assert metrics.edit_ratio("abc", "xyz") == 1
     assert metrics.edit_ratio("abcd", "abxd") == 2 / 8  # one deletion, one insertion
     table = metrics.tabulate([record(0, attempt(0, text="abcd"), attempt(0, text="abxd"))])
-    assert table.values("edit_ratio").tolist() == [0.25]
+    assert table.problem_values("edit_ratio").tolist() == [0.25]
 
 
 def test_given_attempts_cost_no_tokens_and_a_copied_program_is_seen():
@@ -151,10 +152,10 @@ def test_order_of_records_does_not_matter_and_values_follow_sorted_ids():
     rows = [record(i, attempt(i % 2), attempt(1)) for i in range(7)]
     assert metrics.summarize(rows) == metrics.summarize(rows[::-1])
     table = metrics.tabulate(rows[::-1])
-    assert table.problems == sorted(str(i) for i in range(7))
-    assert table.values("i_to_c").tolist() == [1.0, 0, 1, 0, 1, 0, 1]
+    assert table.problem_ids == sorted(str(i) for i in range(7))
+    assert table.problem_values("i_to_c").tolist() == [1.0, 0, 1, 0, 1, 0, 1]
     with pytest.raises(ValueError, match="no metric is called 't3'"):
-        table.values("t3")
+        table.problem_values("t3")
 
 
 @pytest.mark.parametrize(
@@ -184,12 +185,12 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_hit():
 
 
 def test_majority_breaks_ties_evenly_and_ignores_missing_answers():
-    assert metrics.majority(["a", "a", "b"], [True, True, False]) == 1
-    assert metrics.majority(["a", "b"], [True, False]) == 0.5
-    assert metrics.majority(["a", "b", None], [True, False, False]) == 0.5
-    assert metrics.majority([None, None, "a"], [False, False, True]) == 1
-    assert metrics.majority([None, None], [False, False]) == 0
-    assert metrics.majority(["a", "a", "b", "b", "c"], [True, True, False, False, False]) == 0.5
+    assert metrics.majority_accuracy(["a", "a", "b"], [True, True, False]) == 1
+    assert metrics.majority_accuracy(["a", "b"], [True, False]) == 0.5
+    assert metrics.majority_accuracy(["a", "b", None], [True, False, False]) == 0.5
+    assert metrics.majority_accuracy([None, None, "a"], [False, False, True]) == 1
+    assert metrics.majority_accuracy([None, None], [False, False]) == 0
+    assert metrics.majority_accuracy(["a", "a", "b", "b", "c"], [True, True, False, False, False]) == 0.5
 
 
 def test_majority_at_k_is_the_mean_over_all_subsets_or_approaches_it():
@@ -200,10 +201,10 @@ def test_majority_at_k_is_the_mean_over_all_subsets_or_approaches_it():
         for p, pool in enumerate(pools)
         for s, a in enumerate(pool)
     ]
-    votes, right = metrics.tabulate(rows).pools(0)
+    votes, right = metrics.tabulate(rows).vote_pools(0)
     for k in range(1, 7):
         exact = [
-            np.mean([metrics.majority([pool[i] for i in s], [pool[i] == "x" for i in s]) for s in subsets])
+            np.mean([metrics.majority_accuracy([pool[i] for i in s], [pool[i] == "x" for i in s]) for s in subsets])
             for pool in pools
             for subsets in [list(itertools.combinations(range(6), k))]
         ]
@@ -220,7 +221,7 @@ def test_majority_at_k_is_the_mean_over_all_subsets_or_approaches_it():
 def test_uneven_pools_are_refused():
     table = metrics.tabulate([record(0, attempt(1)), record(0, attempt(1), sample=1), record(1, attempt(1))])
     with pytest.raises(ValueError, match="between 1 and 2 samples"):
-        table.pools(0)
+        table.vote_pools(0)
 
 
 def test_importing_metrics_is_cheap():

@@ -9,7 +9,7 @@ from factories import trajectory
 
 from harness.core import TurnStats
 from harness.credit import Conditioned, Progress, Raw
-from harness.training.monitors import WINDOW, BonusFarming, of_examples, of_groups
+from harness.training.monitors import WINDOW, BonusFarming, rollout_metrics, update_metrics
 from methods.score import Phase2
 
 STAT = TurnStats(logprob=-1.0, kl=0.2, entropy=3.0, tokens=2)  # as the sampler's: two tokens of -0.5
@@ -22,7 +22,7 @@ GROUPS = [
 
 
 def test_groups_by_hand() -> None:
-    line = of_groups(GROUPS)
+    line = rollout_metrics(GROUPS)
     assert (line["acc_t1"], line["acc_t2"], line["delta"]) == (0.5, 0.5, 0.0)
     assert (line["i_to_c"], line["c_to_i"], line["answer_change"]) == (0.25, 0.25, 0.5)
     assert (line["no_answer_t1"], line["truncated_t2"], line["error_t1"], line["length_t1"]) == (0.25, 0.25, 0.0, 2)
@@ -31,7 +31,7 @@ def test_groups_by_hand() -> None:
 
 def test_examples_by_hand() -> None:
     examples = Phase2(bonus=Progress(10.0), advantage=Raw()).credit(GROUPS)
-    line = of_examples(GROUPS, examples, [STAT] * len(examples))
+    line = update_metrics(GROUPS, examples, [STAT] * len(examples))
     assert line["kl_t1"] == pytest.approx(0.2)
     assert line["entropy_t2"] == pytest.approx(1.5)
     assert line["bonus_t2"] == pytest.approx(0.0)  # +10 and -10
@@ -47,7 +47,9 @@ def walk(acc_step: float, delta_step: float) -> bool:
     rng, farming, flags = random.Random(0), BonusFarming(), []
     for i in range(4 * WINDOW):
         noise = rng.gauss(0, 0.02)
-        flags.append(farming.see({"acc_t1": 0.6 + acc_step * i + noise, "delta": 0.02 + delta_step * i - noise}))
+        flags.append(
+            farming.update_flag({"acc_t1": 0.6 + acc_step * i + noise, "delta": 0.02 + delta_step * i - noise})
+        )
     return any(flags)
 
 
@@ -56,4 +58,4 @@ def test_farming_is_attempt_one_falling_while_delta_rises() -> None:
     assert not walk(0.004, 0.0)
     assert not walk(0.004, 0.004)
     assert not walk(-0.004, -0.004)
-    assert not BonusFarming().see({"acc_t1": 0.5})
+    assert not BonusFarming().update_flag({"acc_t1": 0.5})

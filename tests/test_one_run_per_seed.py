@@ -25,25 +25,28 @@ def write(root: Path, seed: int, draw: int | None = None, **more: Any) -> Path:
 
 
 def tables_of(root: Path) -> str:
-    return tables.markdown(leaderboard.build(root)).split(f"## {tables.LEFT_OUT}")[0].rstrip()
+    return tables.render_markdown(leaderboard.build_board(root)).split(f"## {tables.LEFT_OUT}")[0].rstrip()
 
 
 def told(root: Path) -> dict[str, str]:
-    return {trouble.path: trouble.message for trouble in leaderboard.build(root).troubles}
+    return {trouble.path: trouble.message for trouble in leaderboard.build_board(root).troubles}
 
 
 @pytest.mark.parametrize("copy", ["suite_copy", "a_copy"])
 def test_a_suite_copied_beside_itself_changes_no_table(copy: str, tmp_path: Path) -> None:
     synthetic.write_suite(tmp_path / "suite", problems=10, samples=4)
-    alone = tables_of(tmp_path), scaling.markdown(scaling.curves(reader.read_runs(tmp_path)[0]))
+    alone = tables_of(tmp_path), scaling.render_markdown(scaling.scaling_curves(reader.read_runs(tmp_path)[0]))
     shutil.copytree(tmp_path / "suite", tmp_path / copy)
-    assert (tables_of(tmp_path), scaling.markdown(scaling.curves(reader.read_runs(tmp_path)[0]))) == alone
+    assert (
+        tables_of(tmp_path),
+        scaling.render_markdown(scaling.scaling_curves(reader.read_runs(tmp_path)[0])),
+    ) == alone
     first, second = sorted(["suite", copy])
     run = "runs/synthetic/tiny/score_full/seed2"
     assert told(tmp_path)[f"{second}/{run}"] == (
         f"seed 2 of this row is in the tables from {first}/{run}: this is a copy"
     )
-    (scope,) = plots.scopes(tmp_path)[0]
+    (scope,) = plots.read_scopes(tmp_path)[0]
     assert [run.seed for run in scope.runs["score_full"]] == [1, 2, 3]
 
 
@@ -71,7 +74,7 @@ def test_another_version_of_a_task_or_another_model_is_no_second_run(tmp_path: P
     write(tmp_path / "c", 0, draw=3, model="org/other")
     runs, troubles = reader.read_runs(tmp_path)
     assert (len(runs), troubles) == (3, [])
-    assert len(scaling.curves(runs)) == 3
+    assert len(scaling.scaling_curves(runs)) == 3
     write(tmp_path / "d", 0, draw=4, policy="renamed", model="tiny")  # one model under two names is one row
     assert "is in the tables from a/" in next(iter(told(tmp_path).values()))
 
@@ -179,7 +182,7 @@ def test_runs_at_different_depths_and_with_names_that_are_no_text(tmp_path: Path
     write(tmp_path / "runs" / "synthetic" / "tiny" / "score_full", 1)
     bad = tmp_path / os.fsdecode(b"b\xff")
     shutil.copytree(tmp_path / "runs" / "synthetic", bad)
-    board = leaderboard.build(tmp_path)
+    board = leaderboard.build_board(tmp_path)
     assert board.sections[0].rows[0].seeds == (0, 1)
     for render in tables.FORMATS.values():
         render(board).encode()

@@ -19,14 +19,14 @@ mpl.rcParams["figure.max_open_warning"] = 0  # all figures of three scopes are l
 
 @pytest.fixture(scope="module")
 def scopes(tmp_path_factory):
-    return plots.scopes(synthetic.write_everything(tmp_path_factory.mktemp("all")))[0]
+    return plots.read_scopes(synthetic.write_everything(tmp_path_factory.mktemp("all")))[0]
 
 
 @pytest.fixture(scope="module")
 def drawn(scopes):
     found = {}
     for scope in scopes:
-        for name, figure in plots.draw(scope, titled=True):
+        for name, figure in plots.draw_figures(scope, titled=True):
             if not isinstance(figure, plots.Missing) or name not in found:
                 found[name] = figure
     yield found
@@ -49,11 +49,11 @@ def test_every_figure_is_drawn_whole(drawn, name, tmp_path):
     figure = drawn[name]
     assert not isinstance(figure, plots.Missing), figure
     if name in ("accuracy", "training"):  # one without and one with small multiples: writing takes its time
-        files = plots.save(figure, tmp_path / name)
+        files = plots.save_figure(figure, tmp_path / name)
         first = [file.read_bytes() for file in files]
         assert first[0].startswith(b"%PDF")
         assert first[1].startswith(b"\x89PNG")
-        assert [file.read_bytes() for file in plots.save(figure, tmp_path / name)] == first
+        assert [file.read_bytes() for file in plots.save_figure(figure, tmp_path / name)] == first
     for ax in figure.axes:
         if ax.get_visible():
             assert ax.has_data()
@@ -99,8 +99,8 @@ def test_what_shows_the_runs_themselves_is_drawn_once(tmp_path):
     rates = (0.5, 0.2, 0.1, 0.2)
     rows = synthetic.records(rates, 1, problems=12) + synthetic.records(rates, 1, problems=12, turns=3)
     synthetic.write_run(tmp_path, "score_full", 1, rows, logged=synthetic.steps(10, 1))
-    two, three = plots.scopes(tmp_path)[0]
-    names = [dict(plots.draw(scope, ["training", "accuracy"])) for scope in (two, three)]
+    two, three = plots.read_scopes(tmp_path)[0]
+    names = [dict(plots.draw_figures(scope, ["training", "accuracy"])) for scope in (two, three)]
     plt.close("all")
     assert [sorted(drawn) for drawn in names] == [["accuracy", "training"], ["accuracy"]]
 
@@ -115,8 +115,8 @@ def test_a_row_without_a_bonus_is_the_zero_of_the_sweep(tmp_path):
         ("other", [*bonus, "progress.alpha = 3.0", "hf.lr = 1.0"]),
     ):
         synthetic.write_run(tmp_path, name, 1, synthetic.records((0.5, 0.2, 0.1, 0.2), 1, problems=8), config=config)
-    (scope,) = plots.scopes(tmp_path)[0]
-    ((_, figure),) = plots.draw(scope, ["bonus_sweep"])
+    (scope,) = plots.read_scopes(tmp_path)[0]
+    ((_, figure),) = plots.draw_figures(scope, ["bonus_sweep"])
     assert isinstance(figure, plots.Figure)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "1", "10"]
     plt.close("all")
@@ -144,10 +144,12 @@ def test_many_rows_have_looks_of_their_own_and_fit_a_page(tmp_path):
         rows = synthetic.records((0.5, 0.2, 0.1, 0.2), i, problems=2)
         logged = [{**line, "acc_t1": 0.5} for line in synthetic.steps(4, i)]
         synthetic.write_run(tmp_path, f"row{i:02}", 1, rows, logged=logged)
-    (scope,) = plots.scopes(tmp_path)[0]
-    looks = {(style["color"], style["linestyle"]) for style in map(scope.style, scope.rows)}
+    (scope,) = plots.read_scopes(tmp_path)[0]
+    looks = {(style["color"], style["linestyle"]) for style in map(scope.row_style, scope.rows)}
     assert len(looks) == 40
-    for name, figure in plots.draw(scope, ["accuracy", "flow", "seeds", "edit_distance", "farming", "kl_first"]):
+    for name, figure in plots.draw_figures(
+        scope, ["accuracy", "flow", "seeds", "edit_distance", "farming", "kl_first"]
+    ):
         if not isinstance(figure, plots.Missing):
             width, height = figure.get_size_inches()
             assert (width <= plots.WIDTH, height <= plots.HEIGHT) == (True, True), name
@@ -171,7 +173,7 @@ def test_what_tells_the_scopes_apart_stands_above_their_figures(scopes):
 
 
 def _one(scope, name, **more):
-    ((_, figure),) = plots.draw(scope, [name], **more)
+    ((_, figure),) = plots.draw_figures(scope, [name], **more)
     assert isinstance(figure, plots.Figure)
     return figure
 
@@ -181,7 +183,7 @@ def _curves_of(tmp_path, tops, count):
         logged = [{"phase": "p", "step": i + 1, "kl_t1": top * i / count} for i in range(count)]
         rows = synthetic.records((0.5, 0.2, 0.1, 0.2), 1, problems=6)
         synthetic.write_run(tmp_path, name, 1, rows, logged=logged)
-    return _one(plots.scopes(tmp_path)[0][0], "kl_first")
+    return _one(plots.read_scopes(tmp_path)[0][0], "kl_first")
 
 
 def test_one_curve_does_not_press_the_others_flat(tmp_path):
@@ -208,7 +210,7 @@ def test_two_sizes_of_a_bonus_are_no_sweep(tmp_path):
         config = ["score_phase2.bonus = @bonus.progress()", f"progress.alpha = {alpha}"]
         rows = synthetic.records((0.5, 0.2, 0.1, 0.2), 1, problems=8)
         synthetic.write_run(tmp_path, f"score_{alpha}", 1, rows, config=config)
-    ((_, missing),) = plots.draw(plots.scopes(tmp_path)[0][0], ["bonus_sweep"])
+    ((_, missing),) = plots.draw_figures(plots.read_scopes(tmp_path)[0][0], ["bonus_sweep"])
     assert "at least three alphas" in str(missing)
 
 
@@ -218,8 +220,8 @@ def test_phases_are_called_what_the_paper_calls_them():
 
 def test_what_is_missing_is_said(tmp_path):
     synthetic.write_run(tmp_path, "base", 1, synthetic.records((0.4, 0.1, 0.2, 0), 1, turns=1), trained=False)
-    (scope,) = plots.scopes(tmp_path)[0]
-    answers = dict(plots.draw(scope))
+    (scope,) = plots.read_scopes(tmp_path)[0]
+    answers = dict(plots.draw_figures(scope))
     plt.close("all")
     missing = {name: str(figure) for name, figure in answers.items() if isinstance(figure, plots.Missing)}
     assert "records have one attempt" in missing["accuracy"]

@@ -17,13 +17,23 @@ from hypothesis import strategies as st
 
 from harness import seeds
 from harness.core import Budget, Example, Problem, Trajectory, Turn, Verdict
-from harness.credit import BatchMean, Conditioned, Indicator, LeaveOneOut, NoBonus, Progress, Raw, reinforce, returns
+from harness.credit import (
+    BatchMean,
+    Conditioned,
+    Indicator,
+    LeaveOneOut,
+    NoBonus,
+    Progress,
+    Raw,
+    discounted_returns,
+    reinforce,
+)
 from harness.runs import schema as records
 from harness.runs.reader import key_of, read_records
 from harness.runs.store import RunStore
 from harness.training.dialogue import Intrinsic
-from harness.training.evaluate import evaluate, line
-from harness.training.evaluations import Evaluation
+from harness.training.evaluate import evaluate, trajectory_to_record
+from harness.training.evaluations import EvalSpec
 from harness.training.scripted import Scripted
 
 # -- credit --------------------------------------------------------------------------------------------------------
@@ -110,7 +120,7 @@ def test_a_baseline_does_not_depend_on_the_response_it_is_for(groups: Groups, ad
 @given(st.lists(st.integers(-3, 3), max_size=6), st.sampled_from([0.0, 0.5, 1.0]))
 def test_returns_are_the_sum_that_their_docstring_states(rewards: list[int], gamma: float) -> None:
     stated = [sum(gamma ** (j - i) * rewards[j] for j in range(i, len(rewards))) for i in range(len(rewards))]
-    assert returns(rewards, gamma) == stated
+    assert discounted_returns(rewards, gamma) == stated
 
 
 # -- budgets -------------------------------------------------------------------------------------------------------
@@ -118,7 +128,7 @@ def test_returns_are_the_sum_that_their_docstring_states(rewards: list[int], gam
 
 @given(st.integers(0, 10**6), st.lists(st.floats(0, 1e6), min_size=1, max_size=6).filter(any))
 def test_a_split_budget_adds_up_and_each_part_is_its_share_within_one_step(steps: int, shares: list[float]) -> None:
-    parts = Budget(steps, 1, 1).split(shares)
+    parts = Budget(steps, 1, 1).allocate_steps(shares)
     assert sum(parts) == steps
     assert min(parts) >= 0  # the edges between phases never go back
     for part, share in zip(parts, shares, strict=True):
@@ -131,9 +141,9 @@ def test_trajectories_of_any_length_cost_as_many_responses_or_are_refused(sample
     budget = Budget(1, 1, samples)
     if 2 * samples % attempts:
         with pytest.raises(ValueError, match="cannot be divided"):
-            budget.trajectories(attempts)
+            budget.trajectories_per_problem(attempts)
     else:
-        assert budget.trajectories(attempts) * attempts == 2 * samples
+        assert budget.trajectories_per_problem(attempts) * attempts == 2 * samples
 
 
 # -- random streams ------------------------------------------------------------------------------------------------
@@ -143,7 +153,7 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 @given(SEEDS, st.integers(1, 12), st.integers(1, 4))
 def test_each_epoch_is_a_permutation(seed: int, size: int, epochs: int) -> None:
-    items = seeds.draw(seed, "problems", size, 0, size * epochs)
+    items = seeds.epoch_indices(seed, "problems", size, 0, size * epochs)
     for epoch in range(epochs):
         assert sorted(items[epoch * size : (epoch + 1) * size]) == list(range(size))
 
@@ -152,9 +162,11 @@ def test_each_epoch_is_a_permutation(seed: int, size: int, epochs: int) -> None:
 def test_what_is_drawn_does_not_depend_on_how_many_are_drawn_at_once(
     seed: int, size: int, counts: list[int], begin: int
 ) -> None:
-    whole = seeds.draw(seed, "problems", size, begin, sum(counts))
+    whole = seeds.epoch_indices(seed, "problems", size, begin, sum(counts))
     begins = itertools.accumulate(counts, initial=begin)
-    assert [i for b, n in zip(begins, counts, strict=False) for i in seeds.draw(seed, "problems", size, b, n)] == whole
+    assert [
+        i for b, n in zip(begins, counts, strict=False) for i in seeds.epoch_indices(seed, "problems", size, b, n)
+    ] == whole
 
 
 NAMES = st.lists(st.text("a',() 0", max_size=4) | st.integers(-2, 20), max_size=4)
@@ -162,7 +174,7 @@ NAMES = st.lists(st.text("a',() 0", max_size=4) | st.integers(-2, 20), max_size=
 
 @given(SEEDS, NAMES, NAMES)
 def test_streams_of_different_names_are_different(seed: int, one: list[Any], other: list[Any]) -> None:
-    a, b = seeds.derive(seed, *one), seeds.derive(seed, *other)
+    a, b = seeds.derive_seed(seed, *one), seeds.derive_seed(seed, *other)
     assert 0 <= a < 2**63
     assert (a == b) == (one == other)
 
@@ -170,13 +182,13 @@ def test_streams_of_different_names_are_different(seed: int, one: list[Any], oth
 @given(SEEDS, st.lists(st.integers(), unique=True, max_size=30), st.lists(st.integers(0, 9), max_size=4))
 def test_pools_are_disjoint_and_lose_nothing(seed: int, space: list[int], sizes: list[int]) -> None:
     named = {f"pool{i}": size for i, size in enumerate(sizes)}
-    pools = [seeds.cut(space, seed, named, name) for name in (*named, "rest")]
+    pools = [seeds.slice_pools(space, seed, named, name) for name in (*named, "rest")]
     assert sorted(itertools.chain.from_iterable(pools)) == sorted(space)
 
 
 @given(st.integers(0, 500), st.integers(1, 16))
 def test_shares_of_processes_follow_each_other_and_are_nearly_equal(size: int, ranks: int) -> None:
-    shares = [seeds.share(size, rank, ranks) for rank in range(ranks)]
+    shares = [seeds.shard_bounds(size, rank, ranks) for rank in range(ranks)]
     assert [begin for begin, _ in shares] == [0, *(end for _, end in shares[:-1])]
     assert shares[-1][1] == size
     assert max(end - begin for begin, end in shares) - min(end - begin for begin, end in shares) <= 1
@@ -194,7 +206,7 @@ TURNS = st.builds(
     st.lists(st.integers(0, 300), max_size=3), st.sampled_from(["", "compat"]),
 )  # fmt: skip
 RECORDS = st.builds(
-    lambda name, prompt, turns, when, temperature, sample: line(
+    lambda name, prompt, turns, when, temperature, sample: trajectory_to_record(
         Trajectory(Problem(name, prompt, "a"), tuple(turns)), when, "task", sample, temperature
     ),
     TEXTS.filter(bool), TEXTS, st.lists(TURNS, min_size=1, max_size=3), st.sampled_from(records.WHENS),
@@ -211,8 +223,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_records_are_read_as_they_were_written(folder: Path, rows: list[dict[str, Any]]) -> None:
     (folder / "eval.jsonl").unlink(missing_ok=True)
     store = RunStore(folder)
-    store.record(rows)
-    assert store.recorded() == rows
+    store.append_records(rows)
+    assert store.read_records() == rows
     faults: list[str] = []
     assert read_records(folder, bad=faults) == rows
     assert not faults
@@ -227,8 +239,8 @@ def test_half_characters_survive_writing_and_are_spelt_out_by_readers(
     (folder / "eval.jsonl").unlink(missing_ok=True)
     row["attempts"][0] |= {"text": text, "answer": text}
     store = RunStore(folder)
-    store.record([row])
-    assert store.recorded() == [row]
+    store.append_records([row])
+    assert store.read_records() == [row]
     faults: list[str] = []
     (read,) = read_records(folder, bad=faults)
     spelt = f"{before}\\u{ord(half):04x}{after}"
@@ -283,7 +295,7 @@ class Echo:
 
 
 @st.composite
-def evaluations(draw: st.DrawFn) -> Evaluation:
+def evaluations(draw: st.DrawFn) -> EvalSpec:
     """Every evaluation that the constructor takes, with few samples."""
     temperature = draw(st.sampled_from([0, 0.0, 0.7, 1]))
     fields = {
@@ -295,13 +307,13 @@ def evaluations(draw: st.DrawFn) -> Evaluation:
         "draft": draw(st.sampled_from(["own", "reference", "right", "wrong", "other", "blind", "relabelled"])),
     }
     try:
-        return Evaluation(**fields)
+        return EvalSpec(**fields)
     except ValueError:
         assume(False)
         raise
 
 
-def records_of(evaluation: Evaluation) -> list[dict[str, Any]]:
+def records_of(evaluation: EvalSpec) -> list[dict[str, Any]]:
     """What the evaluation writes of a policy whose first attempts are wrong and whose later ones are right."""
     script = lambda chat, updates: chat[0]["content"].split()[-1] if len(chat) > 1 else "wrong"  # noqa: E731
     rows: list[dict[str, Any]] = []
@@ -310,16 +322,16 @@ def records_of(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 @given(evaluations(), evaluations())
-def test_records_belong_to_the_evaluations_of_their_key_and_to_no_other(one: Evaluation, other: Evaluation) -> None:
+def test_records_belong_to_the_evaluations_of_their_key_and_to_no_other(one: EvalSpec, other: EvalSpec) -> None:
     rows = records_of(one)
-    assert len(rows) == len(one.chosen(Echo())) * one.samples
-    assert all(one.holds(row) for row in rows)
-    assert all(other.holds(row) == (other.key == one.key) for row in rows)
+    assert len(rows) == len(one.select_problems(Echo())) * one.samples
+    assert all(one.matches_record(row) for row in rows)
+    assert all(other.matches_record(row) == (other.key == one.key) for row in rows)
     assert records.find_faults(rows) == {}
 
 
 @given(evaluations())
-def test_the_reader_finds_the_key_of_the_evaluation_that_wrote(evaluation: Evaluation) -> None:
+def test_the_reader_finds_the_key_of_the_evaluation_that_wrote(evaluation: EvalSpec) -> None:
     (key,) = {key_of(row) for row in records_of(evaluation)}
     assert (key.when, key.task, key.draft) == ("after", "echo", evaluation.control)
     assert (key.split, key.temperature, key.turns) == (evaluation.split, evaluation.temperature, evaluation.attempts)

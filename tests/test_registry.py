@@ -30,8 +30,8 @@ def test_kinds_and_names_are_named_by_the_nearest() -> None:
     with pytest.raises(ValueError, match="nearest: method"):
         registry.register("methods", "x")
     with pytest.raises(registry.UnknownName, match="nearest: score"):
-        registry.get("method", "scor")
-    assert registry.get("method", "score").source.startswith("score-harness")
+        registry.get_entry("method", "scor")
+    assert registry.get_entry("method", "score").source.startswith("score-harness")
 
 
 def test_a_plugin_that_fails_is_named_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_a_plugin_that_fails_is_named_and_stops_nothing(tmp_path: Path, monkeypa
     broken = registry.load_plugins()
     assert list(broken.values()) == ["OSError: no such device"]
     assert "stranger = failing_plugin" in next(iter(broken))
-    assert registry.get("method", "score")
+    assert registry.get_entry("method", "score")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Fixed(Arithmetic):
     ],
 )
 def test_a_task_that_cannot_be_graded_is_refused(problems: tuple[Problem, ...], message: str) -> None:
-    config.prepare(Experiment, "run")
-    config.parse(["gin/score_full.gin"], [])
-    good = config.build("run")
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin(["gin/score_full.gin"], [])
+    good = config.build_root("run")
     with pytest.raises(ValueError, match=message):
         Experiment(
             name="x", method=good.method, task=good.task, policy=good.policy, dialogue=good.dialogue, steps=2,
@@ -101,10 +101,10 @@ def test_an_error_in_a_plugins_credit_keeps_the_plugins_line(what: str, tmp_path
         f"        return {credit}\n"
     )
     (tmp_path / "mine.gin").write_text(f"import {module}\ninclude 'gin/base.gin'\nrun.method = @method.{module}()\n")
-    config.prepare(Experiment, "run")
-    config.parse([str(tmp_path / "mine.gin")], [])
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin([str(tmp_path / "mine.gin")], [])
     with pytest.raises(config.ConfigError) as told:
-        config.build("run")
+        config.build_root("run")
     assert kind in str(told.value)
     assert f"{tmp_path / module}.py:8" in str(told.value)
     assert raised in str(told.value)
@@ -126,10 +126,10 @@ def test_an_error_in_a_plugins_other_code_is_one_message_with_its_line(body: str
         f"from harness import register\n@register('method', '{module}')\nclass Mine:\n{body}"
     )
     (tmp_path / "mine.gin").write_text(f"import {module}\ninclude 'gin/base.gin'\nrun.method = @method.{module}()\n")
-    config.prepare(Experiment, "run")
-    config.parse([str(tmp_path / "mine.gin")], [])
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin([str(tmp_path / "mine.gin")], [])
     with pytest.raises(config.ConfigError, match=rf"{module}.py:5\)"):
-        config.build("run")
+        config.build_root("run")
 
 
 def test_a_module_of_the_same_name_elsewhere_is_refused(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_a_module_of_the_same_name_elsewhere_is_refused(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same_name_plugin.py").write_text("")
         (tmp_path / folder / f"{folder}.gin").write_text("import same_name_plugin\ninclude 'gin/base.gin'\n")
-    config.prepare(Experiment, "run")
-    config.parse([str(tmp_path / "one" / "one.gin")], [])
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin([str(tmp_path / "one" / "one.gin")], [])
     with pytest.raises(config.ConfigError, match=r"one/same_name_plugin.py, not .*two/same_name_plugin.py"):
-        config.parse([str(tmp_path / "two" / "two.gin")], [])
+        config.parse_gin([str(tmp_path / "two" / "two.gin")], [])
 
 
 @pytest.mark.parametrize(

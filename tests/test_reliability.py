@@ -20,8 +20,8 @@ import pytest
 
 from harness import Problem, Verdict, config, register, run, verify
 from harness.evaluate import main as run_evaluate
-from harness.runs.integrity import sha256
-from harness.runs.store import RunStore, StoreError, dump, is_disk_full, read_jsonl
+from harness.runs.integrity import file_sha256
+from harness.runs.store import RunStore, StoreError, dump_json_line, is_disk_full, read_jsonl
 from harness.tasks.arithmetic import Arithmetic
 from harness.training.experiment import Experiment
 
@@ -134,19 +134,19 @@ def test_every_character_comes_through(tmp_path: Path, capsys: pytest.CaptureFix
     assert info(folder(tmp_path))["records"] == {
         "before arithmetic test T=0 policy 2": 6, "after arithmetic test T=0 policy 2": 6
     }  # fmt: skip
-    before = sha256(folder(tmp_path) / "eval.jsonl")
+    before = file_sha256(folder(tmp_path) / "eval.jsonl")
     assert start(tmp_path, *odd()) == 0
     assert verify.main([str(folder(tmp_path))]) == 0
     assert "the same" in capsys.readouterr().out
-    assert sha256(folder(tmp_path) / "eval.jsonl") == before
+    assert file_sha256(folder(tmp_path) / "eval.jsonl") == before
 
 
 def test_lone_surrogates_and_halves_of_pairs_are_json(tmp_path: Path) -> None:
-    assert json.loads(dump({"a": "\udfff\ud800 \U0001f600"}))["a"] == "\udfff\ud800 \U0001f600"
+    assert json.loads(dump_json_line({"a": "\udfff\ud800 \U0001f600"}))["a"] == "\udfff\ud800 \U0001f600"
     with pytest.raises(ValueError, match="JSON"):
-        dump({"a": float("nan")})
+        dump_json_line({"a": float("nan")})
     store = RunStore(tmp_path)
-    store.checkpoint({"step": 1, "text": "\ud83d" + "\ude00"}, lambda folder: None)
+    store.write_checkpoint({"step": 1, "text": "\ud83d" + "\ude00"}, lambda folder: None)
     found = store.last_checkpoint()
     assert found is not None
     assert found[0]["step"] == 1
@@ -283,12 +283,12 @@ def test_a_resumed_run_sees_the_same_problems(tmp_path: Path, capsys: pytest.Cap
     ],
 )
 def test_what_would_be_found_too_late_is_refused_at_the_start(bindings: list[str], message: str) -> None:
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     task = ["run.task = @task.odd_task()", "odd_task.verifier = @verifier.exact()"]
     bound = [f"odd_task.{b}" if b.startswith("fault") else b for b in bindings]
-    config.parse(["gin/score_full.gin"], [*SMALL[:4], *task, *bound])
+    config.parse_gin(["gin/score_full.gin"], [*SMALL[:4], *task, *bound])
     with pytest.raises(config.ConfigError, match=message.replace("+", r"\+")):
-        config.build("run")
+        config.build_root("run")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_file_system_without_locks_is_told_from_another_process(
 
     monkeypatch.setattr(fcntl, "flock", none)
     with pytest.raises(StoreError, match="no file locks"):
-        RunStore(tmp_path).lock()
+        RunStore(tmp_path).acquire_lock()
 
 
 def test_nobody_reading_the_screen_does_not_end_the_run() -> None:

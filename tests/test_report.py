@@ -49,7 +49,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(root):
-    return report.build(root)
+    return report.build_report(root)
 
 
 def data_of(page):
@@ -66,7 +66,7 @@ def test_the_page_is_self_contained(page):
 
 
 def test_equal_results_give_equal_pages(page, root):
-    assert page == report.build(root)
+    assert page == report.build_report(root)
 
 
 def test_the_libraries_are_as_published_and_bring_their_licence(page):
@@ -79,8 +79,8 @@ def test_the_libraries_are_as_published_and_bring_their_licence(page):
 
 
 def test_every_column_head_is_explained(tmp_path):
-    board = plots.scopes(synthetic.write_everything(tmp_path))[1]
-    heads = {head for block in tables.blocks(board) for head in block.header} | set(tables.CONTROLS.values())
+    board = plots.read_scopes(synthetic.write_everything(tmp_path))[1]
+    heads = {head for block in tables.build_blocks(board) for head in block.header} | set(tables.CONTROLS.values())
     heads |= {"per first attempt", "seeds for 3 points", "Acc@t10", "p (same within 3 points)", "within 3 points?"}
     assert {head for head in heads if not terms.define_head(head)} == set()
     assert terms.define_head("Acc@t10") == "Share of problems whose attempt 10 is right."
@@ -88,9 +88,9 @@ def test_every_column_head_is_explained(tmp_path):
 
 
 def test_a_page_that_would_be_too_large_holds_fewer_problems(root, monkeypatch):
-    whole = report.build(root, figures=False)
+    whole = report.build_report(root, figures=False)
     monkeypatch.setattr(report, "MOST_BYTES", len(whole.encode()) - 40_000)
-    page = report.build(root, figures=False)
+    page = report.build_report(root, figures=False)
     assert len(page.encode()) <= report.MOST_BYTES
     kept = [{item[0] for item in run["items"]} for run in data_of(page)["runs"]]
     assert 1 < len(kept[0]) < 30
@@ -121,7 +121,7 @@ def test_the_policy_names_the_one_script_and_the_one_style(page):
 
 
 def test_every_run_embeds_the_same_problems(root):
-    page = report.build(root, trajectories=7, figures=False)
+    page = report.build_report(root, trajectories=7, figures=False)
     data = data_of(page)
     assert {tuple(item[0] for item in run["items"]) for run in data["runs"]} == {
         tuple(item[0] for item in data["runs"][0]["items"])
@@ -134,7 +134,7 @@ def test_every_run_embeds_the_same_problems(root):
 def test_long_logs_are_averaged_in_bins(tmp_path):
     logged = synthetic.steps(1000, 1)
     synthetic.write_run(tmp_path, "row", 1, synthetic.records((0.5, 0.1, 0.1, 0), 1, problems=4), logged=logged)
-    page = report.build(tmp_path, figures=False)
+    page = report.build_report(tmp_path, figures=False)
     (curve,) = data_of(page)["curves"]
     assert 100 < len(curve["series"]["acc_t1"]) <= report.POINTS
     mean = sum(value for _, value in curve["series"]["acc_t1"]) / len(curve["series"]["acc_t1"])
@@ -442,7 +442,7 @@ def test_the_legend_shows_colour_and_dash_of_each_method(tmp_path, browser):
     for i in range(11):
         rows = synthetic.records((0.5, 0.1, 0.1, 0), i, problems=3)
         synthetic.write_run(tmp_path, f"row{i}", 1, rows, logged=synthetic.steps(10, i))
-    (tmp_path / "page.html").write_text(report.build(tmp_path, figures=False), encoding="utf-8")
+    (tmp_path / "page.html").write_text(report.build_report(tmp_path, figures=False), encoding="utf-8")
     tab = browser.new_page()
     tab.goto((tmp_path / "page.html").as_uri())
     look = "(line) => line.getAttribute('stroke') + line.getAttribute('stroke-dasharray')"

@@ -17,12 +17,12 @@ def test_a_suite_is_read_in_order_with_every_evaluation(tmp_path):
     assert run.label == "runs/synthetic/tiny/score_full/seed1"
     keys = {(k.when, k.temperature) for k in run.evaluations}
     assert keys == {("before", 0.0), ("after", 0.0), ("after", 0.7)}
-    evaluation = run.evaluations[reader.Key("after", "synthetic", "test", 0.0, "policy", 2)]
+    evaluation = run.evaluations[reader.EvalKey("after", "synthetic", "test", 0.0, "policy", 2)]
     assert len(evaluation.problems) == 10
     assert evaluation.values["delta"].mean() == pytest.approx(evaluation.summary["delta"])
     assert evaluation.attempts.shape == (10, 2)
-    assert run.trained
-    assert len(run.steps()) == 40
+    assert run.was_trained
+    assert len(run.read_steps()) == 40
     assert {k.when for r in reader.read_runs(tmp_path, whens=["after"])[0] for k in r.evaluations} == {"after"}
     assert reader.find_runs(tmp_path) == reader.find_runs(tmp_path / "runs")
 
@@ -98,7 +98,7 @@ def test_a_cut_off_training_log_is_told_but_does_not_cost_the_row(tmp_path):
     log.write_text(log.read_text()[:-9])
     (run,), (trouble,) = reader.read_runs(tmp_path)
     assert not trouble.left_out
-    assert [step["step"] for step in run.steps()] == [1, 2, 3, 4]
+    assert [step["step"] for step in run.read_steps()] == [1, 2, 3, 4]
 
 
 def test_no_folder_is_the_only_error(tmp_path):
@@ -115,7 +115,7 @@ def test_the_bindings_of_format_1_are_read_without_gin(tmp_path):
     )
     (tmp_path / "row.gin").write_text("include 'gin/score_full.gin'\nrun.name = 'row'\nscore.bonus = 0  # none\n")
     old = {"format": 1, "name": "row", "spent": {"updates": 2}}
-    info = format1.upgrade(old, text, tmp_path)
+    info = format1.upgrade_format1(old, text, tmp_path)
     bindings = {
         "BONUS": "10",
         "score.parts": "[ @score_phase1(), @score_phase2(), ]",
@@ -124,7 +124,7 @@ def test_the_bindings_of_format_1_are_read_without_gin(tmp_path):
         "scope/x.y": "%BONUS",
     }
     assert info == {**old, "bindings": bindings, "parent": "score_full", "difference": {"score.bonus": "0"}}
-    assert format1.upgrade({**old, "name": "unknown"}, "", tmp_path)["difference"] == {}
+    assert format1.upgrade_format1({**old, "name": "unknown"}, "", tmp_path)["difference"] == {}
 
 
 def test_given_attempts_and_splits_are_evaluations_of_their_own(tmp_path):
@@ -138,7 +138,7 @@ def test_given_attempts_and_splits_are_evaluations_of_their_own(tmp_path):
         ("test", "given"),
         ("train", "policy"),
     }
-    digests = {evaluation.digest for evaluation in run.evaluations.values()}
+    digests = {evaluation.problems_digest for evaluation in run.evaluations.values()}
     assert len(digests) == 1
 
 
@@ -147,8 +147,8 @@ def test_versions_graders_and_models_come_from_run_json_or_the_config(tmp_path):
     synthetic.write_run(tmp_path, "a", 1, rows, config=["synthetic.verifier = @verifier.exact()", "x.y = 1"])
     synthetic.write_run(tmp_path, "b", 1, rows, graders={"synthetic": "code_tests 2"}, model="org/model@abc")
     a, b = reader.read_runs(tmp_path)[0]
-    assert (a.grader("synthetic"), a.model, a.version("synthetic")) == ("@verifier.exact()", "tiny", "1")
-    assert (b.grader("synthetic"), b.model, b.version("other")) == ("code_tests 2", "org/model@abc", "")
+    assert (a.grader_of("synthetic"), a.model_name, a.version_of("synthetic")) == ("@verifier.exact()", "tiny", "1")
+    assert (b.grader_of("synthetic"), b.model_name, b.version_of("other")) == ("code_tests 2", "org/model@abc", "")
 
 
 def test_numbers_in_run_json_are_never_believed(tmp_path):

@@ -20,9 +20,9 @@ from harness import config
 from harness.core import Budget, Message, Problem, Trajectory
 from harness.run import main
 from harness.runs.store import RunStore, read_jsonl
-from harness.seeds import derive
+from harness.seeds import derive_seed
 from harness.training.experiment import Experiment
-from harness.training.loop import Stopped, execute
+from harness.training.loop import Stopped, run_experiment
 from harness.training.scripted import Scripted
 from methods.pair_sft import PairSFT
 from methods.score import Phase1, SCoRe
@@ -55,32 +55,32 @@ def test_every_row_runs_each_phase_and_spends_the_same_budget(name: str, tmp_pat
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     phases = Counter(line["phase"] for line in lines)
     assert min(phases.values()) >= 2
-    assert list(phases) == [phase.name for phase in config.build("run").phases()]
+    assert list(phases) == [phase.name for phase in config.build_root("run").phases()]
 
 
 def answer_by_chance(chat: Sequence[Message], updates: int) -> str:
     """The script of a policy that is right in two of three replies; other conversations, other luck."""
     a, b, c = map(int, re.findall(r"\d+", chat[0]["content"])[:3])
-    return rf"\boxed{{{a * b + c + (derive(updates, json.dumps(chat)) % 3 == 0)}}}"
+    return rf"\boxed{{{a * b + c + (derive_seed(updates, json.dumps(chat)) % 3 == 0)}}}"
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_runs_each_phase_on_a_scripted_policy(name: str, tmp_path: Path) -> None:
     """The same of a policy without a model: what the loop and the methods do, in a moment."""
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     small = ["run.steps = 10", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 12"]
-    config.parse([f"gin/{name}.gin"], small)
-    built: Experiment = config.build("run")
+    config.parse_gin([f"gin/{name}.gin"], small)
+    built: Experiment = config.build_root("run")
     experiment = dataclasses.replace(built, policy=Scripted(answer_by_chance))
     store = RunStore(tmp_path)
-    store.lock()
-    execute(experiment, experiment.policy.load("cpu"), store, StopAt(None))
-    store.close()
+    store.acquire_lock()
+    run_experiment(experiment, experiment.policy.load("cpu"), store, StopAt(None))
+    store.release_lock()
     phases, steps = experiment.phases(), read_jsonl(tmp_path / "metrics.jsonl")[0]
     assert Counter(step["phase"] for step in steps) == {phase.name: phase.steps for phase in phases}
     trained = 10 * bool(phases)
     assert (store.info["spent"]["responses"], store.info["spent"]["updates"]) == (trained * 4 * 2 * 2, trained)
-    records = store.recorded()
+    records = store.read_records()
     assert Counter(record["when"] for record in records) == {"before": 12, **({"after": 12} if phases else {})}
     assert {attempt["correct"] for record in records for attempt in record["attempts"]} == {False, True}
 
@@ -135,18 +135,18 @@ class StopAt:
 
 
 def test_an_adaptive_coefficient_is_a_function_of_the_log_so_a_resumed_run_takes_the_same(tmp_path: Path) -> None:
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     small = ["run.steps = 8", "run.problems = 4", "run.samples = 2", "arithmetic.test_size = 4", "hf.lr = 3e-3"]
-    config.parse(["gin/score_adaptive_kl.gin"], [*small, "hf.max_new_tokens = 24", "balanced.window = 2"])
-    experiment: Experiment = config.build("run")
+    config.parse_gin(["gin/score_adaptive_kl.gin"], [*small, "hf.max_new_tokens = 24", "balanced.window = 2"])
+    experiment: Experiment = config.build_root("run")
     lines = {}
     for name, stops in (("whole", [None]), ("parts", [2, 3, None])):
         for stop in stops:
             store = RunStore(tmp_path / name)
-            store.lock()
+            store.acquire_lock()
             with contextlib.suppress(Stopped):
-                execute(experiment, experiment.policy.load("cpu"), store, StopAt(stop))
-            store.close()
+                run_experiment(experiment, experiment.policy.load("cpu"), store, StopAt(stop))
+            store.release_lock()
         lines[name] = read_jsonl(tmp_path / name / "metrics.jsonl")[0]
     coefficients = [[line["kl_coefficient_t1"] for line in lines[name]] for name in ("whole", "parts")]
     assert coefficients[0] == coefficients[1]

@@ -65,7 +65,7 @@ def test_a_run_leaves_everything_later_tools_read(finished: Path) -> None:
     assert read / 2 < rows <= read  # and fitted once, in one row with those that are equal to it
     assert info["budget"] == {"steps": 6, "problems": 4, "samples": 2}
     assert info["plugins"]["method.score"].startswith("score-harness")
-    records = store.recorded()
+    records = store.read_records()
     assert [(r["when"], len(r["attempts"])) for r in records] == [("before", 2)] * 300 + [("after", 2)] * 300
     steps = [json.loads(line) for line in (folder(finished) / "metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps] == list(range(1, 7))

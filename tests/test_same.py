@@ -24,12 +24,12 @@ BUDGET = Budget(10, 16, 4)
 
 @pytest.fixture(autouse=True)
 def _prepared() -> None:
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
 
 
 def relate(first: Credit, second: Credit, turns: int = 2) -> same.Relation:
-    a, b = (same.measure(Phase("rl", 10, credit, turns=turns), BUDGET) for credit in (first, second))
-    return same.relate(a, b)
+    a, b = (same.measure_phase(Phase("rl", 10, credit, turns=turns), BUDGET) for credit in (first, second))
+    return same.relate_examples(a, b)
 
 
 def shaped(advantage, bonus: Bonus = NoBonus(), kl: float = 0.01, scale: Sequence[float] = (1.0,), gamma: float = 0.0):
@@ -70,7 +70,7 @@ def test_with_four_attempts_the_mark_of_progress_does_not_matter_in_expectation(
         previous, best = (shaped(advantage, Progress(10.0, mark)) for mark in ("previous", "best"))
         assert relate(previous, best, turns=4)[:2] == ("expected", pytest.approx(1.0))
     with pytest.raises(ValueError, match="at most 6"):
-        same.measure(Phase("rl", 1, previous, turns=8), BUDGET)
+        same.measure_phase(Phase("rl", 1, previous, turns=8), BUDGET)
 
 
 def test_a_credit_that_reads_texts_is_not_the_same_in_expectation_unseen() -> None:
@@ -124,7 +124,7 @@ def answer(*words: str) -> str:
 
 
 def said(first: str, second: str, *bindings: str) -> list[str]:
-    return same.compare(same.build(first, bindings), same.build(second, bindings))
+    return same.compare_rows(same.build_row(first, bindings), same.build_row(second, bindings))
 
 
 def test_the_shipped_control_is_score_without_stage_one() -> None:
@@ -137,15 +137,18 @@ def test_the_shipped_control_is_score_without_stage_one() -> None:
 
 
 def test_the_last_reward_is_weights_zero_and_one() -> None:
-    weights = same.build("naive_multi_turn_rl", ["naive_multi_turn_rl.scale = (0.0, 1.0)"])
-    assert "the same in every batch, second = 1 x first" in same.compare(same.build("naive_last_reward"), weights)[1]
+    weights = same.build_row("naive_multi_turn_rl", ["naive_multi_turn_rl.scale = (0.0, 1.0)"])
+    assert (
+        "the same in every batch, second = 1 x first"
+        in same.compare_rows(same.build_row("naive_last_reward"), weights)[1]
+    )
 
 
 def test_pags_shaping_is_twice_the_weight_of_attempt_two() -> None:
     """r2 + rs_coef * (r2 - r1) with its rs_coef = 1."""
-    pag = same.build("score_no_phase1", ["progress.alpha = 1.0"])
-    twice = same.build("naive_multi_turn_rl", ["naive_multi_turn_rl.scale = (1.0, 2.0)"])
-    assert same.compare(pag, twice)[-1] == f"  so: {same.LEGEND['=']}"
+    pag = same.build_row("score_no_phase1", ["progress.alpha = 1.0"])
+    twice = same.build_row("naive_multi_turn_rl", ["naive_multi_turn_rl.scale = (1.0, 2.0)"])
+    assert same.compare_rows(pag, twice)[-1] == f"  so: {same.LEGEND['=']}"
 
 
 def test_what_differs_beside_the_examples_is_named() -> None:
@@ -166,7 +169,7 @@ def test_recorded_trajectories_take_the_place_of_drawn_ones() -> None:
     text = answer("score_full", "score_turn2_weight", "--records", str(run))
     assert text.splitlines()[-1] == f"  so: {same.LEGEND['=']}"
     with pytest.raises(ValueError, match="no sampled trajectories of 2 attempts"):
-        same.build("score_full", records=[])
+        same.build_row("score_full", records=[])
 
 
 @pytest.mark.parametrize(
@@ -184,6 +187,6 @@ def test_the_tracked_page_is_what_the_command_gives(tmp_path: Path) -> None:
     assert run_same(["--all", "--out", str(made)]) == 0
     tracked = config.ROOT / "results" / "equivalences.md"
     assert made.read_text(encoding="utf-8") == tracked.read_text(encoding="utf-8")
-    count = len(same.names())
+    count = len(same.row_names())
     grid = made.read_text(encoding="utf-8").partition("```\n")[2].splitlines()[:count]
     assert sum(len(line.split()[2:]) for line in grid) == math.comb(count, 2) + count  # a letter for every pair

@@ -26,7 +26,7 @@ def test_a_pool_worked_by_hand(tmp_path):
     rows = [record(0, s, "g" if s % 2 else "x", "g") for s in range(4)]
     rows += [record(1, s, "x", None) for s in range(4)]  # never right; corrections give no answer
     synthetic.write_run(tmp_path, "row", 1, rows)
-    (curve,) = scaling.curves(reader.read_runs(tmp_path)[0])
+    (curve,) = scaling.scaling_curves(reader.read_runs(tmp_path)[0])
     assert (curve.samples, curve.problems, curve.tokens) == (4, 2, (3.0, 5.0))
     assert curve.single.mean == 0.25
     two, four = curve.points
@@ -50,13 +50,13 @@ def test_corrections_that_help_win_at_equal_budget(tmp_path):
             rows.append(record(p, s, "g" if first else wrong[0], "g" if second else wrong[1]))
     for seed in (1, 2):
         synthetic.write_run(tmp_path, "row", seed, rows, logged=synthetic.steps(3, seed))  # logs of their own: no copy
-    (curve,) = scaling.curves(reader.read_runs(tmp_path)[0])
+    (curve,) = scaling.scaling_curves(reader.read_runs(tmp_path)[0])
     assert [point.budget for point in curve.points] == [2, 4, 8]
     assert curve.seeds == (1, 2)
     assert all(point.difference.lo > 0 for point in curve.points)
     assert all(point.p < 0.05 for point in curve.points)
     table = metrics.tabulate(rows)
-    assert curve.points[-1].accuracy["parallel"].mean == pytest.approx(metrics.majority_at(*table.pools(0), 8))
+    assert curve.points[-1].accuracy["parallel"].mean == pytest.approx(metrics.majority_at(*table.vote_pools(0), 8))
 
 
 def test_the_command_line(tmp_path, capsys):

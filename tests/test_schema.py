@@ -12,12 +12,12 @@ import pytest
 from harness import config, evaluate, run
 from harness.core import Problem, Trajectory, Turn, Verdict
 from harness.runs import format1, reader, schema
-from harness.runs.integrity import count_records, sha256
-from harness.runs.schema import Key
+from harness.runs.integrity import count_records, file_sha256
+from harness.runs.schema import EvalKey
 from harness.runs.store import RunStore
-from harness.training.evaluate import line
-from harness.training.evaluations import Draft, Evaluation, Split
-from harness.training.verify import verify
+from harness.training.evaluate import trajectory_to_record
+from harness.training.evaluations import Draft, EvalSpec, Split
+from harness.training.verify import verify_run
 
 SMALL = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 12", "hf.max_new_tokens = 12"]
 ADDED = ("bindings", "parent", "difference", "digest")
@@ -53,7 +53,7 @@ def make_format_1(folder: Path, **fields: Any) -> None:
 def test_a_run_says_its_bindings_parent_and_difference_as_json(folder: Path) -> None:
     info = info_of(folder)
     assert info["format"] == schema.FORMAT == 2
-    assert info["bindings"] == config.lines((folder / "config.gin").read_text())
+    assert info["bindings"] == config.parse_bindings((folder / "config.gin").read_text())
     assert info["bindings"]["run.steps"] == "2"
     assert (info["parent"], info["difference"]) == ("score_full", {"score_phase2.bonus": "@bonus.none()"})
     assert info["digest"] == schema.digest_of(info)
@@ -61,13 +61,17 @@ def test_a_run_says_its_bindings_parent_and_difference_as_json(folder: Path) -> 
 
 def test_a_finished_run_of_format_1_reads_the_same_from_gin_text(folder: Path, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(format1, "upgrade", lambda *_: pytest.fail("format 2 is read without gin text"))
+        patch.setattr(format1, "upgrade_format1", lambda *_: pytest.fail("format 2 is read without gin text"))
         (new,), _ = reader.read_runs(folder)
     make_format_1(folder)
     (old,), troubles = reader.read_runs(folder)
     assert not troubles
     assert (old.bindings, old.parent, old.difference.keys()) == (new.bindings, new.parent, new.difference.keys())
-    assert (old.info["format"], old.model, old.grader("arithmetic")) == (1, new.model, new.grader("arithmetic"))
+    assert (old.info["format"], old.model_name, old.grader_of("arithmetic")) == (
+        1,
+        new.model_name,
+        new.grader_of("arithmetic"),
+    )
 
 
 def test_an_unfinished_run_of_format_1_goes_on_as_format_2(folder: Path, written: Path, tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ def test_a_digit_changed_in_run_json_is_seen(
     (folder / "run.json").write_text(json.dumps(changed))
     runs, (trouble,) = reader.read_runs(folder)
     assert (runs, trouble.message) == ([], "run.json: its digest differs: something in it was changed after the run")
-    assert verify(folder).files == ["run.json: its digest differs: something in it was changed after the run"]
+    assert verify_run(folder).files == ["run.json: its digest differs: something in it was changed after the run"]
     assert start(tmp_path / "r") == 2
     assert "its digest differs" in " ".join(capsys.readouterr().err.split())
 
@@ -104,7 +108,7 @@ def test_a_digit_changed_in_run_json_is_seen(
 def test_an_interrupted_supplement_gives_no_new_digest_to_a_changed_run_json(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    digest = sha256(folder / "eval.jsonl")
+    digest = file_sha256(folder / "eval.jsonl")
     (folder / "evaluating").mkdir()
     commit = {"records": [], "before": digest, "after": digest, "supplements": []}
     (folder / "evaluating" / "commit.json").write_text(json.dumps(commit))
@@ -118,7 +122,7 @@ def test_an_interrupted_supplement_gives_no_new_digest_to_a_changed_run_json(
 def test_run_json_written_in_another_way_is_the_same(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(info_of(folder), ensure_ascii=False, separators=(",", ":")))
     (run_of,), troubles = reader.read_runs(folder)
-    assert (run_of.trained, troubles) == (True, [])
+    assert (run_of.was_trained, troubles) == (True, [])
 
 
 @pytest.mark.parametrize("missing", ["bindings", "parent", "difference"])
@@ -132,10 +136,10 @@ def test_what_format_2_must_have(folder: Path, missing: str) -> None:
 def test_every_update_of_run_json_has_its_digest(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     for fields in ({"format": 2, "spent": ("a", 1.5)}, {"error": "naïve \ud800"}, {"status": "done"}):
-        store.update(**fields)
+        store.update_run_json(**fields)
         assert info_of(tmp_path)["digest"] == schema.digest_of(info_of(tmp_path))
     old = RunStore(tmp_path)
-    old.update(format=1)
+    old.update_run_json(format=1)
     assert "digest" not in info_of(tmp_path)
 
 
@@ -145,13 +149,13 @@ def trajectory(by: Any, count: int) -> Trajectory:
     return Trajectory(Problem("p", "q", "x"), tuple(turns))
 
 
-def every_evaluation() -> list[Evaluation]:
+def every_evaluation() -> list[EvalSpec]:
     found = []
     for split in get_args(Split):
         for draft in get_args(Draft):
-            found.append(Evaluation(split, attempts=1 if draft == "blind" else 2, draft=draft))
-        found += [Evaluation(split, attempts=3), Evaluation(split, samples=2, temperature=0.5)]
-        found.append(Evaluation(split, samples=2, temperature=0.5, draft="reference"))
+            found.append(EvalSpec(split, attempts=1 if draft == "blind" else 2, draft=draft))
+        found += [EvalSpec(split, attempts=3), EvalSpec(split, samples=2, temperature=0.5)]
+        found.append(EvalSpec(split, samples=2, temperature=0.5, draft="reference"))
     return found
 
 
@@ -162,11 +166,13 @@ def test_an_evaluation_holds_its_own_records_alone_and_all_have_keys_of_their_ow
         by = {"own": "policy", "blind": "policy", "reference": "reference"}.get(evaluation.draft, "given")
         more = {"split": evaluation.split} if evaluation.split != "test" else {}
         more |= {"draft": evaluation.control} if evaluation.control else {}
-        record = line(trajectory(by, evaluation.attempts), "after", "t", 0, evaluation.temperature) | more
+        record = (
+            trajectory_to_record(trajectory(by, evaluation.attempts), "after", "t", 0, evaluation.temperature) | more
+        )
         assert schema.record_fault(json.loads(json.dumps(record))) == ""
         records.append(record)
     for evaluation in asked:
-        assert [evaluation.holds(record) for record in records] == [evaluation is other for other in asked]
+        assert [evaluation.matches_record(record) for record in records] == [evaluation is other for other in asked]
     assert len({schema.key_of(record) for record in records}) == len(count_records(records)) == len(asked)
     assert [e for e, r in zip(asked, records, strict=True) if schema.key_of(r).is_main] == [
         e for e in asked if e.split == "test" and not e.temperature and not e.control
@@ -174,7 +180,7 @@ def test_an_evaluation_holds_its_own_records_alone_and_all_have_keys_of_their_ow
 
 
 def test_the_label_of_an_evaluation_is_what_run_json_has_always_said() -> None:
-    assert Key("after", "t", "test", 0.0, "policy", 2).label == "after t test T=0 policy 2"
-    assert Key("before", "t", "train", 0.7, "given", 2, "wrong").label == "before t train T=0.7 given 2 wrong"
-    record = line(trajectory("policy", 2), "after", "t", 0, -0.0)
-    assert schema.key_of(record) == Key("after", "t", "test", 0.0, "policy", 2)
+    assert EvalKey("after", "t", "test", 0.0, "policy", 2).label == "after t test T=0 policy 2"
+    assert EvalKey("before", "t", "train", 0.7, "given", 2, "wrong").label == "before t train T=0.7 given 2 wrong"
+    record = trajectory_to_record(trajectory("policy", 2), "after", "t", 0, -0.0)
+    assert schema.key_of(record) == EvalKey("after", "t", "test", 0.0, "policy", 2)

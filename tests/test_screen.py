@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.analysis import leaderboard
 from harness.analysis.screen import fit_columns, print_board
-from harness.analysis.tables import Block, Cell, blocks
+from harness.analysis.tables import Block, Cell, build_blocks
 from tests.synthetic import write_suite
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,13 +27,13 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", [40, 80, 120, 400])
 def test_no_cell_is_lost_and_no_line_is_wider_than_the_terminal(suite: Path, width: int) -> None:
-    board = leaderboard.build(suite)
+    board = leaderboard.build_board(suite)
     out = io.StringIO()
     print_board(board, Console(file=out, width=width, highlight=False))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     squeezed = "".join(out.getvalue().split())
-    for block in blocks(board):
+    for block in build_blocks(board):
         if len(block.header) > 1 and width >= 80:  # narrower ones fold cells, line by line
             for row in block.rows:
                 for cell in row:

@@ -15,13 +15,13 @@ import pytest
 
 from harness import config
 from harness.core import Example, Policy, PolicySpec, Problem, Session, Verdict
-from harness.grading import grade
+from harness.grading import grade_responses
 from harness.policy import HF
 from harness.runs.store import RunStore, StoreError
 from harness.training.dialogue import Intrinsic
-from harness.training.evaluations import Evaluation
+from harness.training.evaluations import EvalSpec
 from harness.training.experiment import Experiment
-from harness.training.loop import Stopped, execute
+from harness.training.loop import Stopped, run_experiment
 from harness.training.scripted import Scripted, decode_reply, encode_reply
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} + {i}?", str(2 * i)) for i in range(12)]
@@ -71,17 +71,17 @@ def experiment_of() -> Experiment:
 
     return Experiment(
         name="row", method=SCoRe(), task=Doubles(), policy=Scripted(late), dialogue=Intrinsic(), steps=6, problems=3,
-        samples=2, evaluations=[Evaluation("validation", draft="reference"), Evaluation("train", samples=2,
+        samples=2, evaluations=[EvalSpec("validation", draft="reference"), EvalSpec("train", samples=2,
         temperature=1.0)], probe_every=3, probe_problems=2,
     )  # fmt: skip
 
 
 def opened(folder: Path) -> RunStore:
     store = RunStore(folder)
-    store.lock()
+    store.acquire_lock()
     store.info = store.read_info() or {}
     store.save_config("run.name = 'row'\n")
-    store.update(status="running")
+    store.update_run_json(status="running")
     return store
 
 
@@ -90,11 +90,11 @@ def ran(folder: Path, stop_at: int | None = None) -> dict[str, bytes]:
     if stop_at is not None:
         store = opened(folder)
         with pytest.raises(Stopped):
-            execute(experiment_of(), experiment_of().policy.load(), store, Watcher(stop_at))
-        store.close()
+            run_experiment(experiment_of(), experiment_of().policy.load(), store, Watcher(stop_at))
+        store.release_lock()
     store = opened(folder)
-    execute(experiment_of(), experiment_of().policy.load(), store, Watcher())
-    store.close()
+    run_experiment(experiment_of(), experiment_of().policy.load(), store, Watcher())
+    store.release_lock()
     return {name: (folder / name).read_bytes() for name in ("eval.jsonl", "model/scripted.json")}
 
 
@@ -182,13 +182,13 @@ def test_a_scripted_reply_is_its_bytes() -> None:
 def test_an_error_of_the_policy_at_load_is_an_error_of_the_checkpoint(tmp_path: Path) -> None:
     store = opened(tmp_path)
     with pytest.raises(Stopped):
-        execute(experiment_of(), experiment_of().policy.load(), store, Watcher(2))
+        run_experiment(experiment_of(), experiment_of().policy.load(), store, Watcher(2))
     path = next(tmp_path.glob("checkpoint*/scripted.json"))
     path.write_text("{")
     with pytest.raises(StoreError):
-        execute(experiment_of(), experiment_of().policy.load(), store, Watcher())
+        run_experiment(experiment_of(), experiment_of().policy.load(), store, Watcher())
     assert path.read_text() == "{"
 
 
 def test_the_verifier_of_these_tests_tells_right_from_wrong() -> None:
-    assert [v.correct for v in grade(check, [(PROBLEMS[3], "6"), (PROBLEMS[3], "7")])] == [True, False]
+    assert [v.correct for v in grade_responses(check, [(PROBLEMS[3], "6"), (PROBLEMS[3], "7")])] == [True, False]

@@ -20,15 +20,15 @@ from verifiers.exact import Exact
 
 @pytest.fixture(autouse=True)
 def _prepared() -> None:
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
 
 
 def recorded(folder: Path, *more: str) -> Path:
     """A run folder's config.gin with further lines in it."""
-    config.parse(["gin/base.gin"], ["arithmetic.test_size = 4"])
-    config.build("run")
+    config.parse_gin(["gin/base.gin"], ["arithmetic.test_size = 4"])
+    config.build_root("run")
     path = folder / "config.gin"
-    path.write_text("".join(f"{line}\n" for line in more) + config.operative())
+    path.write_text("".join(f"{line}\n" for line in more) + config.operative_config())
     return path
 
 
@@ -65,7 +65,7 @@ def test_trust_and_the_users_own_files_import(tmp_path: Path, monkeypatch: pytes
     path = recorded(tmp_path, "import good_notes")
     assert config.parse_recorded(path, trust=True) == []
     assert (tmp_path / "ran").exists()
-    config.build("run")
+    config.build_root("run")
     # A module that the user's own gin file imports is loaded by then: the recorded line executes nothing.
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -76,34 +76,34 @@ def test_trust_and_the_users_own_files_import(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_recorded_config_is_read_as_it_was_written(tmp_path: Path) -> None:
-    config.parse(["gin/score_full.gin"], ["hf.template_options = {'a': [1, 'x\\n']}", "hf.stop = ['it\\'s']"])
-    experiment = config.build("run")
-    text = config.operative()
+    config.parse_gin(["gin/score_full.gin"], ["hf.template_options = {'a': [1, 'x\\n']}", "hf.stop = ['it\\'s']"])
+    experiment = config.build_root("run")
+    text = config.operative_config()
     (tmp_path / "config.gin").write_text(text)
     assert config.parse_recorded(tmp_path / "config.gin") == []
-    assert config.build("run") == experiment
-    assert config.operative() == text
+    assert config.build_root("run") == experiment
+    assert config.operative_config() == text
 
 
 def test_unsafe_exec_of_a_recorded_config_is_left_out(tmp_path: Path) -> None:
-    config.parse(["gin/base.gin", "gin/task/embedded_code.gin"], ["code.unsafe_exec = True"])
-    config.build("run")
+    config.parse_gin(["gin/base.gin", "gin/task/embedded_code.gin"], ["code.unsafe_exec = True"])
+    config.build_root("run")
     path = tmp_path / "config.gin"
-    path.write_text(config.operative())
+    path.write_text(config.operative_config())
     assert "code.unsafe_exec = True" in path.read_text()
     (told,) = config.parse_recorded(path)
     assert "unsafe_exec = True is left out" in told
-    assert config.build("run").task.verifier.unsafe_exec is False
+    assert config.build_root("run").task.verifier.unsafe_exec is False
     assert config.parse_recorded(path, trust=True) == []
-    assert config.build("run").task.verifier.unsafe_exec is True
+    assert config.build_root("run").task.verifier.unsafe_exec is True
     config.parse_recorded(path, bindings=["code.unsafe_exec = True"])
-    assert config.build("run").task.verifier.unsafe_exec is True
+    assert config.build_root("run").task.verifier.unsafe_exec is True
 
 
 def test_evaluate_leaves_unsafe_exec_of_the_folder_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.parse(["gin/base.gin", "gin/task/embedded_code.gin"], ["code.unsafe_exec = True"])
-    config.build("run")
-    text = config.operative()
+    config.parse_gin(["gin/base.gin", "gin/task/embedded_code.gin"], ["code.unsafe_exec = True"])
+    config.build_root("run")
+    text = config.operative_config()
     (tmp_path / "config.gin").write_text(text)
     (tmp_path / "run.json").write_text(json.dumps({"status": "done"}))
     assert run_evaluate([str(tmp_path)]) == 2
@@ -145,14 +145,14 @@ def test_no_name_leads_out_of_the_results_folder(binding: str, name: str) -> Non
             return  # the last part of the path is an ordinary name
     if binding == "hf.name" and not name:
         return  # not set
-    config.parse(["gin/base.gin"], [f"{binding} = {name!r}"])
+    config.parse_gin(["gin/base.gin"], [f"{binding} = {name!r}"])
     with pytest.raises(config.ConfigError, match="is no folder name"):
-        config.build("run")
+        config.build_root("run")
 
 
 def test_a_plugin_tasks_name_is_checked_too() -> None:
-    config.parse(["gin/base.gin"], [])
-    good = config.build("run")
+    config.parse_gin(["gin/base.gin"], [])
+    good = config.build_root("run")
 
     class Elsewhere(Arithmetic):
         name = "../elsewhere"  # pyright: ignore[reportAssignmentType]

@@ -21,33 +21,33 @@ from harness.tasks.shell_game import (
     SIZES,
     Game,
     ShellGame,
-    ask,
-    draw,
-    solve,
-    split,
+    draw_game,
+    pool_games,
+    problem_text,
+    reference_solution,
 )
 from harness.tools import pretrain
 from harness.tools.shell_game_corpus import (
     SHELL_GAME_CLEAN,
     ShellGameMix,
-    drafted,
+    draft_answer,
     is_open,
     shell_game_line,
-    slipped,
+    slipped_answer,
     too_far,
 )
 from harness.training.experiment import Experiment
 from verifiers.exact import Exact
 
-GAMES = [draw(random.Random(i)) for i in range(300)]
+GAMES = [draw_game(random.Random(i)) for i in range(300)]
 END = len(r"\boxed{") + OPENING + 1  # where an answer states the end
 PAIRS = {"a": (0, 1), "b": (1, 2), "c": (0, 2)}
 
 
 def test_an_answer_by_hand() -> None:
     game = Game("2", "ab---", "c-b-----")
-    assert solve(game) == r"\boxed{11111 2:33222222}"
-    assert ask(game) == (
+    assert reference_solution(game) == r"\boxed{11111 2:33222222}"
+    assert problem_text(game) == (
         "A ball is under cup 2 of three. Move a swaps cups 1 and 2, b swaps 2 and 3, c swaps 1 and 3, - none. First "
         "come ab---, then c-b-----. Give where the ball is after each of the first moves, then where it is at the very "
         "end, a colon, and where it is after each of the other moves."
@@ -63,23 +63,25 @@ def test_answers_are_those_of_a_table_with_three_cups() -> None:
                 i, j = PAIRS[move]
                 cups[i], cups[j] = cups[j], cups[i]
             way += str(cups.index(True) + 1)
-        assert solve(game) == rf"\boxed{{{way[:5]} {way[-1]}:{way[5:]}}}"
+        assert reference_solution(game) == rf"\boxed{{{way[:5]} {way[-1]}:{way[5:]}}}"
 
 
 def test_the_end_needs_every_move_and_most_rounds_are_busy() -> None:
     for game in GAMES[:100]:
-        assert {solve(Game(cup, game.opening, game.round))[-2] for cup in CUPS} == set(CUPS)
+        assert {reference_solution(Game(cup, game.opening, game.round))[-2] for cup in CUPS} == set(CUPS)
         for at in [i for i, move in enumerate(game.round) if move != "-"]:
             others = [game.round[:at] + move + game.round[at + 1 :] for move in "abc"]
-            assert len({solve(Game(game.start, game.opening, moves))[-2] for moves in others}) == 3
+            assert len({reference_solution(Game(game.start, game.opening, moves))[-2] for moves in others}) == 3
     for pool in ("train", "validation", "test"):
-        share = sum(game.busy() for game in split(pool)) / SIZES[pool]  # games without a swap repeat, and are kept once
+        share = (
+            sum(game.is_busy() for game in pool_games(pool)) / SIZES[pool]
+        )  # games without a swap repeat, and are kept once
         assert share == pytest.approx(BUSY_SHARE + 0.02, abs=0.025)
-    assert {ROUND - game.round.count("-") for game in split("train")} == {*QUIET, *BUSY}
+    assert {ROUND - game.round.count("-") for game in pool_games("train")} == {*QUIET, *BUSY}
 
 
 def test_the_pools_are_disjoint_and_the_corpus_keeps_out_of_them() -> None:
-    pools = {name: split(name) for name in ("test", "validation", "train")}
+    pools = {name: pool_games(name) for name in ("test", "validation", "train")}
     assert {name: len(games) for name, games in pools.items()} == SIZES
     held_out = {game for games in pools.values() for game in games}
     assert len(held_out) == sum(SIZES.values())
@@ -109,23 +111,25 @@ def test_the_corpus_follows_from_its_seed_and_its_shares() -> None:
     assert lines(mix, 200) == lines(mix, 200)
     single = [item for item in lines(mix) if item[1] is None]
     assert len(single) / 4000 == pytest.approx(mix.single, abs=0.03)
-    assert sum(text != solve(game) for game, _, text in single) / len(single) == pytest.approx(mix.careless, abs=0.04)
+    assert sum(text != reference_solution(game) for game, _, text in single) / len(single) == pytest.approx(
+        mix.careless, abs=0.04
+    )
     # Of wrong attempts, where mending is always right: other reviews may be the text of the attempt by chance.
     reviews = [item for item in lines(ShellGameMix(habit=0.0, slip=0.0)) if item[1] is not None]
     for chosen, share in ((True, mix.copy_open), (False, mix.copy)):
-        texts = [(a, b) for game, a, b in reviews if is_open(game) is chosen and a != solve(game)]
+        texts = [(a, b) for game, a, b in reviews if is_open(game) is chosen and a != reference_solution(game)]
         assert sum(a == b for a, b in texts) / len(texts) == pytest.approx(share, abs=0.08)
     clean = lines(ShellGameMix(**SHELL_GAME_CLEAN))
-    assert all(text in (first, solve(game)) for game, first, text in clean)
+    assert all(text in (first, reference_solution(game)) for game, first, text in clean)
 
 
 def test_a_draft_guesses_the_end_of_a_busy_round_and_knows_the_rest() -> None:
     mix, rng = ShellGameMix(draft_careless=0.0, draft_stray=0.0), random.Random(2)
     right = {True: [], False: []}
     for game in GAMES:
-        draft, solution = drafted(game, mix, rng), solve(game)
+        draft, solution = draft_answer(game, mix, rng), reference_solution(game)
         assert [a for i, a in enumerate(draft) if i != END] == [a for i, a in enumerate(solution) if i != END]
-        right[game.busy()].append(draft[END] == solution[END])
+        right[game.is_busy()].append(draft[END] == solution[END])
     assert all(right[False])
     assert sum(right[True]) / len(right[True]) == pytest.approx(1 / 3, abs=0.1)
 
@@ -133,22 +137,22 @@ def test_a_draft_guesses_the_end_of_a_busy_round_and_knows_the_rest() -> None:
 def test_a_careless_draft_is_wrong_in_its_last_place_and_a_slip_in_one_symbol() -> None:
     rng = random.Random(3)
     for game in GAMES:
-        draft = drafted(game, ShellGameMix(draft_careless=1.0, draft_stray=0.0), rng)
-        assert draft[-2] == too_far(solve(game)[-2])
-        assert sum(a != b for a, b in zip(slipped(game, rng), solve(game), strict=True)) == 1
+        draft = draft_answer(game, ShellGameMix(draft_careless=1.0, draft_stray=0.0), rng)
+        assert draft[-2] == too_far(reference_solution(game)[-2])
+        assert sum(a != b for a, b in zip(slipped_answer(game, rng), reference_solution(game), strict=True)) == 1
 
 
 def test_the_gin_file_puts_a_row_on_it_with_room_for_one_answer() -> None:
-    config.prepare(Experiment, "run")
-    config.parse(["gin/score_full.gin", "gin/task/embedded_shell_game.gin"], [])
-    experiment: Experiment = config.build("run")
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin(["gin/score_full.gin", "gin/task/embedded_shell_game.gin"], [])
+    experiment: Experiment = config.build_root("run")
     spec: Any = experiment.policy
     assert (experiment.task.name, spec.path) == ("shell_game", "embedded:shell_game")
     tokenizer = spec.load("cpu").tokenizer
     for game in GAMES:
-        reply = tokenizer(solve(game) + "<|end|>", add_special_tokens=False)["input_ids"]
+        reply = tokenizer(reference_solution(game) + "<|end|>", add_special_tokens=False)["input_ids"]
         assert len(reply) == spec.max_new_tokens
-        for text in (ask(game), solve(game), RETRY):
+        for text in (problem_text(game), reference_solution(game), RETRY):
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert tokenizer.unk_token_id not in ids
             assert tokenizer.decode(ids) == text

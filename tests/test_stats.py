@@ -28,10 +28,10 @@ PAPER = {
 def test_the_papers_table_reproduces(row):
     n, t1, t2, fixed, broken, p, lo, hi = PAPER[row]
     assert t2 == t1 + fixed - broken
-    interval = stats.wilson(t2, n)
+    interval = stats.wilson_interval(t2, n)
     assert interval.mean == t2 / n
     assert (round(100 * interval.lo, 1), round(100 * interval.hi, 1)) == (lo, hi)
-    got = stats.mcnemar(fixed, broken)
+    got = stats.mcnemar_test(fixed, broken)
     assert f"{got:.0e}".replace("e-0", "e-") == p if "e" in p else round(got, len(p.partition(".")[2])) == float(p)
 
 
@@ -39,25 +39,29 @@ def test_the_papers_table_reproduces(row):
     ("t2", "lo", "hi"), [(297, 55.0, 63.6), (307, 57.1, 65.6), (313, 58.3, 66.7), (292, 54.0, 62.6)]
 )
 def test_the_papers_ablation_intervals(t2, lo, hi):
-    assert [round(100 * x, 1) for x in stats.wilson(t2, 500)[1:]] == [lo, hi]
+    assert [round(100 * x, 1) for x in stats.wilson_interval(t2, 500)[1:]] == [lo, hi]
 
 
 def test_mcnemar_is_symmetric_and_is_scipys_binomial_test():
-    assert stats.mcnemar(0, 0) == 1.0
+    assert stats.mcnemar_test(0, 0) == 1.0
     for b in range(25):
         for c in range(b):
-            assert stats.mcnemar(b, c) == stats.mcnemar(c, b) == pytest.approx(sps.binomtest(b, b + c).pvalue, rel=1e-9)
-        assert stats.mcnemar(b, b) == 1.0
+            assert (
+                stats.mcnemar_test(b, c)
+                == stats.mcnemar_test(c, b)
+                == pytest.approx(sps.binomtest(b, b + c).pvalue, rel=1e-9)
+            )
+        assert stats.mcnemar_test(b, b) == 1.0
 
 
 def test_wilson_is_scipys():
     for n in (1, 2, 7, 164, 500):
         for k in range(n + 1):
             bounds = sps.binomtest(k, n).proportion_ci(0.9, method="wilson")
-            assert stats.wilson(k, n, 0.9)[1:] == pytest.approx((bounds.low, bounds.high), rel=1e-9)
+            assert stats.wilson_interval(k, n, 0.9)[1:] == pytest.approx((bounds.low, bounds.high), rel=1e-9)
     for k, n in [(0, 0), (3, 2), (-1, 5)]:
         with pytest.raises(ValueError, match="do not fit"):
-            stats.wilson(k, n)
+            stats.wilson_interval(k, n)
 
 
 def test_several_quantities_in_one_pass_are_each_alone():
@@ -65,31 +69,33 @@ def test_several_quantities_in_one_pass_are_each_alone():
     rng = np.random.default_rng(5)
     grids = {i: rng.random((3, 40)) < 0.3 for i in range(stats.COLUMNS // 3 + 5)}
     together = stats.bootstrap_all(grids, resamples=500)
-    assert together == {i: stats.bootstrap(grid, resamples=500) for i, grid in grids.items()}
+    assert together == {i: stats.bootstrap_interval(grid, resamples=500) for i, grid in grids.items()}
     with pytest.raises(ValueError, match="differ in their seeds or problems"):
         stats.bootstrap_all({"a": np.zeros((2, 3)), "b": np.zeros((3, 2))})
 
 
 def test_mcnemar_equals_statsmodels():
     tables = pytest.importorskip("statsmodels.stats.contingency_tables", reason="statsmodels is not installed")
-    assert stats.mcnemar(29, 7) == pytest.approx(tables.mcnemar([[271, 7], [29, 193]], exact=True).pvalue)
+    assert stats.mcnemar_test(29, 7) == pytest.approx(tables.mcnemar([[271, 7], [29, 193]], exact=True).pvalue)
 
 
 def test_wilson_equals_statsmodels():
     proportion = pytest.importorskip("statsmodels.stats.proportion", reason="statsmodels is not installed")
-    assert stats.wilson(322, 500)[1:] == pytest.approx(proportion.proportion_confint(322, 500, method="wilson"))
+    assert stats.wilson_interval(322, 500)[1:] == pytest.approx(
+        proportion.proportion_confint(322, 500, method="wilson")
+    )
 
 
 def test_holm_equals_statsmodels():
     multitest = pytest.importorskip("statsmodels.stats.multitest", reason="statsmodels is not installed")
     p = [0.04, 0.001, 0.03, 0.2, 0.03]
-    assert stats.holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+    assert stats.holm_adjust(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
 
 
 def test_holm_by_hand():
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert stats.holm([]) == []
+    assert stats.holm_adjust([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm_adjust([0.9, 0.8]) == [1.0, 1.0]
+    assert stats.holm_adjust([]) == []
 
 
 def test_delta_interval_agrees_with_the_plain_wald_anchors_and_never_collapses():
@@ -118,35 +124,35 @@ def test_delta_interval_covers():
 
 def test_bootstrap_is_deterministic_and_close_to_scipys():
     values = (np.random.default_rng(3).random(200) < 0.3).astype(float)
-    one, two = stats.bootstrap(values), stats.bootstrap(values[None, :])
+    one, two = stats.bootstrap_interval(values), stats.bootstrap_interval(values[None, :])
     assert one == two
-    assert one != stats.bootstrap(values, seed=1)
+    assert one != stats.bootstrap_interval(values, seed=1)
     theirs = sps.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=0).confidence_interval
     assert [one.lo, one.hi] == pytest.approx([theirs.low, theirs.high], abs=0.006)
 
 
 def test_bootstrap_edge_cases():
-    assert stats.bootstrap(np.ones((3, 20))) == (1.0, 1.0, 1.0)
-    assert stats.bootstrap([[0.5]]) == (0.5, 0.5, 0.5)
+    assert stats.bootstrap_interval(np.ones((3, 20))) == (1.0, 1.0, 1.0)
+    assert stats.bootstrap_interval([[0.5]]) == (0.5, 0.5, 0.5)
     for bad in ([], [[float("nan")]], np.zeros((2, 2, 2))):
         with pytest.raises(ValueError, match=r"NaN|non-empty"):
-            stats.bootstrap(bad)
+            stats.bootstrap_interval(bad)
 
 
 def test_seed_noise_widens_the_interval_and_only_when_seeds_vary():
     rng = np.random.default_rng(0)
     noisy = (rng.random((3, 300)) < np.array([[0.3], [0.5], [0.7]])).astype(float)
-    wide, narrow = stats.bootstrap(noisy), stats.bootstrap(noisy, seeds_vary=False)
+    wide, narrow = stats.bootstrap_interval(noisy), stats.bootstrap_interval(noisy, seeds_vary=False)
     assert wide.hi - wide.lo > 5 * (narrow.hi - narrow.lo)
 
 
 def test_a_conditional_rate_of_one_run_is_wilsons_and_without_a_condition_it_is_the_bootstrap():
     hits, cases = [1, 0, 0, 1, 0, 0], [1, 1, 0, 1, 0, 1]
-    assert stats.ratio_interval(hits, cases) == stats.wilson(2, 4)
+    assert stats.ratio_interval(hits, cases) == stats.wilson_interval(2, 4)
     assert stats.ratio_interval([0, 0], [0, 0]) is None
-    assert stats.ratio_interval([[0, 0, 0], [0, 0, 0]], [[1, 0, 1], [0, 0, 1]]) == stats.wilson(0, 2)
+    assert stats.ratio_interval([[0, 0, 0], [0, 0, 0]], [[1, 0, 1], [0, 0, 1]]) == stats.wilson_interval(0, 2)
     grid = np.random.default_rng(0).integers(0, 2, (3, 50)).astype(float)
-    assert stats.ratio_interval(grid, np.ones((3, 50))) == pytest.approx(stats.bootstrap(grid))
+    assert stats.ratio_interval(grid, np.ones((3, 50))) == pytest.approx(stats.bootstrap_interval(grid))
     with pytest.raises(ValueError, match="one shape"):
         stats.ratio_interval([1, 0], [1])
 
@@ -170,7 +176,7 @@ def _coverage(seeds: int, problems: int, noise: float, runs: int) -> float:
     for _ in range(runs):
         seed = rng.normal(0, noise, (seeds, 1)) if seeds > 1 else np.zeros((1, 1))
         grid = 0.2 + seed + rng.normal(0, 0.3, problems) + rng.normal(0, 0.3, (seeds, problems))
-        interval = stats.bootstrap(grid, resamples=1_000)
+        interval = stats.bootstrap_interval(grid, resamples=1_000)
         hits += interval.lo <= 0.2 <= interval.hi
     return hits / runs
 
@@ -184,14 +190,14 @@ def test_bootstrap_covers_a_single_run_of_rare_flips():
     rng, hits, runs = np.random.default_rng(5), 0, 1000
     flips = rng.choice([-1.0, 0.0, 1.0], p=[0.014, 0.928, 0.058], size=(runs, 500))
     for row in flips:
-        interval = stats.bootstrap(row, resamples=1_000)
+        interval = stats.bootstrap_interval(row, resamples=1_000)
         hits += interval.lo <= 0.044 <= interval.hi
     assert 0.93 <= hits / runs <= 0.97
 
 
 def test_paired_test_is_mcnemar_for_one_run_and_t_otherwise():
     row = np.r_[np.ones(29), -np.ones(7), np.zeros(464)]
-    assert stats.paired_test(row) == stats.mcnemar(29, 7)
+    assert stats.paired_test(row) == stats.mcnemar_test(29, 7)
     values = np.random.default_rng(1).normal(0.1, 1, 80)
     assert stats.paired_test(values) == pytest.approx(sps.ttest_1samp(values, 0)[1])
     assert stats.paired_test(np.zeros((2, 9))) == 1.0
@@ -208,13 +214,13 @@ def test_paired_test_keeps_its_level():
 
 
 def test_iqm_drops_the_outer_quarters():
-    assert stats.iqm([[1, 2, 3, 4], [5, 6, 7, 100]]) == pytest.approx(np.mean([3, 4, 5, 6]))
+    assert stats.interquartile_mean([[1, 2, 3, 4], [5, 6, 7, 100]]) == pytest.approx(np.mean([3, 4, 5, 6]))
     for size in range(1, 12):
         some = np.random.default_rng(size).random(size)
-        assert stats.iqm(some) == pytest.approx(sps.trim_mean(some, 0.25))
+        assert stats.interquartile_mean(some) == pytest.approx(sps.trim_mean(some, 0.25))
     scores = np.random.default_rng(0).random((5, 4))
     interval = stats.iqm_interval(scores)
-    assert interval.lo < interval.mean == stats.iqm(scores) < interval.hi
+    assert interval.lo < interval.mean == stats.interquartile_mean(scores) < interval.hi
 
 
 @pytest.mark.parametrize(
@@ -245,7 +251,7 @@ def test_equivalence_equals_statsmodels():
         expected = weightstats.ttost_paired(one, two, -margin, margin)[0]
         got = stats.equivalence_test(one - two, margin=margin)
         assert got.p == pytest.approx(expected, rel=1e-9)
-        assert got.interval == stats.bootstrap(one - two, confidence=0.9)
+        assert got.interval == stats.bootstrap_interval(one - two, confidence=0.9)
         assert got.within == (-margin < got.interval.lo and got.interval.hi < margin)
         assert got.within == (got.p < 0.05)
 
@@ -335,7 +341,7 @@ def test_so_many_seeds_do_show_it(show, truth):
 
 def test_one_base_is_the_plain_bootstrap_and_bad_shapes_are_refused():
     values = np.random.default_rng(0).random((1, 3, 50))
-    assert stats.bootstrap_bases(values) == stats.bootstrap(values[0])
+    assert stats.bootstrap_bases(values) == stats.bootstrap_interval(values[0])
     assert stats.bootstrap_bases(np.ones((2, 2, 5))) == (1.0, 1.0, 1.0)
     for bad in (values[0], np.zeros((2, 0, 5)), np.full((2, 2, 2), np.nan)):
         with pytest.raises(ValueError, match=r"bases, seeds, problems|non-empty|NaN"):
@@ -365,6 +371,6 @@ def test_runs_of_several_bases_are_no_independent_seeds():
     rng, pooled, runs = np.random.default_rng(6), 0, 300
     for _ in range(runs):
         values = _of_bases(rng, 4, 5, 150, 0.1)
-        interval = stats.bootstrap(values.reshape(20, 150), resamples=300)
+        interval = stats.bootstrap_interval(values.reshape(20, 150), resamples=300)
         pooled += interval.lo <= 0.2 <= interval.hi
     assert pooled / runs < 0.85

@@ -18,7 +18,7 @@ from harness import run as run_command
 from harness.runs.store import IN_USE, RunStore
 from harness.training import grid
 from harness.training.experiment import Experiment
-from harness.training.grid import Clock, Launch, Suite, cells, settle
+from harness.training.grid import Clock, Launch, Suite, build_cells, settle_cell
 
 TINY = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 4", "hf.max_new_tokens = 8"]
 
@@ -26,7 +26,7 @@ TINY = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test
 @pytest.fixture(autouse=True)
 def _prepared() -> None:
     for name, root in (("run", Experiment), ("suite", Suite)):
-        config.prepare(root, name)
+        config.prepare_gin(root, name)
 
 
 def suite_file(folder: Path, rows: list[str], bindings: list[str], **more: object) -> Path:
@@ -88,8 +88,8 @@ def test_a_stopped_and_a_killed_suite_lose_nothing_and_leave_no_process(tmp_path
             break
         time.sleep(0.1)
     time.sleep(0.5)
-    store.lock()  # nobody holds it any more
-    store.close()
+    store.acquire_lock()  # nobody holds it any more
+    store.release_lock()
     again = RunStore(folder).last_checkpoint()
     assert again is not None
     assert again[0]["step"] > found[0]["step"]
@@ -111,7 +111,7 @@ def _started(file: Path, out: Path, folder: Path, reached: int) -> subprocess.Po
 def test_a_cluster_engine_runs_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submitit = pytest.importorskip("submitit", reason="submitit is not installed")
     monkeypatch.setenv("PYTHONPATH", str(config.ROOT))
-    (cell,) = cells(Suite(["base"], bindings=TINY[3:]), tmp_path / "out", ["--device", "cpu"])
+    (cell,) = build_cells(Suite(["base"], bindings=TINY[3:]), tmp_path / "out", ["--device", "cpu"])
     executor = submitit.AutoExecutor(folder=str(tmp_path / "logs"), cluster="local")
     job = executor.submit(Launch(cell))
     assert job.result() == "done"
@@ -122,38 +122,38 @@ def test_a_cluster_engine_runs_a_cell(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_process_that_dies_without_a_word_is_recorded(tmp_path: Path) -> None:
-    (cell,) = cells(Suite(["base"], launcher=("python", "-c", "import os; os.kill(os.getpid(), 9)")), tmp_path)
+    (cell,) = build_cells(Suite(["base"], launcher=("python", "-c", "import os; os.kill(os.getpid(), 9)")), tmp_path)
     with pytest.raises(RuntimeError, match="base seed 0: killed by SIGKILL"):
         Launch(cell)()
-    assert (cell.status, cell.info["error"]) == ("failed", "killed by SIGKILL")
+    assert (cell.status, cell.run_info["error"]) == ("failed", "killed by SIGKILL")
 
 
 def test_another_processs_cell_and_a_finished_one_are_left_alone(tmp_path: Path) -> None:
-    (cell,) = cells(Suite(["base"]), tmp_path)
+    (cell,) = build_cells(Suite(["base"]), tmp_path)
     cell.folder.mkdir(parents=True)
     store = RunStore(cell.folder)
-    store.lock()
-    store.update(status="running", name="base")
+    store.acquire_lock()
+    store.update_run_json(status="running", name="base")
     before = (cell.folder / "run.json").read_bytes()
-    assert settle(cell, IN_USE) is None
-    assert settle(cell, 1) is None  # locked: whatever this exit status means, the run is not ours
+    assert settle_cell(cell, IN_USE) is None
+    assert settle_cell(cell, 1) is None  # locked: whatever this exit status means, the run is not ours
     assert (cell.folder / "run.json").read_bytes() == before
-    store.update(status="done")
-    store.close()
+    store.update_run_json(status="done")
+    store.release_lock()
     before = (cell.folder / "run.json").read_bytes()
     for code in (2, 1, -9, IN_USE):
-        assert settle(cell, code) is None
+        assert settle_cell(cell, code) is None
     assert (cell.folder / "run.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ['{"status": "do', "[]", "\\xff", "null", "[" * 3000])
 def test_a_damaged_run_json_is_never_overwritten(text: str, tmp_path: Path) -> None:
-    (cell,) = cells(Suite(["base"]), tmp_path)
+    (cell,) = build_cells(Suite(["base"]), tmp_path)
     cell.folder.mkdir(parents=True)
     path = cell.folder / "run.json"
     path.write_bytes(text.encode().replace(b"\\xff", b"\xff"))
     before = path.read_bytes()
-    error = settle(cell, 1)
+    error = settle_cell(cell, 1)
     assert error is not None
     assert "run.json" in error
     assert path.read_bytes() == before
@@ -161,11 +161,11 @@ def test_a_damaged_run_json_is_never_overwritten(text: str, tmp_path: Path) -> N
 
 
 def test_a_refusal_is_told_and_changes_nothing(tmp_path: Path) -> None:
-    (cell,) = cells(Suite(["base"]), tmp_path)
+    (cell,) = build_cells(Suite(["base"]), tmp_path)
     cell.folder.mkdir(parents=True)
-    RunStore(cell.folder).update(status="interrupted", error=None)
+    RunStore(cell.folder).update_run_json(status="interrupted", error=None)
     (cell.folder / "console.log").write_text("error: an older one\nbusy\nerror: task x is now version 2;\n  move it\n")
-    assert settle(cell, 2) == "task x is now version 2; move it"
+    assert settle_cell(cell, 2) == "task x is now version 2; move it"
     assert cell.status == "interrupted"
 
 
@@ -173,10 +173,10 @@ def test_a_refusal_is_told_and_changes_nothing(tmp_path: Path) -> None:
 def test_a_cell_in_other_hands_is_left_and_one_over_its_time_is_ended_cleanly(tmp_path: Path) -> None:
     bindings = [*TINY[1:], "run.steps = 100000", "run.evaluate_before = False"]
     file, out = suite_file(tmp_path, ["score_full"], bindings), tmp_path / "out"
-    (cell,) = cells(Suite(["score_full"], bindings=bindings, cell_minutes=1e-6), out, ["--device", "cpu"])
+    (cell,) = build_cells(Suite(["score_full"], bindings=bindings, cell_minutes=1e-6), out, ["--device", "cpu"])
     process = suite._start(cell)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not cell.reached:
+    while time.monotonic() < deadline and not cell.steps_done:
         time.sleep(0.1)
     second = run(file, out)  # another suite on the same grid: it says so, with an exit status of its own
     assert second.returncode == IN_USE, second.stdout + second.stderr
@@ -186,8 +186,8 @@ def test_a_cell_in_other_hands_is_left_and_one_over_its_time_is_ended_cleanly(tm
     while (code := clock.poll()) is None:
         time.sleep(0.1)
     reason = "longer than suite.cell_minutes = 1e-06"
-    assert settle(cell, code, clock.reason) == reason
-    assert (cell.status, cell.info["error"]) == ("failed", reason)
+    assert settle_cell(cell, code, clock.reason) == reason
+    assert (cell.status, cell.run_info["error"]) == ("failed", reason)
     assert RunStore(cell.folder).last_checkpoint() is not None  # cleanly: it can be gone on with
     with pytest.raises(ValueError, match="cell_minutes"):
         Suite(["base"], cell_minutes=-1)
@@ -196,7 +196,7 @@ def test_a_cell_in_other_hands_is_left_and_one_over_its_time_is_ended_cleanly(tm
 def test_a_cell_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "GRACE_SECONDS", 0.3)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)"
-    (cell,) = cells(Suite(["base"], launcher=("python", "-c", deaf), cell_minutes=0.01), tmp_path)
+    (cell,) = build_cells(Suite(["base"], launcher=("python", "-c", deaf), cell_minutes=0.01), tmp_path)
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="longer than"):
         Launch(cell)()
@@ -333,7 +333,7 @@ def test_the_launchers_words_in_the_docs_are_ones_that_accelerate_knows() -> Non
         assert args.training_script == "harness.run"
         rest = run_command.make_parser("run").parse_args(args.training_script_args)
         assert (rest.processes, rest.model) == (16, "Qwen/Qwen2.5-1.5B-Instruct")
-        config.parse(rest.gin, [f"MODEL={rest.model}"])
+        config.parse_gin(rest.gin, [f"MODEL={rest.model}"])
 
 
 @pytest.mark.parametrize("option", ["timeout_min=soon", "slurm_partitions=gpu", "time_min=3", "gpus_per_node=one"])
@@ -374,8 +374,10 @@ def test_text_of_run_json_and_of_errors_is_shown_never_obeyed(
 @pytest.mark.slow
 def test_the_tracked_results_can_be_continued() -> None:
     """Every tracked run of the suite has the config that the suite would run today; a fourth seed is only new."""
-    config.parse(["gin/suites/embedded.gin"], ["suite.seeds = [0, 1, 2, 3]"])
-    found = cells(config.build("suite"), config.ROOT / "results" / "embedded")  # raises where a config differs
+    config.parse_gin(["gin/suites/embedded.gin"], ["suite.seeds = [0, 1, 2, 3]"])
+    found = build_cells(
+        config.build_root("suite"), config.ROOT / "results" / "embedded"
+    )  # raises where a config differs
     tracked = {path.parent.name for path in config.ROOT.glob("results/embedded/*/*/*/seed0")}
     assert len(tracked) == 17
     status = {(cell.name, cell.seed): cell.status for cell in found}
@@ -384,37 +386,39 @@ def test_the_tracked_results_can_be_continued() -> None:
 
 
 def test_the_grid_is_checked_before_anything_runs(tmp_path: Path) -> None:
-    found = cells(Suite(["score_full", "base"], seeds=(0, 3), on=(), bindings=TINY), tmp_path)
+    found = build_cells(Suite(["score_full", "base"], seeds=(0, 3), on=(), bindings=TINY), tmp_path)
     assert [(cell.name, cell.seed, cell.steps) for cell in found] == [
         ("score_full", 0, 2), ("score_full", 3, 2), ("base", 0, 0), ("base", 3, 0),
     ]  # fmt: skip
     assert found[1].folder == tmp_path / "arithmetic" / "arithmetic" / "score_full" / "seed3"
     with pytest.raises(ValueError, match="nearest: score_full"):
-        cells(Suite(["score_ful"]), tmp_path)
+        build_cells(Suite(["score_ful"]), tmp_path)
     with pytest.raises(config.ConfigError, match=r"(?s)row gin/base.gin: .*nearest: seed"):
-        cells(Suite(["base"], bindings=["run.sed = 1"]), tmp_path)
+        build_cells(Suite(["base"], bindings=["run.sed = 1"]), tmp_path)
     with pytest.raises(config.ConfigError, match="two rows of the suite"):
-        cells(Suite(["base", "score_full"], bindings=["run.name = 'same'"]), tmp_path)
-    config.parse(["gin/base.gin"], ["run.seed = 3"])
-    config.build("run")
+        build_cells(Suite(["base", "score_full"], bindings=["run.name = 'same'"]), tmp_path)
+    config.parse_gin(["gin/base.gin"], ["run.seed = 3"])
+    config.build_root("run")
     found[3].folder.mkdir(parents=True)
-    RunStore(found[3].folder).save_config(config.operative())
+    RunStore(found[3].folder).save_config(config.operative_config())
     with pytest.raises(config.ConfigError, match=r"another config.*\n.*arithmetic.test_size: 1000 -> 4"):
-        cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
-    RunStore(found[3].folder).update(status="failed", error="no such model")  # nothing computed: it may be begun anew
-    assert len(cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)) == 1
+        build_cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
+    RunStore(found[3].folder).update_run_json(
+        status="failed", error="no such model"
+    )  # nothing computed: it may be begun anew
+    assert len(build_cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)) == 1
     (found[3].folder / "eval.jsonl").write_text("{}\n")
     with pytest.raises(config.ConfigError, match="another config"):
-        cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
+        build_cells(Suite(["base"], seeds=(3,), bindings=TINY), tmp_path)
 
 
 @pytest.mark.slow
 def test_the_shipped_suites_build_and_smoke_has_every_row(tmp_path: Path) -> None:
     for path in sorted((config.ROOT / "gin" / "suites").glob("*.gin")):
-        config.parse([str(path)], [])
-        built: Suite = config.build("suite")
-        found = cells(built, tmp_path / path.stem)
-        assert len(found) == len(built.files) * len(built.seeds)
+        config.parse_gin([str(path)], [])
+        built: Suite = config.build_root("suite")
+        found = build_cells(built, tmp_path / path.stem)
+        assert len(found) == len(built.row_files) * len(built.seeds)
         if path.stem == "smoke":
             assert {cell.name for cell in found} == {row.stem for row in (config.ROOT / "gin").glob("*.gin")}
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 
 @pytest.mark.parametrize(
@@ -22,19 +22,19 @@ from harness.terminal import inert
     ],
 )
 def test_what_a_terminal_might_obey_is_shown(text: str, shown: str) -> None:
-    assert inert(text) == shown
+    assert escape_controls(text) == shown
 
 
 def test_ordinary_text_stays() -> None:
     for text in ("x = 5", "naïve \u00a0 space", "全角　空白", "می\u200cخواهم", "👩\u200d🔬", "[/x] \\ $"):
-        assert inert(text) == text
-    assert inert("a\nb\x1b", newlines=True) == "a\nb\\x1b"
-    assert inert(None) == "None"
+        assert escape_controls(text) == text
+    assert escape_controls("a\nb\x1b", newlines=True) == "a\nb\\x1b"
+    assert escape_controls(None) == "None"
 
 
 def test_no_control_character_of_all_unicode_comes_through() -> None:
     every = "".join(map(chr, range(sys.maxunicode + 1)))
-    kept = inert(every)
+    kept = escape_controls(every)
     assert not {c for c in kept if ord(c) < 32 or 127 <= ord(c) < 160}
     kept.encode("utf-8")  # no lone surrogate
     assert not set(kept) & set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")

@@ -78,9 +78,9 @@ def test_each_criterion_can_be_missed_alone(missed: int, changed: Base, shares: 
 
 
 def test_only_the_fit_with_the_draft_is_shown_it() -> None:
-    config.prepare(Experiment, "run")
-    config.parse(["gin/base.gin", "gin/task/embedded_shell_game.gin"], [])
-    experiment: Experiment = config.build("run")
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin(["gin/base.gin", "gin/task/embedded_shell_game.gin"], [])
+    experiment: Experiment = config.build_root("run")
     policy: Any = experiment.policy.load("cpu")
     problems = experiment.task.test[:3]
     session = policy.open([experiment.task.chat(p, []) for p in problems], 1, seed=0, temperature=0.0)

@@ -54,8 +54,8 @@ def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path)
 @pytest.mark.slow
 def test_every_figure_of_the_paper_can_be_drawn_from_the_tracked_runs() -> None:
     drawn = set()
-    for scope in plots.scopes(TRACKED)[0]:
-        for name, figure in plots.draw(scope):
+    for scope in plots.read_scopes(TRACKED)[0]:
+        for name, figure in plots.draw_figures(scope):
             if not isinstance(figure, plots.Missing):
                 drawn.add(name)
                 plt.close(figure)
@@ -70,12 +70,12 @@ def test_the_picture_in_the_readme_shows_the_tracked_runs() -> None:
     assert "(docs/images/answer.png)" in readme
     with Image.open(ROOT / "docs" / "images" / "answer.png") as picture:
         told = picture.info["Description"]  # what was drawn, written by the very call that drew it
-    scope = plots.scopes(TRACKED)[0][0]
+    scope = plots.read_scopes(TRACKED)[0][0]
     assert told == plots.describe_answer(scope)
     for name, (first, last) in plots.answer_points(scope).items():
         assert f"{name}: {100 * first.mean:.1f} " in told
         assert f"-> {100 * last.mean:.1f} " in told
-    (drawn,) = [figure for _, figure in plots.draw(scope, ["answer"]) if isinstance(figure, plots.Figure)]
+    (drawn,) = [figure for _, figure in plots.draw_figures(scope, ["answer"]) if isinstance(figure, plots.Figure)]
     ax = drawn.axes[0]
     points = {(round(float(x), 6), round(float(y), 6)) for x, y in (bar[0].get_xydata()[0] for bar in ax.containers)}
     means = {

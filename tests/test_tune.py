@@ -86,7 +86,7 @@ def test_a_tuned_row_says_so_in_the_table(tmp_path: Path) -> None:
     for seed in (1, 2):
         config_lines = [f"run.tuned = {told!r}"] if seed else []
         synthetic.write_run(tmp_path, "row", seed, synthetic.records((0.4, 0.3, 0.1, 0.5), seed), config=config_lines)
-    assert f"tuned: {told}" in tables.as_csv(leaderboard.build(tmp_path))
+    assert f"tuned: {told}" in tables.as_csv(leaderboard.build_board(tmp_path))
 
 
 @pytest.mark.slow

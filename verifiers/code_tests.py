@@ -75,7 +75,7 @@ class CodeTests:
         workers: Programs at a time; default: every core. Verifiers with the same number share one pool.
         unsafe_exec: Run even where the machine offers no sound isolation.
         remember: Verdicts that `batch` and a call keep for equal responses, the latest used; 0 runs every program.
-            `judge` and `judge_all` always run.
+            `judge_response` and `judge_all` always run.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CodeTests:
         Raises:
             UnsafeMachine: below the floor, and `unsafe_exec` is off.
         """
-        return self.sandbox.demand()
+        return self.sandbox.require_isolation()
 
     @property
     def grader(self) -> str:
@@ -139,10 +139,10 @@ class CodeTests:
     def judge_all(self, items: Sequence[tuple[Problem, str]]) -> list[Graded]:
         """As `batch`, with mode, reason and time; every item is run."""
         sandbox = self.sandbox
-        sandbox.demand()
-        return sandbox.pool.map(lambda item: self.judge(*item), items)
+        sandbox.require_isolation()
+        return sandbox.pool.map_items(lambda item: self.judge_response(*item), items)
 
-    def judge(self, problem: Problem, text: str) -> Graded:
+    def judge_response(self, problem: Problem, text: str) -> Graded:
         """One verdict with mode, reason and time.
 
         Raises:
@@ -150,20 +150,20 @@ class CodeTests:
             UnsafeMachine: below the floor, and `unsafe_exec` is off.
         """
         started = time.perf_counter()
-        job = self.job(problem, text)
+        job = self.build_job(problem, text)
         final = final_text(text)
         if final is None:
             reason = "the thinking never ends"
             verdict = Verdict(0.0, False, "truncated", reason=reason)
             return Graded(verdict, job.mode, reason, time.perf_counter() - started, None)
         job = replace(job, text=final)
-        outcome = self.sandbox.run(job)
+        outcome = self.sandbox.run_job(job)
         if outcome.needs_compat and job.mode == "split":
-            outcome = self.sandbox.run(replace(job, mode="compat"))
+            outcome = self.sandbox.run_job(replace(job, mode="compat"))
         seconds = time.perf_counter() - started
         return Graded(_verdict(outcome), outcome.mode, outcome.reason, seconds, outcome.program)
 
-    def job(self, problem: Problem, text: str) -> Job:
+    def build_job(self, problem: Problem, text: str) -> Job:
         """The sandbox's job for one response.
 
         Raises:
@@ -176,7 +176,7 @@ class CodeTests:
 
 def _verdict(outcome: Outcome) -> Verdict:
     flag = "compat" if outcome.mode == "compat" else ""
-    answer = None if outcome.program is None else programs.canonical(outcome.program)
+    answer = None if outcome.program is None else programs.canonical_program(outcome.program)
     reason = "" if outcome.passed else ADDRESS.sub("at 0x...", outcome.reason)
     return Verdict(float(outcome.passed), outcome.passed, outcome.status, answer, flag, reason)
 
@@ -218,9 +218,9 @@ def _plan(answer: str, prompt: str) -> Job:
         raise BadTests("the tests need `test` with `entry_point`, or `test_list`")
     whole = "\n".join([setup, *sources])
     free = tuple(trusted_tests.free_names(whole))
-    trees = [tree for code in (prompt, setup, *sources) if (tree := programs.parses(code)) is not None]
+    trees = [tree for code in (prompt, setup, *sources) if (tree := programs.parse_program(code)) is not None]
     handed = trusted_tests.HandedOver(trees, (*wanted, *(["candidate", entry] if entry else ())))
-    one_process = (not entry and trusted_tests.needs_one_process(whole)) or handed.found()
+    one_process = (not entry and trusted_tests.needs_one_process(whole)) or handed.hands_over()
     return Job(
         "",
         sources,
@@ -230,7 +230,7 @@ def _plan(answer: str, prompt: str) -> Job:
         wanted,
         free,
         trusted_tests.calls_check(sources),
-        handed.believes(),
+        handed.believes_methods(),
         int.from_bytes(hmac.digest(SEED_KEY, f"{answer}\n{prompt}".encode("utf-8", "surrogatepass"), "sha256")),
         "compat" if one_process or tests.get("mode") == "compat" else "split",
     )

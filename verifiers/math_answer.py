@@ -24,9 +24,9 @@ from harness.registry import register
 from verifiers import thinking
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.math import forms, latex_math, sampling, symbolic
-from verifiers.math.answer_text import normalise
+from verifiers.math.answer_text import normalise_answer
 from verifiers.math.latex_math import CannotTell, NotExact, NotMath, Undefined
-from verifiers.workers import Worker, WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
+from verifiers.workers import Worker, WorkerDied, WorkerPool, WorkerTimeout, child_command, shared_object, usable_cores
 
 MAX_ANSWER = 2_000  # characters; no answer of MATH comes near
 IN_PROCESS = 400  # characters; longer pairs are compared in a worker, which can be killed
@@ -71,17 +71,17 @@ class _Fractions:
 
     def __call__(self, gold: str, given: str) -> bool:
         try:
-            a, b = latex_math.read(gold), latex_math.read(given)
+            a, b = latex_math.parse_latex(gold), latex_math.parse_latex(given)
             self.used = True
             compared = 0
-            points = sampling.points(a, b, (gold, given))
+            points = sampling.sample_points(a, b, (gold, given))
             for at in points:
                 try:
-                    value = latex_math.exact(a, at)
+                    value = latex_math.exact_value(a, at)
                 except Undefined:
                     continue
                 try:
-                    if value != latex_math.exact(b, at):
+                    if value != latex_math.exact_value(b, at):
                         return False
                     compared += 1
                 except Undefined:
@@ -90,16 +90,19 @@ class _Fractions:
             if compared >= (sampling.ENOUGH if points[0] else 1):
                 return True
         except NotMath:
-            if symbolic.settled(gold, given):
+            if symbolic.is_settled(gold, given):
                 return True
         except NotExact:
             pass
         raise Undecided
 
-    def proportional(self, gold: str, given: str, signed: bool) -> bool:
+    def is_proportional(self, gold: str, given: str, signed: bool) -> bool:
         try:
-            a, b = latex_math.read(gold), latex_math.read(given)
-            pairs = [(latex_math.exact(a, at), latex_math.exact(b, at)) for at in sampling.points(a, b, (gold, given))]
+            a, b = latex_math.parse_latex(gold), latex_math.parse_latex(given)
+            pairs = [
+                (latex_math.exact_value(a, at), latex_math.exact_value(b, at))
+                for at in sampling.sample_points(a, b, (gold, given))
+            ]
         except (NotMath, NotExact, Undefined):
             raise Undecided from None
         self.used = True
@@ -132,7 +135,7 @@ class MathAnswer:
         if answer_form not in ("boxed", "final_answer", "bare"):
             raise ValueError(f"answer_form must be boxed, final_answer or bare, not {answer_form!r}")
         self.answer_form, self.time_limit = answer_form, time_limit
-        self.workers = workers or min(cores(), 4)
+        self.workers = workers or min(usable_cores(), 4)
         self._cache: OrderedDict[tuple[str, str, str], Grade] = OrderedDict()
         self._late: dict[tuple[str, str, str], int] = {}
         self._lock = threading.Lock()
@@ -150,7 +153,7 @@ class MathAnswer:
         return f"math {VERSION} ({self.answer_form}, {self.time_limit:g} s; {libraries})"
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
-        return self.judge(problem, text)[0]
+        return self.judge_response(problem, text)[0]
 
     def batch(self, items: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """The verdicts in order; only pairs that need a worker wait for one."""
@@ -158,27 +161,27 @@ class MathAnswer:
 
     def judge_all(self, items: Sequence[tuple[Problem, str]]) -> list[tuple[Verdict, Grade]]:
         """As `batch`, with the grade behind each verdict."""
-        results: list[tuple[Verdict, Grade] | None] = [self.judge(*item, wait=False) for item in items]
+        results: list[tuple[Verdict, Grade] | None] = [self.judge_response(*item, wait=False) for item in items]
         waiting = [i for i, result in enumerate(results) if result is None]
-        done = self.pool().map(lambda i: self.judge(*items[i]), waiting) if waiting else []
+        done = self.worker_pool().map_items(lambda i: self.judge_response(*items[i]), waiting) if waiting else []
         for i, result in zip(waiting, done, strict=True):
             results[i] = result
         return [result for result in results if result is not None]
 
-    def judge(self, problem: Problem, text: str, wait: bool = True) -> tuple[Verdict, Grade]:
+    def judge_response(self, problem: Problem, text: str, wait: bool = True) -> tuple[Verdict, Grade]:
         """The verdict and the grade behind it; None instead when a worker is needed and `wait` is False."""
-        answer, status = self.extract(text)
+        answer, status = self.extract_answer(text)
         if answer is None:
             return Verdict(0.0, False, status), Grade(False, status, "extraction")
         question = problem.prompt if any(word in problem.prompt.lower() for word in ("percent", "%", "base")) else ""
-        grade = self.compare(problem.answer, answer, question, wait)
+        grade = self.compare_answers(problem.answer, answer, question, wait)
         if grade is None:
             return None  # pyright: ignore[reportReturnType]  (only with wait=False)
-        canonical = normalise(answer) if len(answer) <= IN_PROCESS else answer[:MAX_ANSWER]
+        canonical = normalise_answer(answer) if len(answer) <= IN_PROCESS else answer[:MAX_ANSWER]
         reason = ": ".join(filter(None, (RULES.get(grade.rung), grade.detail)))
         return Verdict(float(grade.equal), grade.equal, grade.status, canonical, reason=reason), grade
 
-    def extract(self, text: str) -> tuple[str | None, Literal["ok", "no_answer", "truncated"]]:
+    def extract_answer(self, text: str) -> tuple[str | None, Literal["ok", "no_answer", "truncated"]]:
         """The final answer of this turn alone, and why there is none."""
         if self.answer_form == "bare":
             answer, status = text, "ok"
@@ -191,7 +194,7 @@ class MathAnswer:
             return None, "no_answer"
         return (answer.strip() if answer is not None else None), status
 
-    def compare(self, gold: str, given: str, question: str = "", wait: bool = True) -> Grade | None:
+    def compare_answers(self, gold: str, given: str, question: str = "", wait: bool = True) -> Grade | None:
         """Climbs the ladder for one pair; None when a worker is needed and `wait` is False."""
         if not gold.strip():
             return Grade(False, "error", "limit", "the gold answer is empty")
@@ -216,11 +219,11 @@ class MathAnswer:
     def _in_process(self, gold: str, given: str, question: str) -> Grade | None:
         if len(gold) > IN_PROCESS or len(given) > IN_PROCESS:
             return None
-        if normalise(gold) == normalise(given):
+        if normalise_answer(gold) == normalise_answer(given):
             return Grade(True, rung="normalised")
         leaf = _Fractions()
         try:
-            equal = forms.equal(gold, given, leaf, question)
+            equal = forms.answers_equal(gold, given, leaf, question)
         except Undecided:
             return None
         except CannotTell as error:
@@ -230,8 +233,8 @@ class MathAnswer:
     def _in_worker(self, gold: str, given: str, question: str) -> Grade:
         request = {"gold": gold, "given": given, "question": question}
         try:
-            with self.pool().hold() as worker:
-                reply = ask(worker, request, self.time_limit)
+            with self.worker_pool().hold_worker() as worker:
+                reply = ask_worker(worker, request, self.time_limit)
         except WorkerTimeout:
             return Grade(False, "timeout", "limit", f"no decision within {self.time_limit} s")
         except WorkerDied as error:
@@ -253,7 +256,7 @@ class MathAnswer:
             while len(self._cache) > CACHE:
                 self._cache.popitem(last=False)
 
-    def pool(self) -> WorkerPool:
+    def worker_pool(self) -> WorkerPool:
         """The worker processes, shared by every math verifier of this process with these settings."""
         return math_workers(self.time_limit, self.workers)
 
@@ -264,13 +267,13 @@ def math_workers(time_limit: float, workers: int) -> WorkerPool:
     def start() -> WorkerPool:
         paths = json.dumps([path for path in sys.path if path])
         env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPMATH_NOGMPY": "1", "SYMPY_GROUND_TYPES": "python"}
-        argv = command("math.math_process", str(time_limit), paths, isolated=False)
+        argv = child_command("math.math_process", str(time_limit), paths, isolated=False)
         return WorkerPool(lambda: argv, env, workers, START_LIMIT)
 
-    return shared(("math", time_limit, workers), start)
+    return shared_object(("math", time_limit, workers), start)
 
 
-def ask(worker: Worker, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
+def ask_worker(worker: Worker, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
     """One request's answer; the time in which math-verify is imported is not counted.
 
     Raises:
@@ -278,11 +281,11 @@ def ask(worker: Worker, request: dict[str, Any], time_limit: float) -> dict[str,
     """
     reply = json.loads(worker.ask([json.dumps(request).encode()], time_limit))
     while "warming" in reply or "warm" in reply:
-        reply = json.loads(worker.receive(START_LIMIT if "warming" in reply else time_limit))
+        reply = json.loads(worker.receive_frame(START_LIMIT if "warming" in reply else time_limit))
     return reply
 
 
-def usable(problems: Sequence[Problem]) -> tuple[list[Problem], int]:
+def usable_problems(problems: Sequence[Problem]) -> tuple[list[Problem], int]:
     """The problems with a gold answer a grader can use, and how many were dropped (an empty box in the data)."""
     kept = [problem for problem in problems if problem.answer.strip().strip("$").strip()]
     return kept, len(problems) - len(kept)

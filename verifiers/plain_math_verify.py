@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from harness.core import Problem, Verdict
 from harness.registry import register
-from verifiers.math_answer import LIBRARIES, ask, math_workers
-from verifiers.workers import WorkerDied, WorkerPool, WorkerTimeout, cores
+from verifiers.math_answer import LIBRARIES, ask_worker, math_workers
+from verifiers.workers import WorkerDied, WorkerPool, WorkerTimeout, usable_cores
 
 
 @register("verifier", "math_verify")
@@ -26,7 +26,7 @@ class PlainMathVerify:
     """
 
     def __init__(self, time_limit: float = 12.0, workers: int | None = None) -> None:
-        self.time_limit, self.workers = time_limit, workers or min(cores(), 4)
+        self.time_limit, self.workers = time_limit, workers or min(usable_cores(), 4)
 
     @property
     def grader(self) -> str:
@@ -35,8 +35,8 @@ class PlainMathVerify:
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
         try:
-            with self.pool().hold() as worker:
-                reply = ask(worker, {"gold": problem.answer, "text": text}, self.time_limit)
+            with self.worker_pool().hold_worker() as worker:
+                reply = ask_worker(worker, {"gold": problem.answer, "text": text}, self.time_limit)
         except WorkerTimeout:
             return Verdict(0.0, False, "timeout")
         except WorkerDied:
@@ -49,8 +49,8 @@ class PlainMathVerify:
 
     def batch(self, items: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """The verdicts in order, as many at a time as there are workers."""
-        return self.pool().map(lambda item: self(*item), items)
+        return self.worker_pool().map_items(lambda item: self(*item), items)
 
-    def pool(self) -> WorkerPool:
+    def worker_pool(self) -> WorkerPool:
         """The worker processes, shared with every math verifier of this process with these settings."""
         return math_workers(self.time_limit, self.workers)

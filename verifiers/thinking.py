@@ -74,7 +74,7 @@ def _fenced(text: str, start: int) -> Iterator[tuple[int, int]]:
 
 def _is_python(text: str) -> bool:
     """Whether the text is Python as a whole, with more than comments in it."""
-    tree = programs.parses(textwrap.dedent(text.strip("\n")))
+    tree = programs.parse_program(textwrap.dedent(text.strip("\n")))
     return tree is not None and bool(tree.body)
 
 

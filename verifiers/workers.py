@@ -46,13 +46,13 @@ class WorkerDied(Exception):
     """The child ended, or could not be started."""
 
 
-def command(module: str, *args: str, isolated: bool = True) -> list[str]:
+def child_command(module: str, *args: str, isolated: bool = True) -> list[str]:
     """The command line of a child that runs `verifiers.<module>.main(args)`."""
     flags = ["-B", "-P", "-s"] + (["-S"] if isolated else [])
     return [sys.executable, *flags, "-c", BOOT, str(Path(__file__).parent), module, *args]
 
 
-def cores() -> int:
+def usable_cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -88,7 +88,7 @@ class Worker:
             self.hello = self._receive(time.monotonic() + start_limit)
         except (WorkerDied, WorkerTimeout) as error:
             tail = self._complaint()
-            self.kill()
+            self.kill_child()
             raise WorkerDied(f"{error}{': ' + tail if tail else ''}") from None
 
     def ask(self, frames: Sequence[bytes], limit: float) -> bytes:
@@ -102,7 +102,7 @@ class Worker:
         self._send(b"".join(_LENGTH.pack(len(frame)) + frame for frame in frames), deadline)
         return self._receive(deadline)
 
-    def receive(self, limit: float) -> bytes:
+    def receive_frame(self, limit: float) -> bytes:
         """Waits for one more frame; errors as for `ask`."""
         return self._receive(time.monotonic() + limit)
 
@@ -154,22 +154,22 @@ class Worker:
             return lines[-1] if lines else ""
         return ""
 
-    def kill(self) -> None:
+    def kill_child(self) -> None:
         """Ends the child and its process group now."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
-        self.forget()
+        self.forget_child()
 
     def close(self) -> None:
         """Lets the child end by itself, then makes sure."""
         self.process.stdin.close()  # pyright: ignore[reportOptionalMemberAccess]
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(1.0)
-        self.kill()
+        self.kill_child()
 
-    def forget(self) -> None:
+    def forget_child(self) -> None:
         """Closes this side's ends and never looks at the child again."""
         if self.lifeline < 0:
             return
@@ -209,11 +209,11 @@ class WorkerPool:
             WorkerTimeout: the child was late and has been killed.
             WorkerDied: the child ended on this request, or no child can be started.
         """
-        with self.hold() as worker:
+        with self.hold_worker() as worker:
             return worker.ask(frames, limit)
 
     @contextlib.contextmanager
-    def hold(self):
+    def hold_worker(self):
         """A child for the caller alone; it is replaced when the block raises."""
         worker = self._acquire()
         good = False
@@ -250,7 +250,7 @@ class WorkerPool:
             return
         good = good and worker.process.poll() is None and not self._closed
         if not good:
-            worker.kill()
+            worker.kill_child()
         with self._free:
             self._busy.discard(worker)
             if good:
@@ -259,14 +259,14 @@ class WorkerPool:
                 self._count -= 1
             self._free.notify()
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    def map_items(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """`function` of each item in order, as many at a time as there are children."""
         if len(items) < 2 or self.size == 1:
             return [function(item) for item in items]
         with ThreadPoolExecutor(min(self.size, len(items)), thread_name_prefix="verifiers") as threads:
             return list(threads.map(function, items))
 
-    def pids(self) -> list[int]:
+    def child_pids(self) -> list[int]:
         """Process ids of the living children (idle and busy)."""
         with self._free:
             return [worker.process.pid for worker in (*self._idle, *self._busy)]
@@ -291,7 +291,7 @@ _shared: dict[Hashable, Any] = {}
 _lock = threading.Lock()
 
 
-def shared(key: Hashable, build: Callable[[], T]) -> T:
+def shared_object(key: Hashable, build: Callable[[], T]) -> T:
     """The one object of this process under `key`: training and evaluation use the same pool."""
     with _lock:
         if key not in _shared:
@@ -314,7 +314,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     for pool in list(_pools):
         for worker in (*pool._idle, *pool._busy):
-            worker.forget()
+            worker.forget_child()
         pool._reset()
 
 

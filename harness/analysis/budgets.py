@@ -40,11 +40,11 @@ def measure_spending(name: str, runs: Sequence[Run]) -> Spending:
     runs = sorted(runs, key=lambda run: run.seed)
     told = [run.info.get("spent") or {} for run in runs]
     derived = [
-        derive_sampled_tokens(run) if run.trained and "sampled_tokens" not in spent else None
+        derive_sampled_tokens(run) if run.was_trained and "sampled_tokens" not in spent else None
         for run, spent in zip(runs, told, strict=True)
     ]
     zeros = dict.fromkeys(("responses", *CURRENCIES), 0)
-    counts = [{} if run.trained else dict(zeros) for run in runs]
+    counts = [{} if run.was_trained else dict(zeros) for run in runs]
     for count, spent, tokens in zip(counts, told, derived, strict=True):
         count |= {key: spent[key] for key in zeros if key in spent}
         count |= {} if tokens is None else {"sampled_tokens": tokens}
@@ -68,14 +68,14 @@ def derive_sampled_tokens(run: Run) -> int | None:
     policy's (given first attempts, Self-Refine's feedback): their tokens are not in the log.
     """
     spent, settings = run.info.get("spent") or {}, run.info.get("budget") or {}
-    lines = run.steps()
+    lines = run.read_steps()
     try:
         budget = Budget(settings["steps"], settings["problems"], settings["samples"])
         starts = [i for i, line in enumerate(lines) if "length_t1" in line]
         tokens = trajectories = responses = 0
         for begin, end in pairwise([*starts, len(lines)]):
             lengths = _lengths(lines[begin])
-            count = (end - begin) * budget.problems * budget.trajectories(len(lengths))
+            count = (end - begin) * budget.problems * budget.trajectories_per_problem(len(lengths))
             sums = [length * count for length in lengths]
             if any(abs(total - round(total)) > 1e-3 for total in sums):
                 return None

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import stats
-from harness.metrics.intervals import bounded
+from harness.metrics.intervals import clip_interval
 from harness.metrics.stats import Interval
 from harness.runs import reader
-from harness.runs.reader import Evaluation, Key, Run
+from harness.runs.reader import EvalKey, EvalResult, Run
 from harness.runs.schema import DRAFTS, draft_fits
 
 OWN, BASE = "own", "reference"
@@ -50,7 +50,7 @@ class Controls:
     notes: tuple[str, ...]
 
 
-def find_controls(run: Run, own: Evaluation) -> dict[str, Key]:
+def find_controls(run: Run, own: EvalResult) -> dict[str, EvalKey]:
     """{draft: the run's evaluation} of the controls that belong to its greedy evaluation `own`; {} where none do.
 
     They belong to the one with the fewest attempts, of two and more: its attempt 2 is what they are compared with.
@@ -59,7 +59,9 @@ def find_controls(run: Run, own: Evaluation) -> dict[str, Key]:
     if greedy.temperature or greedy.draft or greedy.turns < 2 or greedy.first == BASE:
         return {}
     alike = [
-        e.key for e in run.finals if (e.key.task, e.key.split, e.key.temperature) == (greedy.task, greedy.split, 0.0)
+        e.key
+        for e in run.final_evaluations
+        if (e.key.task, e.key.split, e.key.temperature) == (greedy.task, greedy.split, 0.0)
     ]
     plain = [key for key in alike if not key.draft and key.first == greedy.first and key.turns > 1]
     if greedy.turns > min(key.turns for key in plain):
@@ -70,7 +72,7 @@ def find_controls(run: Run, own: Evaluation) -> dict[str, Key]:
     return {**found, **({BASE: fixed[0]} if found and fixed else {})}
 
 
-def measure_controls(name: str, group: Sequence[tuple[Run, Evaluation]]) -> Controls | None:
+def measure_controls(name: str, group: Sequence[tuple[Run, EvalResult]]) -> Controls | None:
     """The controls of one row over its seeds; None where no seed has any.
 
     Args:
@@ -82,7 +84,7 @@ def measure_controls(name: str, group: Sequence[tuple[Run, Evaluation]]) -> Cont
         return None
     runs = sorted(asked, key=lambda item: item[0].seed)
     read = [_read(run, {OWN: own.key, **found}) for run, own, found in runs]
-    trained = any(run.trained for run, *_ in runs)
+    trained = any(run.was_trained for run, *_ in runs)
     cells: dict[str, Interval | None] = {OWN: _rate(read, OWN, _right, trained)}
     cells |= {draft: _rate(read, draft, _right_after(draft), trained) for draft in AFTER}
     cells["reliance"] = _rate(read, "other", _relies, trained)
@@ -116,7 +118,7 @@ def _remarks(read: Sequence[Mapping[str, Attempts]], cells: Mapping[str, Interva
     )
 
 
-def _read(run: Run, keys: Mapping[str, Key]) -> dict[str, Attempts]:
+def _read(run: Run, keys: Mapping[str, EvalKey]) -> dict[str, Attempts]:
     """{draft: {(problem, sample): attempts}} of one run."""
     drafts = {key: draft for draft, key in keys.items()}
     found: dict[str, dict[tuple[str, int], Sequence[Mapping[str, Any]]]] = {draft: {} for draft in keys}
@@ -190,4 +192,4 @@ def _gain(read: Sequence[Mapping[str, Attempts]], draft: str, trained: bool) -> 
     if own is None or other is None:
         return None
     difference = own[0] - other[0]
-    return bounded(stats.bootstrap(difference, seeds_vary=trained), "difference", difference.shape[1])
+    return clip_interval(stats.bootstrap_interval(difference, seeds_vary=trained), "difference", difference.shape[1])

@@ -56,7 +56,7 @@ class Step:
 def read_looks(run: Run) -> list[Look]:
     """A run's evaluations in mid-training, in order; lines that contradict themselves are left out."""
     found = []
-    for line in run.steps():
+    for line in run.read_steps():
         counts = [line.get(f"midway_{name}") for name in ("problems", "correct_t2", "i_to_c", "c_to_i")]
         if not all(type(count) is int and count >= 0 for count in counts):
             continue

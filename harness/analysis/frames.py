@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.metrics import METRICS
 from harness.runs import reader
-from harness.runs.reader import Key, Run, Trouble
+from harness.runs.reader import EvalKey, ReadIssue, Run
 
 Schema = dict[str, str]  # {column: pandas dtype}; `Float64`, `Int64` and `boolean` can be missing
 
@@ -58,7 +58,7 @@ class Results:
     runs: pd.DataFrame
     updates: pd.DataFrame
     attempts: pd.DataFrame
-    troubles: tuple[Trouble, ...]
+    troubles: tuple[ReadIssue, ...]
 
     def to_parquet(self, folder: Path | str) -> list[Path]:
         """Writes `runs.parquet`, `updates.parquet` and `attempts.parquet`, and returns their paths.
@@ -75,7 +75,7 @@ class Results:
         return written
 
 
-def load(path: Path | str) -> Results:
+def load_frames(path: Path | str) -> Results:
     """Reads a results folder, as `harness.runs.reader.read_runs` does.
 
     Args:
@@ -103,21 +103,22 @@ def _place(run: Run) -> dict[str, Any]:
     return {"path": run.label, "train_task": run.task, "policy": run.policy, "name": run.name, "seed": run.seed}
 
 
-def _key(key: Key, final: bool) -> dict[str, Any]:
+def _key(key: EvalKey, final: bool) -> dict[str, Any]:
     return {**key._asdict(), "final": final}
 
 
 def _evaluations(run: Run) -> Iterator[dict[str, Any]]:
     spent = run.info["spent"]
     about = {
-        **_place(run), "model": run.model, "trained": run.trained, "updates": spent["updates"],
+        **_place(run), "model": run.model_name, "trained": run.was_trained, "updates": spent["updates"],
         "responses": spent.get("responses"), "seconds": run.info.get("seconds"), "commit": run.info.get("commit"),
     }  # fmt: skip
-    finals = {evaluation.key for evaluation in run.finals}
+    finals = {evaluation.key for evaluation in run.final_evaluations}
     for key, evaluation in run.evaluations.items():
         summary = evaluation.summary
         yield {
-            **about, **_key(key, key in finals), "task_version": run.version(key.task), "grader": run.grader(key.task),
+            **about, **_key(key, key in finals), "task_version": run.version_of(key.task),
+            "grader": run.grader_of(key.task),
             "problems": summary["problems"], "records": summary["n"], "acc_first": summary["acc"][0],
             "acc_last": summary["acc"][-1], **{metric: summary[metric] for metric in METRICS},
             "tokens_per_problem": summary["tokens_per_problem"],
@@ -126,7 +127,7 @@ def _evaluations(run: Run) -> Iterator[dict[str, Any]]:
 
 def _updates(run: Run) -> Iterator[dict[str, Any]]:
     place = _place(run)
-    for step in run.steps():
+    for step in run.read_steps():
         where = {"update": step["step"], "phase": step["phase"], "phase_update": step.get("phase_step")}
         for quantity, value in step.items():
             if quantity not in PLACES and isinstance(value, int | float):
@@ -134,7 +135,7 @@ def _updates(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _attempts(run: Run) -> Iterator[dict[str, Any]]:
-    place, finals = _place(run), {evaluation.key for evaluation in run.finals}
+    place, finals = _place(run), {evaluation.key for evaluation in run.final_evaluations}
     for record in reader.read_records(run.path):
         key = reader.key_of(record)
         of_record = {

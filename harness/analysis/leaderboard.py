@@ -25,12 +25,12 @@ from harness.analysis.budgets import CURRENCIES, Spending, measure_spending
 from harness.analysis.controls import Controls, measure_controls
 from harness.analysis.escape import Escapes, measure_escapes
 from harness.metrics import METRICS, stats
-from harness.metrics.intervals import bounded, in_one_pass, row_intervals
+from harness.metrics.intervals import clip_interval, in_one_pass, row_intervals
 from harness.metrics.stats import Equivalence, Interval
 from harness.project import NO_SCIENCE
 from harness.runs import reader
 from harness.runs.format1 import GIN
-from harness.runs.reader import Evaluation, Run, Trouble
+from harness.runs.reader import EvalResult, ReadIssue, Run
 
 HERE = Path(__file__).resolve().parent
 PAPER = HERE / "paper.json"
@@ -49,7 +49,7 @@ PAPER_ORDER = (
 SPENT = ("trajectories", "responses", "updates", *CURRENCIES)  # of run.json's `spent`: what has a column
 
 
-class Subject(NamedTuple):
+class ComparisonKey(NamedTuple):
     """What all rows of one table have in common."""
 
     train_task: str
@@ -128,7 +128,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Beside:
+class ReferenceValue:
     """A number that must stand beside two-turn rows; `cell` is None, and `note` says why, where there is none."""
 
     label: str
@@ -140,10 +140,10 @@ class Beside:
 class Section:
     """One table: rows that may be compared, and their comparisons by family (each family is one Holm correction)."""
 
-    subject: Subject
+    subject: ComparisonKey
     problems: int
     rows: tuple[Row, ...]
-    beside: tuple[Beside, ...]
+    beside: tuple[ReferenceValue, ...]
     families: Mapping[str, tuple[Comparison, ...]]
     notes: tuple[str, ...]
     controls: tuple[Controls, ...] = ()
@@ -186,7 +186,7 @@ class BaseRow:
 class AcrossBases:
     """Rows that were run on each of several base models; `missing` are rows that were not run on all of them."""
 
-    subject: Subject
+    subject: ComparisonKey
     models: tuple[str, ...]
     problems: int
     rows: tuple[BaseRow, ...]
@@ -199,12 +199,12 @@ class Board:
 
     sections: tuple[Section, ...]
     overall: tuple[Overall, ...]
-    troubles: tuple[Trouble, ...]
+    troubles: tuple[ReadIssue, ...]
     paper: Mapping[str, Any]
     bases: tuple[AcrossBases, ...] = ()
 
 
-def build(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARGIN) -> Board:
+def build_board(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARGIN) -> Board:
     """Reads every run under `root` and computes the board.
 
     Args:
@@ -220,14 +220,14 @@ def build(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARGIN) ->
     return board_of(runs, troubles, root=Path(root), margin=margin)
 
 
-def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, margin: float = stats.MARGIN) -> Board:
+def board_of(runs: Sequence[Run], troubles: Iterable[ReadIssue], *, root: Path, margin: float = stats.MARGIN) -> Board:
     """The board of runs that were read before; `root` is asked again only where a base row must be borrowed."""
-    grouped: dict[Subject, list[tuple[Run, Evaluation]]] = {}
+    grouped: dict[ComparisonKey, list[tuple[Run, EvalResult]]] = {}
     more = list(troubles)
     for run in runs:
-        greedy = [e for e in run.finals if e.key.is_main]
+        greedy = [e for e in run.final_evaluations if e.key.is_main]
         if not greedy:
-            more.append(Trouble(run.label, "has no greedy evaluation on a test split"))
+            more.append(ReadIssue(run.label, "has no greedy evaluation on a test split"))
         for evaluation in greedy:
             grouped.setdefault(_subject(run, evaluation), []).append((run, evaluation))
     sections = tuple(_section(subject, grouped[subject], root, margin) for subject in sorted(grouped))
@@ -236,17 +236,17 @@ def board_of(runs: Sequence[Run], troubles: Iterable[Trouble], *, root: Path, ma
     return Board(sections, _overall(sections), told, paper, _across_bases(sections))
 
 
-def _subject(run: Run, evaluation: Evaluation) -> Subject:
+def _subject(run: Run, evaluation: EvalResult) -> ComparisonKey:
     key = evaluation.key
-    version, grader, turns = run.version(key.task), run.grader(key.task), evaluation.summary["turns"]
+    version, grader, turns = run.version_of(key.task), run.grader_of(key.task), evaluation.summary["turns"]
     task_version = str(run.info.get("task_version", ""))
-    return Subject(
-        run.task, task_version, run.model, key.task, version, grader, turns, key.first, evaluation.digest
+    return ComparisonKey(
+        run.task, task_version, run.model_name, key.task, version, grader, turns, key.first, evaluation.problems_digest
     )  # fmt: skip
 
 
-def _section(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path, margin: float) -> Section:
-    named: dict[str, list[tuple[Run, Evaluation]]] = {}
+def _section(subject: ComparisonKey, members: list[tuple[Run, EvalResult]], root: Path, margin: float) -> Section:
+    named: dict[str, list[tuple[Run, EvalResult]]] = {}
     for run, evaluation in members:
         named.setdefault(run.name, []).append((run, evaluation))
     rows = {name: _row(name, group) for name, group in named.items()}
@@ -283,7 +283,7 @@ def _unlike(runs: Sequence[Run]) -> list[str]:
     return [f"Rows differ in {', '.join(found)}: compare them with care."] if found else []
 
 
-def _flags(named: Mapping[str, list[tuple[Run, Evaluation]]]) -> list[str]:
+def _flags(named: Mapping[str, list[tuple[Run, EvalResult]]]) -> list[str]:
     """One sentence per flag that graders put on attempts: what they accepted, or refused, with a remark."""
     counts: dict[str, dict[str, int]] = {}
     for name, members in named.items():
@@ -297,7 +297,7 @@ def _flags(named: Mapping[str, list[tuple[Run, Evaluation]]]) -> list[str]:
     ]
 
 
-def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
+def _row(name: str, group: list[tuple[Run, EvalResult]]) -> Row:
     group = sorted(group, key=lambda pair: pair[0].seed)
     runs, evaluations = [run for run, _ in group], [evaluation for _, evaluation in group]
     turns = evaluations[0].attempts.shape[1]
@@ -307,10 +307,10 @@ def _row(name: str, group: list[tuple[Run, Evaluation]]) -> Row:
     values["last"] = values[f"t{turns}"]
     pooled = [(run.seed, e) for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
     pools = [pool for _, pool in pooled]
-    if len({pool.digest for pool in pools}) == 1:
+    if len({pool.problems_digest for pool in pools}) == 1:
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
-    trained = any(run.trained for run in runs)
-    parent, difference, notes = lineage(runs[0])
+    trained = any(run.was_trained for run in runs)
+    parent, difference, notes = read_lineage(runs[0])
     notes = (*notes, *_unlike_settings(runs))
     if trained and len(runs) == 1:
         notes = (*notes, "1 seed: its intervals speak of the choice of problems and cannot speak of training noise")
@@ -382,7 +382,7 @@ def _iqm(scores: NDArray[Any]) -> Interval:
 
 def _across_bases(sections: Sequence[Section]) -> tuple[AcrossBases, ...]:
     """Rows that were run on each of several base models, on the same problems of one task."""
-    grouped: dict[Subject, list[Section]] = {}
+    grouped: dict[ComparisonKey, list[Section]] = {}
     for section in sections:
         grouped.setdefault(section.subject._replace(model=""), []).append(section)
     return tuple(
@@ -392,7 +392,7 @@ def _across_bases(sections: Sequence[Section]) -> tuple[AcrossBases, ...]:
     )
 
 
-def _crossed(subject: Subject, members: Sequence[Section]) -> AcrossBases:
+def _crossed(subject: ComparisonKey, members: Sequence[Section]) -> AcrossBases:
     held = [{row.name: row for row in section.rows} for section in members]
     names = [name for name in held[0] if all(name in rows for rows in held)]
     own = subject.first == "policy" and subject.turns > 1
@@ -404,17 +404,17 @@ def _crossed(subject: Subject, members: Sequence[Section]) -> AcrossBases:
         for q in ("t1", "last", "delta") if own else ("last",):
             cube = np.stack([row.values[q][:seeds] for row in rows])
             kind = "difference" if q == "delta" else "proportion"
-            cells[q] = bounded(stats.bootstrap_bases(cube), kind, cube.shape[2])
+            cells[q] = clip_interval(stats.bootstrap_bases(cube), kind, cube.shape[2])
         base = next((other for other in names if other.startswith(BASE)), None)
         if base not in (None, name):
-            pairs = [paired(rows_of[name], rows_of[base], "last", "last") for rows_of in held]
+            pairs = [paired_differences(rows_of[name], rows_of[base], "last", "last") for rows_of in held]
             least = min(len(common) for common, _ in pairs)
             if least:
                 cube = np.stack([grid[:least] for _, grid in pairs])
-                cells["gain"] = bounded(stats.bootstrap_bases(cube), "difference", cube.shape[2])
+                cells["gain"] = clip_interval(stats.bootstrap_bases(cube), "difference", cube.shape[2])
                 compared.append((name, stats.paired_test(cube.mean(axis=1))))
         found.append((name, seeds, cells))
-    p = dict(zip([name for name, _ in compared], stats.holm([p for _, p in compared]), strict=True))
+    p = dict(zip([name for name, _ in compared], stats.holm_adjust([p for _, p in compared]), strict=True))
     missing = sorted({name for rows in held for name in rows} - set(names))
     return AcrossBases(
         subject, tuple(section.subject.model for section in members), members[0].problems,
@@ -423,34 +423,38 @@ def _crossed(subject: Subject, members: Sequence[Section]) -> AcrossBases:
     )  # fmt: skip
 
 
-def _is_pool(evaluation: Evaluation, greedy: Evaluation) -> bool:
+def _is_pool(evaluation: EvalResult, greedy: EvalResult) -> bool:
     """Whether an evaluation holds the sampled counterpart of a greedy one."""
     held = "majority_2" in evaluation.values and set(evaluation.problems) <= set(greedy.problems)
     return held and evaluation.key.is_pool_of(greedy.key)
 
 
-def _before(subject: Subject, members: list[tuple[Run, Evaluation]], root: Path) -> Row | None:
+def _before(subject: ComparisonKey, members: list[tuple[Run, EvalResult]], root: Path) -> Row | None:
     """The base row from an evaluation before training: greedy, so every run of the model has the same one."""
     for run, evaluation in members:
         again, _ = reader.read_run(run.path, root, whens=("before",))
         wanted = evaluation.key._replace(when="before")
         found = again.evaluations.get(wanted) if again else None
-        if found and (found.digest, found.summary["turns"]) == (subject.digest, subject.turns):
+        if found and (found.problems_digest, found.summary["turns"]) == (subject.digest, subject.turns):
             base = Run(run.path, run.label, run.task, run.policy, BASE, run.seed, {}, {wanted: found})
             row = _row(f"{BASE} (before training)", [(base, found)])
             return Row(**{**row.__dict__, "notes": (*row.notes, f"the evaluation before training of {run.label}")})
     return None
 
 
-def _beside(rows: Sequence[Row]) -> tuple[Beside, ...]:
+def _beside(rows: Sequence[Row]) -> tuple[ReferenceValue, ...]:
     """What two attempts must be weighed against: one attempt of single-turn RL, and a vote of two."""
     single = next((row for row in rows if row.name == SINGLE), None)
     if single is None:
         missing = f"no finished {SINGLE} run on this table's problems"
-        return Beside(f"{SINGLE}: Acc@t1", None, missing), Beside(f"{SINGLE}: majority@2", None, missing)
+        return ReferenceValue(f"{SINGLE}: Acc@t1", None, missing), ReferenceValue(
+            f"{SINGLE}: majority@2", None, missing
+        )
     vote = single.cells.get("majority_2")
     note = next((note for note in single.notes if note.startswith("majority")), "no sampled answers in its eval.jsonl")
-    return Beside(f"{SINGLE}: Acc@t1", single.cells["t1"], ""), Beside(f"{SINGLE}: majority@2", vote, note)
+    return ReferenceValue(f"{SINGLE}: Acc@t1", single.cells["t1"], ""), ReferenceValue(
+        f"{SINGLE}: majority@2", vote, note
+    )
 
 
 def _families(rows: Sequence[Row], margin: float, *, own: bool) -> dict[str, tuple[Comparison, ...]]:
@@ -471,12 +475,12 @@ def _families(rows: Sequence[Row], margin: float, *, own: bool) -> dict[str, tup
 def _compare(pairs: Iterable[tuple[Row, Row, str]], margin: float) -> tuple[Comparison, ...]:
     found = []
     for row, other, quantity in pairs:
-        seeds, grid = paired(row, other, "last", quantity)
+        seeds, grid = paired_differences(row, other, "last", quantity)
         if seeds:
             found.append((row, other, seeds, grid, row.trained or other.trained))
     grids = [(grid, vary) for *_, grid, vary in found]
     intervals = [
-        interval if grid.any() and interval.lo < interval.hi else bounded(interval, "difference", grid.shape[1])
+        interval if grid.any() and interval.lo < interval.hi else clip_interval(interval, "difference", grid.shape[1])
         for interval, (grid, _) in zip(in_one_pass(stats.bootstrap_all, grids), grids, strict=True)
     ]
     same = in_one_pass(functools.partial(stats.equivalence_all, margin=margin), grids)
@@ -487,7 +491,7 @@ def _compare(pairs: Iterable[tuple[Row, Row, str]], margin: float) -> tuple[Comp
             _seeds_for(grid, margin) if vary else "",
         )
         for (row, other, seeds, grid, vary), interval, own, p_holm, alike in zip(
-            found, intervals, p, stats.holm(p), same, strict=True
+            found, intervals, p, stats.holm_adjust(p), same, strict=True
         )
     )  # fmt: skip
 
@@ -500,7 +504,7 @@ def _seeds_for(grid: NDArray[Any], difference: float) -> str:
     return f">{stats.MOST_SEEDS}" if needed is None else str(needed)
 
 
-def paired(row: Row, other: Row, mine: str, theirs: str) -> tuple[tuple[int, ...], NDArray[Any]]:
+def paired_differences(row: Row, other: Row, mine: str, theirs: str) -> tuple[tuple[int, ...], NDArray[Any]]:
     """Per-problem differences of two rows, [S, P], and the seeds they are of.
 
     Trained rows are paired by seed and only common seeds count; an untrained row has no training noise, so its mean
@@ -516,7 +520,7 @@ def paired(row: Row, other: Row, mine: str, theirs: str) -> tuple[tuple[int, ...
     return seeds, a[pick[0]] - b[pick[1]]
 
 
-def lineage(run: Run) -> tuple[str, str, tuple[str, ...]]:
+def read_lineage(run: Run) -> tuple[str, str, tuple[str, ...]]:
     """Parent, difference from it as text, and a warning for each literal in the run's bindings that contradicts it."""
     changes = ", ".join(f"{key} = {value}" for key, value in run.difference.items())
     difference = "; ".join(filter(None, (f"= {run.parent}" if run.parent else "", changes)))
@@ -538,7 +542,7 @@ def _unlike_settings(runs: Sequence[Run]) -> tuple[str, ...]:
     A parameter that a config lacks, although it has others of the same part, is newer than that config: the run had its
     default, which by rule changes nothing. That is told, and is no other setting.
     """
-    all_settings = [settings(run) for run in runs]
+    all_settings = [shared_settings(run) for run in runs]
     names = set().union(*all_settings)
     newer = set()
     for name in names:
@@ -560,7 +564,7 @@ ASKING = (
 )  # fmt: skip
 
 
-def settings(run: Run) -> dict[str, str]:
+def shared_settings(run: Run) -> dict[str, str]:
     """Bindings that must agree between the seeds of a row: all but the seed and what further evaluations were asked."""
     return {
         k: " ".join(v.split())  # format 1 was read so

@@ -67,7 +67,7 @@ def made_of(runs: Iterable[Run]) -> list[tuple[str, str, int, float, dict[str, t
     """
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
-        for line in run.steps():
+        for line in run.read_steps():
             if line.get("gradient_norm") is not None:
                 found[run.name, line["phase"]].append(line)
     rows = []
@@ -97,12 +97,12 @@ def _made_of_table(runs: Sequence[Run]) -> str:
     return MADE_OF + text if text else ""
 
 
-def updates(runs: Iterable[Run]) -> list[tuple[str, str, int, float, float, float]]:
+def summarize_updates(runs: Iterable[Run]) -> list[tuple[str, str, int, float, float, float]]:
     """(row, phase, updates, share clipped, median norm, mean examples) of every phase, over all seeds."""
     found: dict[tuple[str, str], list[tuple[Mapping[str, Any], float]]] = defaultdict(list)
     for run in runs:
         bound = float(run.bindings.get("hf.max_grad_norm", "inf"))
-        for line in run.steps():
+        for line in run.read_steps():
             found[run.name, line["phase"]].append((line, bound))
     rows = []
     for (row, phase), lines in found.items():
@@ -117,11 +117,11 @@ def updates(runs: Iterable[Run]) -> list[tuple[str, str, int, float, float, floa
     return rows
 
 
-def swapped(runs: Iterable[Run]) -> dict[str, list[tuple[int, int, int]]]:
+def swapped_drafts(runs: Iterable[Run]) -> dict[str, list[tuple[int, int, int]]]:
     """{row: one (cases, same text, same answer) for each seed} where attempt 1 was replaced by the base model's."""
     found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     for run in runs:
-        if not run.trained:
+        if not run.was_trained:
             continue  # the base model's own first attempts are its own
         pairs: dict[tuple[str, str, int], dict[str, Sequence[Mapping[str, Any]]]] = defaultdict(dict)
         for record in reader.read_records(run.path, whens=("after",)):
@@ -138,13 +138,13 @@ def swapped(runs: Iterable[Run]) -> dict[str, list[tuple[int, int, int]]]:
     return dict(found)
 
 
-def markdown(runs: Sequence[Run], folder: str) -> str:
+def render_markdown(runs: Sequence[Run], folder: str) -> str:
     """Both tables."""
     text = HEAD.format(folder=folder) + UPDATES
-    for row, phase, count, clipped, norm, examples in updates(runs):
+    for row, phase, count, clipped, norm, examples in summarize_updates(runs):
         text += f"| {row} | {phase} | {count} | {_percent(clipped)} | {norm:.1f} | {examples:.1f} |\n"
     text += _made_of_table(runs) + SWAPPED
-    for row, seeds in swapped(runs).items():
+    for row, seeds in swapped_drafts(runs).items():
         cases, texts, answers = (sum(column) for column in zip(*seeds, strict=True))
         by_seed = ", ".join(f"{100 * same / count:.0f}" if count else "–" for count, same, _ in seeds)
         text_share, answer_share = (f"{100 * same / cases:.0f}" if cases else "–" for same in (texts, answers))

@@ -35,9 +35,9 @@ from harness.analysis.leaderboard import Board, Row, Section
 from harness.analysis.scaling import Curve
 from harness.metrics.stats import Interval
 from harness.runs import reader
-from harness.runs.reader import Evaluation, Run
+from harness.runs.reader import EvalResult, Run
 from harness.runs.schema import LARGEST_LOGGED, curve_value
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 COLUMN = 3.4  # inches: one column of a two-column page
 WIDTH, HEIGHT = 7.0, 9.0  # inches: what a page holds
@@ -105,40 +105,40 @@ class Scope:
     def _ordered(self) -> list[Row]:
         return sorted(self.section.rows, key=lambda row: ORDER.index(family_of(row)))
 
-    def style(self, row: Row) -> dict[str, Any]:
+    def row_style(self, row: Row) -> dict[str, Any]:
         """A row's colour and dash: the same in every figure, and no other row's (of 64)."""
         again, i = divmod(self._ordered.index(row), len(CYCLE))
         return {"color": CYCLE[i], "linestyle": DASHES[(i + again) % len(DASHES)]}
 
-    def log(self, run: Run) -> list[dict[str, Any]]:
+    def read_log(self, run: Run) -> list[dict[str, Any]]:
         """The training log of a run, read once."""
         if run.label not in self._logs:
-            self._logs[run.label] = run.steps()
+            self._logs[run.label] = run.read_steps()
         return self._logs[run.label]
 
-    def traces(self, row: Row, key: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    def metric_traces(self, row: Row, key: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """One (steps, values) per seed of a logged quantity; seeds that log it less than twice have no curve."""
         found = []
         for run in self.runs.get(row.name, []):
-            logged = [(s["step"], curve_value(s, key)) for s in self.log(run)]
+            logged = [(s["step"], curve_value(s, key)) for s in self.read_log(run)]
             points = [(step, value) for step, value in logged if value is not None]
             if len(points) > 1:  # supervised rows that sample once measure their samples once
                 steps, values = zip(*points, strict=True)
                 found.append((np.asarray(steps), np.asarray(values, dtype=float)))
         return found
 
-    def logged(self, *keys: str) -> list[Row]:
+    def rows_with_log(self, *keys: str) -> list[Row]:
         """The rows that have a curve of every one of `keys`.
 
         Raises:
             Missing: there is none.
         """
-        rows = [row for row in self.rows if all(self.traces(row, key) for key in keys)]
+        rows = [row for row in self.rows if all(self.metric_traces(row, key) for key in keys)]
         if not rows:
             raise Missing(f"no run logs {' and '.join(keys)} in metrics.jsonl")
         return rows
 
-    def evaluations(self, row: Row, **wanted: Any) -> list[Evaluation]:
+    def select_evaluations(self, row: Row, **wanted: Any) -> list[EvalResult]:
         """The row's evaluations on this table's task whose key agrees with `wanted`, one per seed that has it."""
         subject = self.section.subject
         alike = {"task": subject.task, "temperature": 0.0, "first": subject.first, "turns": subject.turns}
@@ -148,23 +148,23 @@ class Scope:
             for run in self.runs.get(row.name, [])
             for evaluation in run.evaluations.values()
             if all(getattr(evaluation.key, name) == value for name, value in wanted.items())
-            and ("when" in wanted or evaluation in run.finals)
+            and ("when" in wanted or evaluation in run.final_evaluations)
         ]
 
-    def boundary(self, row: Row) -> list[tuple[int, str]]:
+    def phase_boundaries(self, row: Row) -> list[tuple[int, str]]:
         """Where each phase of a row begins: (step, phase), from its first run's log."""
         edges: list[tuple[int, str]] = []
-        for step in self.log(self.runs[row.name][0]):
+        for step in self.read_log(self.runs[row.name][0]):
             if not edges or edges[-1][1] != step["phase"]:
                 edges.append((step["step"], step["phase"]))
         return edges
 
 
-def scopes(root: Path | str, *, gin: Path = leaderboard.GIN) -> tuple[list[Scope], Board]:
+def read_scopes(root: Path | str, *, gin: Path = leaderboard.GIN) -> tuple[list[Scope], Board]:
     """Reads a results folder once, for all figures and for the tables that go with them."""
     runs, troubles = reader.read_runs(root, gin=gin)
     board = leaderboard.board_of(runs, troubles, root=Path(root))
-    curves = scaling.curves(runs)
+    curves = scaling.scaling_curves(runs)
     found: list[Scope] = []
     for section in board.sections:
         scope = _scope(section, runs, curves)
@@ -178,7 +178,7 @@ def _scope(section: Section, runs: Sequence[Run], curves: Sequence[Curve]) -> Sc
     subject, mine = section.subject, {}
     names = {row.name for row in section.rows}
     for run in runs:
-        if run.name in names and run.table(subject.task) == subject[:6]:
+        if run.name in names and run.table_settings(subject.task) == subject[:6]:
             mine.setdefault(run.name, []).append(run)
     folders = {(run.task, run.policy) for members in mine.values() for run in members}
     places = tuple(f"{task} / {policy} / " for task, policy in folders)
@@ -296,7 +296,7 @@ def _two_attempts(scope: Scope) -> Sequence[Row]:
 
 
 def _names(ax: Axes, rows: Sequence[Row]) -> None:
-    ax.set_yticks(range(len(rows)), [inert(row.name) for row in rows])
+    ax.set_yticks(range(len(rows)), [escape_controls(row.name) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(True, axis="x", color="0.88")
     ax.grid(False, axis="y")
@@ -326,7 +326,8 @@ def answer_points(scope: Scope) -> dict[str, tuple[Interval, Interval]]:
 
 
 def describe_answer(scope: Scope) -> str:
-    """The numbers of `answer`, one row a line, in percent: `save` writes them into the PNG as its description."""
+    """The numbers of `answer`, one row a line, in percent: `save_figure` writes them into the PNG as its
+    description."""
 
     def told(cell: Interval) -> str:
         return f"{100 * cell.mean:.1f} [{100 * cell.lo:.1f}, {100 * cell.hi:.1f}]"
@@ -334,7 +335,7 @@ def describe_answer(scope: Scope) -> str:
     return "\n".join(f"{name}: {told(first)} -> {told(last)}" for name, (first, last) in answer_points(scope).items())
 
 
-def answer(scope: Scope) -> Figure:
+def plot_answer_accuracy(scope: Scope) -> Figure:
     """Accuracy of the last attempt over that of the first: above the diagonal a second attempt is the better one."""
     points, turns = answer_points(scope), scope.section.subject.turns
     if scope.section.subject.first != "policy":
@@ -370,7 +371,7 @@ def answer(scope: Scope) -> Figure:
     return figure
 
 
-def accuracy(scope: Scope) -> Figure:
+def plot_accuracy(scope: Scope) -> Figure:
     """Accuracy of the first and the last attempt, by method, with 95 % intervals."""
     rows = _two_attempts(scope)
     figure, axes = _figure(COLUMN, 0.75 + 0.3 * len(rows))
@@ -393,7 +394,7 @@ def accuracy(scope: Scope) -> Figure:
     return figure
 
 
-def flow(scope: Scope) -> Figure:
+def plot_correction_flow(scope: Scope) -> Figure:
     """Problems fixed (i→c) and broken (c→i) by correction, by method, with 95 % intervals."""
     rows = _two_attempts(scope)
     figure, axes = _figure(COLUMN, 0.75 + 0.27 * len(rows))
@@ -430,7 +431,7 @@ def edit_distance(scope: Scope) -> Figure:
         sns.histplot(
             x=ratios, bins=bins.tolist(), stat="percent", color="#0072B2", edgecolor="white", linewidth=0.3, ax=ax
         )
-        ax.set(title=inert(row.name), xlabel="", ylabel="", xlim=(0, 1))
+        ax.set(title=escape_controls(row.name), xlabel="", ylabel="", xlim=(0, 1))
         same = 100 * float((ratios == 0).mean())
         ax.text(0.97, 0.97, f"identical: {same:.0f} %", transform=ax.transAxes, ha="right", va="top", fontsize=6)
     axes[0].set_ylim(0, 1.25 * axes[0].get_ylim()[1])  # shared by all panels; the text stands above the bars
@@ -444,8 +445,10 @@ def edit_distance_splits(scope: Scope) -> Figure:
     shown = []
     for row in _two_attempts(scope):
         task = scope.section.subject.train_task
-        train = scope.evaluations(row, split="train", task=task)
-        held = scope.evaluations(row, split="validation", task=task) or scope.evaluations(row, split="test")
+        train = scope.select_evaluations(row, split="train", task=task)
+        held = scope.select_evaluations(row, split="validation", task=task) or scope.select_evaluations(
+            row, split="test"
+        )
         if train and held:
             shown.append((row, train, held))
     if not shown:
@@ -459,7 +462,7 @@ def edit_distance_splits(scope: Scope) -> Figure:
         ):
             ratios = np.concatenate([e.values["edit_ratio"] for e in evaluations])
             sns.histplot(x=ratios, bins=bins, stat="percent", element="step", linewidth=1, label=label, ax=ax, **style)
-        ax.set(title=inert(row.name), xlabel="", ylabel="", xlim=(0, 1))
+        ax.set(title=escape_controls(row.name), xlabel="", ylabel="", xlim=(0, 1))
     _legend(figure, axes[0], 2, "upper")
     figure.supxlabel("edit-distance ratio of attempts (0 = same text)", fontsize=7)
     figure.supylabel("percent of problems", fontsize=7)
@@ -473,29 +476,29 @@ def fixed_against_own(scope: Scope) -> Figure:
         ("acc_t2_fixed_validation", "fixed, validation", {"color": FIRST, "linestyle": "--", "marker": "o"}),
         ("acc_t2_own_validation", "its own, validation", {"color": LAST, "marker": "s"}),
     )
-    rows = scope.logged(*(key for key, _, _ in lines))
+    rows = scope.rows_with_log(*(key for key, _, _ in lines))
     figure, axes = _grid(len(rows))
     windows: set[int] = set()
     for ax, row in zip(axes, rows, strict=True):
         for key, label, style in lines:
-            windows.add(_trace(ax, scope.traces(row, key), label=label, markersize=2, **style))
-        ax.set(title=inert(row.name))
+            windows.add(_trace(ax, scope.metric_traces(row, key), label=label, markersize=2, **style))
+        ax.set(title=escape_controls(row.name))
         _step_axis(ax, windows, figure)
     figure.supylabel("accuracy of attempt 2, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
     return figure
 
 
-def training(scope: Scope) -> Figure:
+def plot_training(scope: Scope) -> Figure:
     """Training accuracy of both attempts, with the boundaries of the phases."""
-    rows = scope.logged("acc_t1", "acc_t2")
+    rows = scope.rows_with_log("acc_t1", "acc_t2")
     figure, axes = _grid(len(rows))
     windows: set[int] = set()
     for ax, row in zip(axes, rows, strict=True):
-        _trace(ax, scope.traces(row, "acc_t1"), color=FIRST, linestyle="--", label="attempt 1")
-        windows.add(_trace(ax, scope.traces(row, "acc_t2"), color=LAST, label="attempt 2"))
+        _trace(ax, scope.metric_traces(row, "acc_t1"), color=FIRST, linestyle="--", label="attempt 1")
+        windows.add(_trace(ax, scope.metric_traces(row, "acc_t2"), color=LAST, label="attempt 2"))
         _phases(ax, scope, row)
-        ax.set(title=inert(row.name))
+        ax.set(title=escape_controls(row.name))
         _step_axis(ax, windows, figure)
     figure.supylabel("training accuracy, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
@@ -508,11 +511,11 @@ PHASES = {"phase1": "Stage I", "phase2": "Stage II", "starphase2": "STaR"}  # as
 def _phase_name(name: str) -> str:
     """`2_phase2` as Stage II: a phase's number, which keeps names apart, tells a reader nothing."""
     plain = re.sub(r"^\d+_", "", name)
-    return inert(PHASES.get(plain, re.sub(r"(?<=[a-z])(?=\d)", " ", plain)))
+    return escape_controls(PHASES.get(plain, re.sub(r"(?<=[a-z])(?=\d)", " ", plain)))
 
 
 def _phases(ax: Axes, scope: Scope, row: Row) -> None:
-    edges = scope.boundary(row)
+    edges = scope.phase_boundaries(row)
     for step, name in edges[1:]:
         ax.axvline(step - 0.5, color="0.35", linewidth=0.8, linestyle=":")
         ax.annotate(
@@ -523,11 +526,19 @@ def _phases(ax: Axes, scope: Scope, row: Row) -> None:
 
 
 def _over_training(scope: Scope, key: str, label: str, scale: float) -> Figure:
-    rows = scope.logged(key)
+    rows = scope.rows_with_log(key)
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * math.ceil(len(rows) / 2))
     ax, windows = axes[0, 0], set[int]()
     for row in rows:
-        windows.add(_trace(ax, scope.traces(row, key), scale, label=VISIBLE + inert(row.name), **scope.style(row)))
+        windows.add(
+            _trace(
+                ax,
+                scope.metric_traces(row, key),
+                scale,
+                label=VISIBLE + escape_controls(row.name),
+                **scope.row_style(row),
+            )
+        )
     ax.set_ylabel(label)
     ax.set_ylim(bottom=min(0.0, 1.05 * ax.dataLim.y0))
     _spread_axis(ax)
@@ -546,21 +557,21 @@ def kl_first(scope: Scope) -> Figure:
     return _over_training(scope, "kl_t1", "KL of attempt 1, nats", 1.0)
 
 
-def farming(scope: Scope) -> Figure:
+def plot_bonus_farming(scope: Scope) -> Figure:
     """Bonus-farming monitor: accuracy of attempt 1 and delta over training; flagged steps are marked."""
-    rows = scope.logged("acc_t1", "delta")
+    rows = scope.rows_with_log("acc_t1", "delta")
     figure, axes = _grid(len(rows))
     windows: set[int] = set()
     for ax, row in zip(axes, rows, strict=True):
-        _trace(ax, scope.traces(row, "acc_t1"), color=FIRST, linestyle="--", label="Acc@t1")
-        windows.add(_trace(ax, scope.traces(row, "delta"), color=LAST, label="Δ(t1,t2)"))
+        _trace(ax, scope.metric_traces(row, "acc_t1"), color=FIRST, linestyle="--", label="Acc@t1")
+        windows.add(_trace(ax, scope.metric_traces(row, "delta"), color=LAST, label="Δ(t1,t2)"))
         flags = sorted(
-            {s["step"] for run in scope.runs[row.name] for s in scope.log(run) if s.get("bonus_farming") is True}
+            {s["step"] for run in scope.runs[row.name] for s in scope.read_log(run) if s.get("bonus_farming") is True}
         )
         bottom = [0.03] * len(flags)
         ax.plot(flags, bottom, "^", color=FLAG, markersize=4, transform=ax.get_xaxis_transform(), label="flagged")
         ax.axhline(0, color="0.5", linewidth=0.5)
-        ax.set(title=inert(row.name))
+        ax.set(title=escape_controls(row.name))
         _step_axis(ax, windows, figure)
     figure.supylabel("training batch, percent", fontsize=7)
     _legend(figure, axes[0], 3, "upper")
@@ -583,10 +594,10 @@ def budget_curves(scope: Scope) -> Figure:
     for at, clock in enumerate(clocks):
         for row, seeds in looks:
             for number, seed in enumerate(seeds):
-                label = {} if number else {"label": VISIBLE + inert(row.name)}
+                label = {} if number else {"label": VISIBLE + escape_controls(row.name)}
                 spent = [look.spent[clock] for look in seed]
-                axes[at, 0].plot(spent, [100 * look.last for look in seed], **label, **scope.style(row))
-                axes[at, 1].plot(spent, [100 * look.delta.mean for look in seed], **scope.style(row))
+                axes[at, 0].plot(spent, [100 * look.last for look in seed], **label, **scope.row_style(row))
+                axes[at, 1].plot(spent, [100 * look.delta.mean for look in seed], **scope.row_style(row))
         axes[at, 1].axhline(0, color="0.5", linewidth=0.5)
         axes[at, 0].set_ylabel("Acc@t2, percent")
         axes[at, 1].set_ylabel("Δ(t1,t2), points")
@@ -604,12 +615,12 @@ def escape(scope: Scope) -> Figure:
     figure, axes = _figure(COLUMN, 2.0 + 0.13 * math.ceil(len(times) / 2))
     ax = axes[0, 0]
     for row, found in times:
-        steps, end, style = survival(found), max(time.at for time in found), scope.style(row)
+        steps, end, style = survival(found), max(time.at for time in found), scope.row_style(row)
         x = [0.0, *(step.at for step in steps), end]
         shares = [Interval(1.0, 1.0, 1.0), *(step.share for step in steps)]
         shares.append(shares[-1])
         mean, low, high = ([100 * share[i] for share in shares] for i in range(3))
-        ax.step(x, mean, where="post", label=VISIBLE + inert(row.name), **style)
+        ax.step(x, mean, where="post", label=VISIBLE + escape_controls(row.name), **style)
         ax.fill_between(x, low, high, step="post", alpha=0.12, linewidth=0, color=style["color"])
         censored = [time.at for time in found if not time.escaped]
         at = [100 * next((s.share.mean for s in reversed(steps) if s.at <= time), 1.0) for time in censored]
@@ -620,9 +631,9 @@ def escape(scope: Scope) -> Figure:
     return figure
 
 
-def discount(scope: Scope) -> Figure:
+def plot_discounting(scope: Scope) -> Figure:
     """Training with discounted returns (gamma > 0) against instantaneous rewards: delta over training."""
-    found = [(_number(scope, row, "gamma"), row) for row in scope.rows if scope.traces(row, "delta")]
+    found = [(_number(scope, row, "gamma"), row) for row in scope.rows if scope.metric_traces(row, "delta")]
     gammas = {gamma for gamma, _ in found if gamma is not None}
     if len(gammas) < 2:
         raise Missing("needs trained rows with at least two values of gamma in their config.gin")
@@ -633,8 +644,8 @@ def discount(scope: Scope) -> Figure:
     ax, windows = axes[0, 0], set[int]()
     for gamma, row in found:
         if gamma is not None:
-            label = f"{VISIBLE}{inert(row.name)} (γ = {gamma:g})"
-            windows.add(_trace(ax, scope.traces(row, "delta"), label=label, **scope.style(row)))
+            label = f"{VISIBLE}{escape_controls(row.name)} (γ = {gamma:g})"
+            windows.add(_trace(ax, scope.metric_traces(row, "delta"), label=label, **scope.row_style(row)))
     ax.axhline(0, color="0.5", linewidth=0.5)
     ax.set_ylabel("Δ(t1,t2) in training, points")
     _step_axis(ax, windows)
@@ -679,7 +690,7 @@ def bonus_sweep(scope: Scope) -> Figure:
 
 def _otherwise(scope: Scope, row: Row) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """A row's settings apart from its name and bonus, and those of its bonus apart from alpha: equal within a sweep."""
-    bindings = leaderboard.settings(scope.runs[row.name][0])
+    bindings = leaderboard.shared_settings(scope.runs[row.name][0])
     bonuses = {name for v in bindings.values() for name in re.findall(r"@bonus\.(\w+)", v)}
     rest = sorted((k, v) for k, v in bindings.items() if k.rpartition(".")[2] not in ("name", "bonus", "alpha"))
     of_bonus = tuple(item for item in rest if item[0].rpartition(".")[0] in bonuses)
@@ -701,7 +712,7 @@ def _number(scope: Scope, row: Row, parameter: str) -> float | None:
     return value if abs(value) <= LARGEST_LOGGED else None
 
 
-def seeds(scope: Scope) -> Figure:
+def plot_seeds(scope: Scope) -> Figure:
     """Every seed of every method: accuracy of the last attempt, and delta."""
     rows = [row for row in _two_attempts(scope) if row.trained] or list(scope.rows)
     figure, axes = _figure(COLUMN, 0.75 + 0.26 * len(rows), 2, sharey=True)
@@ -778,7 +789,7 @@ def metric(scope: Scope, key: str) -> Figure:
     return figure
 
 
-def attempts(scope: Scope) -> Figure:
+def plot_attempts(scope: Scope) -> Figure:
     """Accuracy over many attempts, by method."""
     turns = scope.section.subject.turns
     if turns < 3:
@@ -790,7 +801,7 @@ def attempts(scope: Scope) -> Figure:
         shift = 0.03 * (i - (len(scope.rows) - 1) / 2)
         ax.errorbar(
             x + shift, [100 * c.mean for c in cells], _errors(cells), marker=MARKERS[i % len(MARKERS)], markersize=3,
-            elinewidth=0.6, label=VISIBLE + inert(row.name), **scope.style(row),
+            elinewidth=0.6, label=VISIBLE + escape_controls(row.name), **scope.row_style(row),
         )  # fmt: skip
     ax.set(xlabel="attempt", ylabel="accuracy, % (95 % interval)")
     ax.set_xticks(x)
@@ -820,7 +831,7 @@ def parallel_scaling(scope: Scope) -> Figure:
         ax.axhline(100 * curve.single.mean, color="0.5", linewidth=0.7, label="one sample")
         ax.set_xscale("log", base=2)
         ax.set_xticks(budgets, [str(budget) for budget in budgets])
-        ax.set(title=inert(curve.name))
+        ax.set(title=escape_controls(curve.name))
     figure.supxlabel("answers per problem", fontsize=7)
     figure.supylabel("majority-vote accuracy, percent", fontsize=7)
     _legend(figure, axes[0], 2, "upper")
@@ -850,28 +861,28 @@ METRICS = {  # quantities of `Row.cells` -> the axis
     "right_if_changed": "right where wrong and changed, %", "majority_2": "majority of two samples, %",
 }  # fmt: skip
 FIGURES: dict[str, Plot] = {
-    "answer": Plot(answer),
-    "accuracy": Plot(accuracy, "Figure 1, left"),
+    "answer": Plot(plot_answer_accuracy),
+    "accuracy": Plot(plot_accuracy, "Figure 1, left"),
     "scaling": Plot(parallel_scaling, "Figure 1, right", of_runs=True),
     "edit_distance": Plot(edit_distance, "Figure 4a"),
     "edit_distance_splits": Plot(edit_distance_splits, "Figures 4b, 4c", of_runs=True),
     "fixed_against_own": Plot(fixed_against_own, "Figure 5", of_runs=True),
-    "training": Plot(training, "Figure 6a", of_runs=True),
+    "training": Plot(plot_training, "Figure 6a", of_runs=True),
     "answer_change": Plot(answer_change, "Figure 6b", of_runs=True),
-    "attempts": Plot(attempts, "Figure 8"),
-    "discount": Plot(discount, "Figure 9", of_runs=True),
-    "flow": Plot(flow),
-    "seeds": Plot(seeds),
+    "attempts": Plot(plot_attempts, "Figure 8"),
+    "discount": Plot(plot_discounting, "Figure 9", of_runs=True),
+    "flow": Plot(plot_correction_flow),
+    "seeds": Plot(plot_seeds),
     "budget_curves": Plot(budget_curves, of_runs=True),
     "escape": Plot(escape, of_runs=True),
     "kl_first": Plot(kl_first, of_runs=True),
-    "farming": Plot(farming, of_runs=True),
+    "farming": Plot(plot_bonus_farming, of_runs=True),
     "bonus_sweep": Plot(bonus_sweep),
     "controls": Plot(controls),
 }
 
 
-def draw(
+def draw_figures(
     scope: Scope, only: Sequence[str] = (), metrics: Sequence[str] = (), titled: bool = False
 ) -> Iterator[tuple[str, Figure | Missing]]:
     """Every figure of a scope by name, or why it cannot be drawn. The caller closes the figures.
@@ -914,10 +925,10 @@ def title_of(scope: Scope) -> str:
     words += [Path(subject.model).name, f"{scope.section.problems} problems"]
     words += [{"given": "given first attempts", "reference": "the base's first attempts"}.get(subject.first, "")]
     words += [f"{subject.turns} attempts"] if subject.turns != 2 else []
-    return textwrap.fill(inert(", ".join(filter(None, words))), 60)
+    return textwrap.fill(escape_controls(", ".join(filter(None, words))), 60)
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
+def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Writes `path`.pdf and `path`.png without dates; equal figures give equal bytes. A label becomes a description."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.pdf"), path.with_name(f"{path.name}.png")]

@@ -27,7 +27,7 @@ from harness.analysis import leaderboard, plots, tables, terms
 from harness.analysis.leaderboard import Board
 from harness.analysis.plots import Missing, Scope
 from harness.runs import reader
-from harness.runs.reader import Evaluation, Run
+from harness.runs.reader import EvalResult, Run
 from harness.runs.schema import curve_value
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -53,7 +53,9 @@ POINTS = 120  # per training curve; longer logs are averaged in equal bins
 MOST_BYTES = 10_000_000  # of a page; fewer problems are embedded where it would be larger
 
 
-def build(root: Path | str, *, gin: Path = leaderboard.GIN, trajectories: int = 200, figures: bool = True) -> str:
+def build_report(
+    root: Path | str, *, gin: Path = leaderboard.GIN, trajectories: int = 200, figures: bool = True
+) -> str:
     """The page as text; equal results give equal bytes.
 
     Args:
@@ -65,11 +67,11 @@ def build(root: Path | str, *, gin: Path = leaderboard.GIN, trajectories: int = 
     Raises:
         FileNotFoundError: `root` is no folder.
     """
-    scopes, board = plots.scopes(root, gin=gin)
+    scopes, board = plots.read_scopes(root, gin=gin)
     runs = {run.label: run for scope in scopes for row in scope.rows for run in scope.runs.get(row.name, [])}
     runs_held, asked, total = _browser(scopes, trajectories)
     title = f"Self-correction results: {Path(root).resolve().name}"
-    heads = sorted({head for block in tables.blocks(board) for head in block.header})
+    heads = sorted({head for block in tables.build_blocks(board) for head in block.header})
     defined = {head: text for head in heads if (text := terms.define_head(head))}
     curves = [curve for run in runs.values() if (curve := _curves(run))]
     style, script = _style(), _script()
@@ -80,7 +82,7 @@ def build(root: Path | str, *, gin: Path = leaderboard.GIN, trajectories: int = 
         "script": script,
         "style_hash": _hash(style),
         "script_hash": _hash(script),
-        "leaderboard": tables.fragment(board, deeper=1),
+        "leaderboard": tables.render_html_fragment(board, deeper=1),
         "figures": [_figures(scope, i, len(scopes) > 1) for i, scope in enumerate(scopes)] if figures else [],
         "has_curves": bool(curves),
         "glossary": sorted({**defined, **terms.WORDS}.items(), key=lambda item: item[0].lower()),
@@ -158,8 +160,11 @@ def _browser(scopes: Sequence[Scope], most: int) -> tuple[list[dict[str, Any]], 
         places: dict[str, int] = {}
         for row in scope.rows:
             for run in scope.runs.get(row.name, []):
-                for evaluation in scope.evaluations(row, split="test"):
-                    if evaluation not in run.finals or evaluation.digest != scope.section.subject.digest:
+                for evaluation in scope.select_evaluations(row, split="test"):
+                    if (
+                        evaluation not in run.final_evaluations
+                        or evaluation.problems_digest != scope.section.subject.digest
+                    ):
                         continue
                     key = evaluation.key
                     name = f"{key.task}, {run.policy}" + FIRSTS.get(key.first, "")
@@ -193,7 +198,7 @@ def _first_problems(
     return [{**run, "items": [item for item in run["items"] if item[0] in kept[run["scope"]]]} for run in runs], scopes
 
 
-def _chosen(evaluation: Evaluation, most: int) -> list[str]:
+def _chosen(evaluation: EvalResult, most: int) -> list[str]:
     """The problems with the smallest hashes: a fixed sample, the same for every run."""
     return sorted(evaluation.problems, key=lambda problem: hashlib.sha256(problem.encode()).digest())[:most]
 
@@ -208,7 +213,7 @@ def _item(record: dict[str, Any]) -> list[Any]:
 
 def _curves(run: Run) -> dict[str, Any] | None:
     """A run's logged quantities, at most `POINTS` (update, value) pairs each; None for runs without a log."""
-    steps = run.steps()
+    steps = run.read_steps()
     series = {}
     for key in CURVES:
         points = [(s["step"], value) for s in steps if (value := curve_value(s, key)) is not None]
@@ -222,7 +227,7 @@ def _curves(run: Run) -> dict[str, Any] | None:
 
 def _figures(scope: Scope, place: int, several: bool) -> dict[str, Any]:
     drawn, missing = [], []
-    for name, figure in plots.draw(scope):
+    for name, figure in plots.draw_figures(scope):
         if isinstance(figure, Missing):
             missing.append((name, str(figure)))
             continue

@@ -22,7 +22,7 @@ from harness.analysis.leaderboard import PAPER
 from harness.metrics import stats
 from harness.metrics.stats import Interval
 from harness.runs import reader
-from harness.runs.reader import Key, Run
+from harness.runs.reader import EvalKey, Run
 
 STRATEGIES = ("parallel", "corrected", "both")
 
@@ -64,7 +64,7 @@ class Curve:
 
     label: str
     name: str
-    key: Key
+    key: EvalKey
     seeds: tuple[int, ...]
     samples: int
     problems: int
@@ -73,25 +73,25 @@ class Curve:
     points: tuple[Point, ...]
 
 
-def curves(runs: Sequence[Run], *, subsets: int = 200) -> list[Curve]:
+def scaling_curves(runs: Sequence[Run], *, subsets: int = 200) -> list[Curve]:
     """Every row's scaling, where its runs hold a pool of at least two samples with two attempts.
 
     Args:
         runs: As `reader.read_runs` gives them.
         subsets: Random subsets per budget that majority@K is averaged over.
     """
-    pools: dict[tuple[str, str, str, Key, tuple[str, ...]], list[tuple[Run, metrics.Table]]] = {}
+    pools: dict[tuple[str, str, str, EvalKey, tuple[str, ...]], list[tuple[Run, metrics.Table]]] = {}
     for run in runs:
-        for evaluation in run.finals:
+        for evaluation in run.final_evaluations:
             if "majority_2" in evaluation.values and evaluation.key.temperature > 0 and evaluation.summary["turns"] > 1:
                 key = evaluation.key
                 rows = [r for r in reader.read_records(run.path, whens=(key.when,)) if reader.key_of(r) == key]
-                held = pools.setdefault((run.task, run.policy, run.name, key, run.table(key.task)), [])
+                held = pools.setdefault((run.task, run.policy, run.name, key, run.table_settings(key.task)), [])
                 held.append((run, metrics.tabulate(rows)))
     found = []
     for (task, policy, name, key, _), members in sorted(pools.items()):
         tables = [table for _, table in members]
-        shapes = {(tuple(table.problems), int(table.counts[0])) for table in tables}
+        shapes = {(tuple(table.problem_ids), int(table.sample_counts[0])) for table in tables}
         if len(shapes) == 1:
             label = f"{task} / {policy} / {name}" + (f" on {key.task}" if key.task != task else "")
             runs_of = [run for run, _ in members]
@@ -99,16 +99,18 @@ def curves(runs: Sequence[Run], *, subsets: int = 200) -> list[Curve]:
     return found
 
 
-def _curve(label: str, name: str, key: Key, runs: list[Run], tables: list[metrics.Table], subsets: int) -> Curve:
-    n, trained = int(tables[0].counts[0]), any(run.trained for run in runs)
-    single = np.stack([table.values("t1") for table in tables])
+def _curve(label: str, name: str, key: EvalKey, runs: list[Run], tables: list[metrics.Table], subsets: int) -> Curve:
+    n, trained = int(tables[0].sample_counts[0]), any(run.was_trained for run in runs)
+    single = np.stack([table.problem_values("t1") for table in tables])
     pools = {"parallel": (0,), "corrected": (1,), "both": (0, 1)}
     points = []
     for budget in (2**i for i in range(1, n.bit_length()) if 2**i <= n):
         grids = {
             name: np.stack(
                 [
-                    metrics.majority_curve(*table.pools(*who), budget if who == (0,) else budget // 2, subsets=subsets)
+                    metrics.majority_curve(
+                        *table.vote_pools(*who), budget if who == (0,) else budget // 2, subsets=subsets
+                    )
                     for table in tables
                 ]
             )
@@ -131,11 +133,11 @@ def _curve(label: str, name: str, key: Key, runs: list[Run], tables: list[metric
     tokens = np.mean([table.tokens.mean(axis=0)[:2] for table in tables], axis=0)
     return Curve(
         label, name, key, tuple(run.seed for run in runs), n, single.shape[1], (float(tokens[0]), float(tokens[1])),
-        stats.bootstrap(single, seeds_vary=trained), tuple(points),
+        stats.bootstrap_interval(single, seeds_vary=trained), tuple(points),
     )  # fmt: skip
 
 
-def markdown(found: Sequence[Curve]) -> str:
+def render_markdown(found: Sequence[Curve]) -> str:
     """The curves as Markdown tables, with the paper's two numbers for orientation."""
     from harness.analysis.tables import escape_markdown, p_text
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.leaderboard import Board
-from harness.analysis.tables import Block, Cell, blocks
-from harness.terminal import inert
+from harness.analysis.tables import Block, Cell, build_blocks
+from harness.terminal import escape_controls
 
 GAP = 2  # columns between two columns of a table
 FIRST = 30  # most columns of a row's name
@@ -22,20 +22,20 @@ def print_board(board: Board, console: Console, *, reference: bool = True) -> No
     """Prints a board's tables.
 
     Args:
-        board: What `leaderboard.build` gave.
+        board: What `leaderboard.build_board` gave.
         console: Where to; its width decides how a table is cut. The first column is repeated in every piece.
         reference: Whether the paper's own numbers are printed as well.
     """
-    for block in blocks(board):
+    for block in build_blocks(board):
         if block.name == "paper" and not reference:
             continue
-        console.print(Text(inert(block.title), style="bold"), soft_wrap=False)
+        console.print(Text(escape_controls(block.title), style="bold"), soft_wrap=False)
         if block.lead:
-            console.print(Text(inert(block.lead), style="dim"))
+            console.print(Text(escape_controls(block.lead), style="dim"))
         for piece in fit_columns(block, console.width):
             console.print(_table(block, piece))
         for note in block.notes:
-            console.print(Text(inert(note), style="dim"))
+            console.print(Text(escape_controls(note), style="dim"))
         console.print()
 
 
@@ -63,7 +63,8 @@ def _table(block: Block, columns: Sequence[int]) -> Table:
         texts = [row[i].text for row in block.rows]
         numbers = i > 0 and not any(text[:1].isalpha() for text in texts)
         table.add_column(
-            Text(inert(block.header[i])), justify="right" if numbers else "left", max_width=OTHER if i else FIRST,
+            Text(escape_controls(block.header[i])), justify="right" if numbers else "left",
+            max_width=OTHER if i else FIRST,
             overflow="fold",
         )  # fmt: skip
     for row in block.rows:
@@ -72,8 +73,10 @@ def _table(block: Block, columns: Sequence[int]) -> Table:
 
 
 def _shown(cell: Cell) -> str:
-    return inert(f"{cell.text} {cell.bracket}".strip())
+    return escape_controls(f"{cell.text} {cell.bracket}".strip())
 
 
 def _cell(cell: Cell) -> Text:
-    return Text.assemble(inert(cell.text), (f" {inert(cell.bracket)}" if cell.bracket else "", "dim"))
+    return Text.assemble(
+        escape_controls(cell.text), (f" {escape_controls(cell.bracket)}" if cell.bracket else "", "dim")
+    )

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from harness.analysis.budgets import Spending
 from harness.analysis.controls import GAINS
 from harness.analysis.escape import LEAST
-from harness.analysis.leaderboard import BASE, AcrossBases, Board, Comparison, Overall, Row, Section, Subject
+from harness.analysis.leaderboard import BASE, AcrossBases, Board, Comparison, ComparisonKey, Overall, Row, Section
 from harness.metrics import FAILURES, METRICS, Metric, stats
 from harness.metrics.stats import Equivalence, Interval
 
@@ -64,7 +64,7 @@ class Block:
     name: str = ""
 
 
-def blocks(board: Board) -> Iterator[Block]:
+def build_blocks(board: Board) -> Iterator[Block]:
     """The board as tables in reading order, the paper's own numbers after ours, what was left out last."""
     yield Block(TITLE, 1, lead="" if board.sections else "No finished run was found.")
     for section in board.sections:
@@ -182,7 +182,7 @@ def _behaviour(section: Section) -> Block:
     ends = [0] if turns == 1 else [0, turns - 1]
     header = ["Method"]
     columns = _of_place("behaviour", turns)
-    header += [metric.heading(turns) for metric in columns]
+    header += [metric.column_heading(turns) for metric in columns]
     header += [status.replace("_", " ") for status in FAILURES]
     rows = []
     for row in section.rows:
@@ -312,7 +312,7 @@ def _within(same: Equivalence) -> Cell:
     return Cell("yes" if same.within else "no", interval.bracket, float(same.within))
 
 
-def title_of(subject: Subject) -> str:
+def title_of(subject: ComparisonKey) -> str:
     """A table's heading: everything its rows have in common."""
     train = f"{subject.train_task} (version {subject.train_version})"
     task = f"{subject.task} (version {subject.version or 'not told'})"
@@ -338,7 +338,7 @@ def _of_place(place: str, turns: int) -> list[Metric]:
 
 def _heading(quantity: str, turns: int) -> str:
     if quantity in METRICS:
-        return METRICS[quantity].heading(turns)
+        return METRICS[quantity].column_heading(turns)
     return "MBPP-R" if quantity == "mbpp_r" else f"Acc@{quantity}"
 
 
@@ -360,7 +360,7 @@ def _paper_cells(table: Any, numbers: Sequence[float]) -> Iterator[Cell]:
         if quantity in ("delta", "mbpp_r"):
             yield Cell(_signed(printed / 100) if quantity == "delta" else f"{printed:.1f}", sort=printed)
         else:
-            interval = stats.wilson(round(printed * n / 100), n)
+            interval = stats.wilson_interval(round(printed * n / 100), n)
             yield Cell(f"{printed:.1f}", f"[{_number(interval.lo)}, {_number(interval.hi)}]", printed)
 
 
@@ -438,10 +438,10 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
-def markdown(board: Board) -> str:
+def render_markdown(board: Board) -> str:
     """GitHub-flavoured Markdown."""
     parts = []
-    for block in blocks(board):
+    for block in build_blocks(board):
         parts.append(f"{'#' * block.level} {escape_markdown(block.title)}\n")
         if block.lead:
             parts.append(f"{escape_markdown(block.lead)}\n")
@@ -466,10 +466,10 @@ def _joined(parts: Sequence[str]) -> str:
 # -- HTML --------------------------------------------------------------------------------------------------------------
 
 
-def fragment(board: Board, deeper: int = 0) -> str:
+def render_html_fragment(board: Board, deeper: int = 0) -> str:
     """The tables as HTML without a page around them, headings `deeper` by so many levels; the report shows the same."""
     parts = []
-    for block in blocks(board):
+    for block in build_blocks(board):
         level = block.level + deeper
         parts.append(f"<h{level}>{escape_html(block.title)}</h{level}>")
         if block.lead:
@@ -509,11 +509,11 @@ thead th{border-bottom:1px solid}small{opacity:.7}
 """
 
 
-def page(board: Board) -> str:
+def render_html_page(board: Board) -> str:
     """A self-contained HTML page of the tables alone."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{TITLE}</title>'
     head = f"<head>{head}\n<style>\n{STYLE}</style></head>"
-    return f'<!doctype html>\n<html lang="en">{head}<body>\n{fragment(board)}</body></html>\n'
+    return f'<!doctype html>\n<html lang="en">{head}<body>\n{render_html_fragment(board)}</body></html>\n'
 
 
 # -- LaTeX -------------------------------------------------------------------------------------------------------------
@@ -536,10 +536,10 @@ def escape_latex(text: str) -> str:
     return "".join(out)
 
 
-def latex(board: Board) -> str:
+def render_latex(board: Board) -> str:
     r"""Tables for a paper, to be \input; they need booktabs and textcomp, nothing else."""
     parts = [r"% needs \usepackage[T1]{fontenc}, \usepackage{booktabs}, \usepackage{textcomp}"]
-    for block in blocks(board):
+    for block in build_blocks(board):
         if not block.header:
             parts.append(f"% {_one_line(block.title)}")
             continue
@@ -599,7 +599,7 @@ def as_csv(board: Board) -> str:
     found = [metric for metric in METRICS.values() if metric.interval]
     rates, means = [m.name for m in found if m.given], [m.name for m in found if not m.given]
     quantities = ["t1", "t2", "last", *means, *rates, "majority_2", *CONTROLS]
-    columns = ["kind", *Subject._fields, "problems", "method", "other", "seeds"]
+    columns = ["kind", *ComparisonKey._fields, "problems", "method", "other", "seeds"]
     columns += [f"{q}{end}" for q in quantities for end in ("", "_lo", "_hi")]
     columns += ["difference_of_last", "difference_lo", "difference_hi", "p", "p_holm", "smallest_shown"]
     columns += ["margin", "p_same", "same_lo", "same_hi", "within_margin", "seeds_for_margin"]
@@ -729,7 +729,7 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def deliver(text: str, out: Path | None = None) -> None:
+def write_output(text: str, out: Path | None = None) -> None:
     """Writes a text to a file, as UTF-8, or to the screen: what the screen's encoding lacks, as an escape.
 
     Raises:
@@ -744,9 +744,9 @@ def deliver(text: str, out: Path | None = None) -> None:
 
 
 FORMATS: dict[str, Callable[[Board], str]] = {
-    "md": markdown,
+    "md": render_markdown,
     "csv": as_csv,
-    "latex": latex,
-    "html": page,
+    "latex": render_latex,
+    "html": render_html_page,
     "json": as_json,
 }

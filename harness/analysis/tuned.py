@@ -71,7 +71,7 @@ def read_trials(
 
 
 def _score(run: Run, metric: str) -> float | None:
-    own = [e for e in run.finals if (e.key.split, e.key.temperature, e.key.draft) == ("validation", 0.0, "")]
+    own = [e for e in run.final_evaluations if (e.key.split, e.key.temperature, e.key.draft) == ("validation", 0.0, "")]
     if len(own) != 1:
         return None
     first, last = own[0].summary["acc"][0], own[0].summary["acc"][-1]

@@ -32,7 +32,7 @@ __all__ = [
     "MetricError",
     "Table",
     "edit_ratio",
-    "majority",
+    "majority_accuracy",
     "majority_at",
     "majority_curve",
     "metric",
@@ -76,7 +76,7 @@ def summarize(records: Iterable[Record] | Table, entries: Iterable[Metric] | Non
     table = records if isinstance(records, Table) else tabulate(records)
     first, last = table.correct[:, 0], table.correct[:, -1]
     fixed, broken = int((~first & last).sum()), int((first & ~last).sum())
-    two = table.turns > 1
+    two = table.num_attempts > 1
 
     def rate(column: Any) -> float:
         return float(table.per_problem(column).mean())
@@ -84,19 +84,19 @@ def summarize(records: Iterable[Record] | Table, entries: Iterable[Metric] | Non
     def rates(columns: Any) -> list[float]:
         return [float(x) for x in table.per_problem(columns).mean(axis=0)]
 
-    even = len(set(table.counts.tolist())) == 1
+    even = len(set(table.sample_counts.tolist())) == 1
     summary: dict[str, Any] = {
         "n": len(table),
-        "problems": len(table.problems),
-        "samples": int(table.counts[0]) if even else None,
-        "turns": table.turns,
+        "problems": len(table.problem_ids),
+        "samples": int(table.sample_counts[0]) if even else None,
+        "turns": table.num_attempts,
         "acc": rates(table.correct),
         "acc_records": [float(x) for x in table.correct.mean(axis=0)],
         "correct": [int(x) for x in table.correct.sum(axis=0)],
         "i_to_c_count": fixed if two else None,
         "c_to_i_count": broken if two else None,
     }
-    summary |= {entry.name: entry.mean(table) for entry in (METRICS.values() if entries is None else entries)}
+    summary |= {entry.name: entry.table_mean(table) for entry in (METRICS.values() if entries is None else entries)}
     statuses, met = np.asarray(table.status, dtype=object).T, set().union(*table.status)
     for status in FAILURES:
         hit = statuses == status if status in met else np.zeros(table.correct.shape, dtype=bool)
@@ -104,14 +104,14 @@ def summarize(records: Iterable[Record] | Table, entries: Iterable[Metric] | Non
     summary["tokens"] = rates(table.tokens)
     summary["tokens_per_problem"] = rate((table.tokens * table.sampled).sum(axis=1) + table.extra_tokens)
     summary["flags"] = {flag: int(held.sum()) for flag, held in table.flags.items()}
-    if even and table.counts[0] > 1 and table.sampled[:, 0].all():
-        ks = _powers(int(table.counts[0]))
-        votes, right = table.pools(0)
+    if even and table.sample_counts[0] > 1 and table.sampled[:, 0].all():
+        ks = _powers(int(table.sample_counts[0]))
+        votes, right = table.vote_pools(0)
         summary["majority"] = {k: majority_at(votes, right, k) for k in ks}
         summary["pass"] = {
             k: float(np.mean([pass_at(len(row), int(row.sum()), k) for row in right[:, :, 0]])) for k in ks
         }
-        summary["majority_last"] = {k: majority_at(*table.pools(-1), k) for k in ks} if two else None
+        summary["majority_last"] = {k: majority_at(*table.vote_pools(-1), k) for k in ks} if two else None
     else:
         summary.update({"majority": None, "pass": None, "majority_last": None})
     return summary
@@ -137,7 +137,7 @@ def pass_at(n: int, c: int, k: int) -> float:
     return float(1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
 
 
-def majority(answers: Sequence[Hashable | None], correct: Sequence[bool]) -> float:
+def majority_accuracy(answers: Sequence[Hashable | None], correct: Sequence[bool]) -> float:
     """Probability that a majority vote over one problem's answers is right; ties are broken uniformly at random.
 
     Args:
@@ -161,7 +161,7 @@ def majority_curve(
     """Expected majority@k of each problem when k of its n samples are drawn without replacement.
 
     Args:
-        votes: [P, n] or [P, n, m] answer codes of n samples with m ballots each, -1 for no answer (`Table.pools`).
+        votes: [P, n] or [P, n, m] answer codes of n samples with m ballots each, -1 for no answer (`Table.vote_pools`).
         right: The same shape: whether each is correct.
         k: Samples that vote, 1 <= k <= n.
         subsets: Random subsets averaged over; where there are no more than that, all of them are (an exact value).

@@ -40,16 +40,20 @@ def row_intervals(
         q: stats.ratio_interval(v, cases[q], seeds_vary=seeds_vary) for q, v in usable.items() if q in cases
     }
     if samples == 1 and all(len(v) == 1 for v in plain.values()):
-        cells |= {q: stats.wilson(round(float(v.sum())), v.size) for q, v in plain.items() if _kind(q) == "proportion"}
+        cells |= {
+            q: stats.wilson_interval(round(float(v.sum())), v.size)
+            for q, v in plain.items()
+            if _kind(q) == "proportion"
+        }
         changes = {q: v for q, v in plain.items() if _kind(q) == "difference"}
         cells |= {q: stats.delta_interval(int((v > 0).sum()), int((v < 0).sum()), v.size) for q, v in changes.items()}
     rest = {q: v for q, v in plain.items() if q not in cells}
     found = in_one_pass(stats.bootstrap_all, [(grid, seeds_vary) for grid in rest.values()])
-    cells |= {q: bounded(one, _kind(q), rest[q].shape[-1]) for q, one in zip(rest, found, strict=True)}
+    cells |= {q: clip_interval(one, _kind(q), rest[q].shape[-1]) for q, one in zip(rest, found, strict=True)}
     return {q: cell for q in values if (cell := cells.get(q)) is not None}
 
 
-def bounded(interval: Interval, kind: str | None, problems: int) -> Interval:
+def clip_interval(interval: Interval, kind: str | None, problems: int) -> Interval:
     """A bootstrap interval within the range of what it is of.
 
     What never (always) happened, on any problem of any seed, has no width of its own. It gets that of one run without a
@@ -64,7 +68,7 @@ def bounded(interval: Interval, kind: str | None, problems: int) -> Interval:
         flips = round(abs(mean)) * problems
         if kind == "difference":
             return stats.delta_interval(flips if mean > 0 else 0, flips if mean < 0 else 0, problems)
-        return stats.wilson(flips, problems)
+        return stats.wilson_interval(flips, problems)
     low, high = RANGES[kind or "number"]
     return Interval(mean, max(lo, low), min(hi, high))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics import Record, tabulate
-from harness.python_source import parsed
+from harness.python_source import parse_program
 
 __all__ = ["is_repair", "repair_rates", "same_program"]
 
@@ -41,9 +41,9 @@ def repair_rates(records: Iterable[Record]) -> dict[str, Any]:
     """
     table = tabulate(records)
     pairs = zip(*(_programs(table, turn) for turn in (0, -1)), strict=True)
-    by_problem = table.values("t2")
+    by_problem = table.problem_values("t2")
     return {
-        "problems": len(table.problems),
+        "problems": len(table.problem_ids),
         "programs": len(table),
         "macro": float(by_problem.mean()),
         "by_problem": [float(share) for share in by_problem],
@@ -67,5 +67,5 @@ def _programs(table: Any, turn: int) -> list[str]:
 
 
 def _tree(text: str) -> str | None:
-    tree = parsed(text)
+    tree = parse_program(text)
     return None if tree is None else ast.dump(tree)

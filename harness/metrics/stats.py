@@ -23,22 +23,22 @@ from scipy import special
 __all__ = [
     "Equivalence",
     "Interval",
-    "bootstrap",
     "bootstrap_all",
     "bootstrap_bases",
+    "bootstrap_interval",
     "delta_interval",
     "equivalence_all",
     "equivalence_test",
-    "holm",
-    "iqm",
+    "holm_adjust",
+    "interquartile_mean",
     "iqm_interval",
-    "mcnemar",
+    "mcnemar_test",
     "paired_test",
     "ratio_interval",
     "seeds_needed",
     "smallest_difference",
     "smallest_difference_of",
-    "wilson",
+    "wilson_interval",
 ]
 
 Name = TypeVar("Name", bound=Hashable)
@@ -71,7 +71,7 @@ class Equivalence(NamedTuple):
     interval: Interval
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson score interval of a proportion: one run's accuracy on n problems.
 
     Raises:
@@ -85,7 +85,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(rate, centre - half if successes else 0.0, centre + half if successes < n else 1.0)
 
 
-def mcnemar(i_to_c: int, c_to_i: int) -> float:
+def mcnemar_test(i_to_c: int, c_to_i: int) -> float:
     """Two-sided exact McNemar p: are wrong->right and right->wrong flips equally likely?
 
     Args:
@@ -119,7 +119,7 @@ def delta_interval(i_to_c: int, c_to_i: int, n: int, confidence: float = 0.95) -
     return Interval((i_to_c - c_to_i) / n, max(-1.0, up - down - half), min(1.0, up - down + half))
 
 
-def bootstrap(
+def bootstrap_interval(
     values: Any, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95, seeds_vary: bool = True
 ) -> Interval:
     """Bootstrap interval of the mean, over problems nested over seeds, with a small-sample correction.
@@ -162,7 +162,8 @@ def bootstrap_all(
     confidence: float = 0.95,
     seeds_vary: bool = True,
 ) -> dict[Name, Interval]:
-    """`bootstrap` for several quantities of the same seeds and problems: equal results, one pass over the resamples."""
+    """`bootstrap_interval` for several quantities of the same seeds and problems: equal results, one pass over the
+    resamples."""
     grids = {name: _grid(grid) for name, grid in values.items()}
     if len({grid.shape for grid in grids.values()}) > 1:
         raise ValueError("quantities differ in their seeds or problems")
@@ -186,12 +187,13 @@ def bootstrap_bases(values: Any, *, resamples: int = RESAMPLES, seed: int = 0, c
 
     Bases are crossed with problems; seeds are nested in bases, since a seed on another base is another training. Every
     resample draws B bases, S seeds within each of them, and P problems, the same for all; the percentiles are scaled as
-    in `bootstrap`, to the width of the crossed model over the means of the seeds, [B, P]. So the p value that goes with
-    it is `paired_test(values.mean(axis=1))`, and the degrees of freedom are those of B bases, not of B * S runs.
+    in `bootstrap_interval`, to the width of the crossed model over the means of the seeds, [B, P]. So the p value that
+    goes with it is `paired_test(values.mean(axis=1))`, and the degrees of freedom are those of B bases, not of B * S
+    runs.
 
     Args:
         values: [B, S, P] outcomes (differences, to compare two systems) per base, seed and problem. One base gives the
-            interval of `bootstrap`, which speaks of that base alone.
+            interval of `bootstrap_interval`, which speaks of that base alone.
         resamples: Bootstrap resamples.
         seed: Of the resampling; equal arguments give equal bits.
         confidence: Of the two-sided interval.
@@ -205,7 +207,7 @@ def bootstrap_bases(values: Any, *, resamples: int = RESAMPLES, seed: int = 0, c
     B, S, P = cube.shape
     runs = _grid(cube.reshape(B * S, P))
     if B == 1:
-        return bootstrap(runs, resamples=resamples, seed=seed, confidence=confidence)
+        return bootstrap_interval(runs, resamples=resamples, seed=seed, confidence=confidence)
     means_BSR = _resampled_means(runs, resamples, seed).reshape(B, S, resamples)
     rng = np.random.default_rng(seed + 1)
     bases = rng.integers(0, B, size=(resamples, B, 1))
@@ -215,7 +217,7 @@ def bootstrap_bases(values: Any, *, resamples: int = RESAMPLES, seed: int = 0, c
 
 
 def _widened(grid: Floats, draws: Floats, confidence: float, seeds_vary: bool) -> Interval:
-    """The percentiles of resampled means, scaled about the mean as `bootstrap` says."""
+    """The percentiles of resampled means, scaled about the mean as `bootstrap_interval` says."""
     tail, mean, spread = 0.5 - confidence / 2, float(grid.mean()), float(draws.std())
     if spread < 1e-12:
         return Interval(mean, mean, mean)
@@ -228,14 +230,15 @@ def _widened(grid: Floats, draws: Floats, confidence: float, seeds_vary: bool) -
 def ratio_interval(hits: Any, cases: Any, *, seeds_vary: bool = True, confidence: float = 0.95) -> Interval | None:
     """Interval of a conditional rate: the sum of `hits` over the sum of `cases`, whose number is random as well.
 
-    One run of zeros and ones gets the Wilson interval of its cases. Anything else gets `bootstrap`'s interval of the
-    linearised ratio, (hits - rate * cases) / (mean of cases), which has mean 0 and, per seed and problem, the influence
-    of that cell on the rate. A rate of 0 or 1 gets the Wilson interval of as many cases as the largest seed has.
+    One run of zeros and ones gets the Wilson interval of its cases. Anything else gets `bootstrap_interval`'s interval
+    of the linearised ratio, (hits - rate * cases) / (mean of cases), which has mean 0 and, per seed and problem, the
+    influence of that cell on the rate. A rate of 0 or 1 gets the Wilson interval of as many cases as the largest seed
+    has.
 
     Args:
         hits: [S, P] (or [P]) outcomes per seed and problem, 0 where the condition does not hold; at most `cases`.
         cases: The same shape: 1 where the condition holds, else 0 (or the share of a problem's samples where it does).
-        seeds_vary: As in `bootstrap`.
+        seeds_vary: As in `bootstrap_interval`.
         confidence: Of the two-sided interval.
 
     Returns:
@@ -254,11 +257,13 @@ def ratio_interval(hits: Any, cases: Any, *, seeds_vary: bool = True, confidence
         return None
     rate = float(top.sum()) / total
     if len(top) == 1 and np.isin(top, (0.0, 1.0)).all() and np.isin(bottom, (0.0, 1.0)).all():
-        return wilson(round(float(top.sum())), round(total), confidence)
+        return wilson_interval(round(float(top.sum())), round(total), confidence)
     if rate in (0.0, 1.0):
         most = max(1, round(float(bottom.sum(axis=1).max())))
-        return wilson(round(rate * most), most, confidence)
-    _, lo, hi = bootstrap((top - rate * bottom) / float(bottom.mean()), seeds_vary=seeds_vary, confidence=confidence)
+        return wilson_interval(round(rate * most), most, confidence)
+    _, lo, hi = bootstrap_interval(
+        (top - rate * bottom) / float(bottom.mean()), seeds_vary=seeds_vary, confidence=confidence
+    )
     return Interval(rate, max(0.0, rate + lo), min(1.0, rate + hi))
 
 
@@ -266,15 +271,15 @@ def paired_test(differences: Any, *, seeds_vary: bool = True) -> float:
     """Two-sided p of 'the mean paired difference is 0'.
 
     One row of -1, 0, 1 is tested by exact McNemar; anything else by Student's t with the standard error and
-    Satterthwaite's degrees of freedom of `bootstrap`.
+    Satterthwaite's degrees of freedom of `bootstrap_interval`.
 
     Args:
         differences: [S, P] (or [P]) differences per seed and problem.
-        seeds_vary: As in `bootstrap`.
+        seeds_vary: As in `bootstrap_interval`.
     """
     grid = _grid(differences)
     if len(grid) == 1 and np.isin(grid, (-1.0, 0.0, 1.0)).all():
-        return mcnemar(int((grid > 0).sum()), int((grid < 0).sum()))
+        return mcnemar_test(int((grid > 0).sum()), int((grid < 0).sum()))
     error, freedom = _standard_error(grid, seeds_vary)
     mean = float(grid.mean())
     if error == 0:
@@ -288,17 +293,18 @@ def equivalence_test(
     """Two one-sided tests (TOST): is the mean paired difference shown to lie within +-margin?
 
     A difference test that fails is no equality: it may lack power. Here the burden is turned round. The tests are
-    Student's t with the standard error and degrees of freedom of `bootstrap`, the interval is that of `bootstrap` at
-    90 %; skewness aside, p < 0.05 and an interval within the margin are the same statement. For one run of -1, 0, 1 it
-    is the same t test over problems. Where no cell differs at all there is no variance to go by, and P problems cannot
-    promise that none ever differs: then it is `delta_interval`'s normal approximation for one run without a flip.
+    Student's t with the standard error and degrees of freedom of `bootstrap_interval`, the interval is that of
+    `bootstrap_interval` at 90 %; skewness aside, p < 0.05 and an interval within the margin are the same statement. For
+    one run of -1, 0, 1 it is the same t test over problems. Where no cell differs at all there is no variance to go by,
+    and P problems cannot promise that none ever differs: then it is `delta_interval`'s normal approximation for one run
+    without a flip.
 
     Args:
         differences: [S, P] (or [P]) differences per seed and problem.
         margin: Half-width of what counts as the same, in the units of the differences; to be named beforehand.
         resamples: Bootstrap resamples of the interval.
         seed: Of the resampling.
-        seeds_vary: As in `bootstrap`.
+        seeds_vary: As in `bootstrap_interval`.
 
     Raises:
         ValueError: a margin that is not positive.
@@ -334,7 +340,7 @@ def equivalence_all(
     return found
 
 
-def holm(pvalues: Sequence[float]) -> list[float]:
+def holm_adjust(pvalues: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p values (family-wise error), in the order given.
 
     Source: Holm 1979, Scand. J. Statist. 6:65.
@@ -347,7 +353,7 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def iqm(scores: Any) -> float:
+def interquartile_mean(scores: Any) -> float:
     """Interquartile mean: the mean of the middle half of all scores ([seeds, tasks] or any shape).
 
     Source: Agarwal et al. 2021, arXiv 2108.13264 (as rliable: scipy's 25 % trimmed mean).
@@ -375,7 +381,7 @@ def iqm_interval(scores: Any, *, resamples: int = RESAMPLES, seed: int = 0, conf
     pick = np.random.default_rng(seed).integers(0, seeds, size=(resamples, seeds, tasks))
     draws = _middle_mean(grid[pick, np.arange(tasks)].reshape(resamples, -1))
     lo, hi = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(iqm(grid), float(lo), float(hi))
+    return Interval(interquartile_mean(grid), float(lo), float(hi))
 
 
 def smallest_difference(n: int, discordance: float, power: float = 0.8, confidence: float = 0.95) -> float:
@@ -424,9 +430,9 @@ def seeds_needed(
     """How many seeds a comparison needs, from the variance components of the runs in hand.
 
     The variances between seeds, problems and cells are estimated from the array (two-way analysis of variance); the
-    standard error of `bootstrap` is then written for any number of seeds on the same problems. Three seeds know the
-    standard deviation between seeds only to within a factor of 0.5 to 6 (95 %), so this is a plan, not a promise.
-    Without any variance it is the standard error of `smallest_difference_of`, which no seed makes smaller.
+    standard error of `bootstrap_interval` is then written for any number of seeds on the same problems. Three seeds
+    know the standard deviation between seeds only to within a factor of 0.5 to 6 (95 %), so this is a plan, not a
+    promise. Without any variance it is the standard error of `smallest_difference_of`, which no seed makes smaller.
 
     Args:
         differences: [S, P] differences per seed and problem, S >= 2.

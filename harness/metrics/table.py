@@ -67,18 +67,18 @@ class Metric:
         """Whether it is shown with its sign."""
         return self.interval == "difference"
 
-    def heading(self, turns: int) -> str:
+    def column_heading(self, turns: int) -> str:
         """Its label in a table of so many attempts."""
         return self.label.replace("{last}", str(turns))
 
-    def column(self, table: Table) -> Floats:
+    def record_values(self, table: Table) -> Floats:
         """[N] its values, of a conditional rate the hits; NaN where records have too few attempts.
 
         Raises:
             MetricError: it raised, or gave something else than N numbers in its range.
         """
         values = self._measure(self.of, table)
-        if table.turns < self.attempts:
+        if table.num_attempts < self.attempts:
             return values
         low, high = RANGES[self.interval or "fraction"]
         if self.interval != "number" and (values < low).any() | (values > high).any():
@@ -87,32 +87,35 @@ class Metric:
             raise MetricError(self.name, f"gave fractions; the values of a {self.interval} are whole numbers")
         return values
 
-    def cases(self, table: Table) -> Floats:
+    def record_cases(self, table: Table) -> Floats:
         """[N] where a conditional rate has a case, of another metric ones; NaN and errors as in `column`."""
         if self.given is None:
             return np.ones(len(table))
         cases = self._measure(self.given, table)
-        if table.turns >= self.attempts and (~np.isin(cases, (0, 1)) | (self.column(table) > cases)).any():
+        if (
+            table.num_attempts >= self.attempts
+            and (~np.isin(cases, (0, 1)) | (self.record_values(table) > cases)).any()
+        ):
             raise MetricError(self.name, "has cases that are not 0 or 1, or hits where there is no case")
         return cases
 
-    def mean(self, table: Table) -> float | None:
+    def table_mean(self, table: Table) -> float | None:
         """Its value on a table; None with too few attempts or without a case."""
-        if table.turns < self.attempts:
+        if table.num_attempts < self.attempts:
             return None
         if self.given is None:
-            return float(table.per_problem(self.column(table)).mean())
-        cases = self.cases(table).sum()
-        return float(self.column(table).sum() / cases) if cases else None
+            return float(table.per_problem(self.record_values(table)).mean())
+        cases = self.record_cases(table).sum()
+        return float(self.record_values(table).sum() / cases) if cases else None
 
     def batch_mean(self, table: Table) -> float | None:
-        """As `mean`, over records, and with the same last bit whatever their order: for the training log."""
-        if self.given is not None or table.turns < self.attempts:
-            return self.mean(table)
-        return fmean(self.column(table).tolist())
+        """As `table_mean`, over records, and with the same last bit whatever their order: for the training log."""
+        if self.given is not None or table.num_attempts < self.attempts:
+            return self.table_mean(table)
+        return fmean(self.record_values(table).tolist())
 
     def _measure(self, function: Callable[[Table], Any], table: Table) -> Floats:
-        if table.turns < self.attempts:
+        if table.num_attempts < self.attempts:
             return np.full(len(table), np.nan)
         try:
             values = np.asarray(function(table), dtype=float)
@@ -218,7 +221,7 @@ class Table:
         return len(self.ids)
 
     @property
-    def turns(self) -> int:
+    def num_attempts(self) -> int:
         """Attempts per record, k."""
         return self.correct.shape[1]
 
@@ -228,29 +231,30 @@ class Table:
         return np.asarray(new, dtype=np.intp)
 
     @cached_property
-    def problems(self) -> list[str]:
+    def problem_ids(self) -> list[str]:
         """The distinct problem ids, sorted: the order of every per-problem array, P of them."""
         return [self.ids[i] for i in self._starts]
 
     @cached_property
-    def counts(self) -> NDArray[np.intp]:
+    def sample_counts(self) -> NDArray[np.intp]:
         """Samples per problem, [P]."""
         return np.diff(np.append(self._starts, len(self.ids)))
 
     def per_problem(self, column: Any) -> Floats:
-        """Means of a column over each problem's samples: [N] or [N, k] -> [P] or [P, k], in the order of `problems`."""
+        """Means of a column over each problem's samples: [N] or [N, k] -> [P] or [P, k], in the order of
+        `problem_ids`."""
         array = np.asarray(column, dtype=float)
         if len(self._starts) == len(self.ids):
             return array
         sums = np.add.reduceat(array, self._starts, axis=0)
-        return sums / self.counts.reshape(-1, *[1] * (array.ndim - 1))
+        return sums / self.sample_counts.reshape(-1, *[1] * (array.ndim - 1))
 
     @cached_property
     def changed(self) -> NDArray[np.bool_]:
         """[N] whether the last attempt's answer is another than the first's; two missing answers are the same."""
         return np.asarray([a != b for a, b in zip(self.answers[0], self.answers[-1], strict=True)], dtype=bool)
 
-    def column(self, quantity: str) -> Floats:
+    def record_values(self, quantity: str) -> Floats:
         """A metric, by its name, for every record, [N]; of a conditional rate its hits. `t1` and `t2` are whether the
         first and the last attempt are right. With fewer attempts than a metric needs it is NaN.
 
@@ -262,13 +266,13 @@ class Table:
             return self.correct[:, 0 if quantity == "t1" else -1].astype(float)
         if quantity not in METRICS:
             raise ValueError(f"no metric is called {quantity!r}; there are t1, t2, {', '.join(METRICS)}")
-        return METRICS[quantity].column(self)
+        return METRICS[quantity].record_values(self)
 
-    def values(self, quantity: str) -> Floats:
-        """`column` for every problem, [P], in the order of `problems`: what paired statistics work on."""
-        return self.per_problem(self.column(quantity))
+    def problem_values(self, quantity: str) -> Floats:
+        """`column` for every problem, [P], in the order of `problem_ids`: what paired statistics work on."""
+        return self.per_problem(self.record_values(quantity))
 
-    def pools(self, *attempts: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    def vote_pools(self, *attempts: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """The votes each problem's samples cast with the given attempts, one vote per attempt.
 
         Args:
@@ -281,12 +285,12 @@ class Table:
         Raises:
             ValueError: the problems do not all have the same number of samples.
         """
-        if len(set(self.counts.tolist())) > 1:
-            low, high = int(self.counts.min()), int(self.counts.max())
+        if len(set(self.sample_counts.tolist())) > 1:
+            low, high = int(self.sample_counts.min()), int(self.sample_counts.max())
             raise ValueError(f"problems have between {low} and {high} samples; a pool needs the same number for each")
-        size, width = int(self.counts[0]), len(attempts)
+        size, width = int(self.sample_counts[0]), len(attempts)
         answers = list(zip(*(self.answers[i] for i in attempts), strict=True))
-        votes = np.empty((len(self.problems), size, width), dtype=np.intp)
+        votes = np.empty((len(self.problem_ids), size, width), dtype=np.intp)
         for row in range(len(votes)):
             flat = [answer for given in answers[row * size : (row + 1) * size] for answer in given]
             votes[row] = np.reshape(encode_answers(flat), (size, width))

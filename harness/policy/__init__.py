@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.policy.gguf_files import convert_gguf, is_gguf
 from harness.policy.known_models import find_settings
-from harness.registry import nearest, register
+from harness.registry import nearest_hint, register
 
 if TYPE_CHECKING:
     from harness.policy.engine import Policy
@@ -154,7 +154,7 @@ class HF:
         return self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
     @property
-    def folder(self) -> str:
+    def model_source(self) -> str:
         """What `from_pretrained` is given.
 
         Raises:
@@ -168,7 +168,7 @@ class HF:
             return self.path
         shipped = sorted(path.name for path in EMBEDDED.iterdir() if path.is_dir()) if EMBEDDED.is_dir() else []
         if name not in shipped:
-            raise ValueError(f"no embedded model {name!r}{nearest(name, shipped)}: {', '.join(shipped) or 'none'}")
+            raise ValueError(f"no embedded model {name!r}{nearest_hint(name, shipped)}: {', '.join(shipped) or 'none'}")
         return str(EMBEDDED / name)
 
     def load(self, device: str = "cpu") -> Policy:

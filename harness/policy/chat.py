@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from harness.core import Message
-from harness.registry import nearest
+from harness.registry import nearest_hint
 
 REPLY = "\u241eREPLY\u241e"  # stands for a reply while its surroundings are rendered
 TODAY = datetime.date(2024, 7, 26)  # the date that Llama 3's own template falls back to
@@ -33,7 +33,7 @@ def chat_format(kind: str, tokenizer: Any, end_ids: Sequence[int], options: Mapp
     """
     kinds = {"template": ChatFormat, "plain": PlainFormat}
     if kind not in kinds:
-        raise ValueError(f"hf.chat {kind!r} is not known{nearest(kind, kinds)}: one of {', '.join(kinds)}")
+        raise ValueError(f"hf.chat {kind!r} is not known{nearest_hint(kind, kinds)}: one of {', '.join(kinds)}")
     return kinds[kind](tokenizer, end_ids, options or {})
 
 
@@ -70,11 +70,11 @@ class ChatFormat:
             told = ""
         self._takes_system = REPLY in told
 
-    def opening(self, messages: Sequence[Message]) -> list[int]:
+    def encode_opening(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation up to where the first reply begins."""
-        return self._ids(self._render(messages if self._takes_system else folded(messages)))
+        return self._ids(self._render(messages if self._takes_system else fold_system_message(messages)))
 
-    def follow(self, ask: str, reply: Sequence[int]) -> list[int]:
+    def encode_followup(self, ask: str, reply: Sequence[int]) -> list[int]:
         """Token ids between the end of `reply` and where the next reply begins, when the user says `ask`.
 
         A reply that was cut off by the length limit is closed here as the template closes it.
@@ -85,13 +85,13 @@ class ChatFormat:
             ids = ids[at + 1 :]  # the policy has written the end of its reply itself, and no blank before it
         return ids
 
-    def given(self, text: str) -> list[int]:
+    def encode_given(self, text: str) -> list[int]:
         """Token ids of a reply the policy did not write, begun and closed as the template does."""
-        ids = self._cut(self._render([{"role": "user", "content": "?"}]), self.indent + text)
+        ids = self._cut(self._render([{"role": "user", "content": "?"}]), self.reply_indent + text)
         return [*ids, *self._ending()]
 
     @property
-    def closing(self) -> int | None:
+    def closing_token(self) -> int | None:
         """The token the format puts after a reply; blanks may stand between."""
         ids = self._follow("?")
         at = self._end_of(ids)
@@ -104,13 +104,13 @@ class ChatFormat:
         Any added token is such a marker: not all files call it special. In harmony (gpt-oss) it is none: there
         `<|end|>` closes every channel, the thought as well, and the model's files name the ends of a reply.
         """
-        closing = self.closing
+        closing = self.closing_token
         if closing is None or closing in self.end_ids or "<|channel|>" in self.tokenizer.get_vocab():
             return None
         return closing if closing in self.tokenizer.added_tokens_decoder else None
 
     @cached_property
-    def indent(self) -> str:
+    def reply_indent(self) -> str:
         """The blanks that the format puts between its own text and a reply, as ' ' after Mistral's [/INST]."""
         before = self._render([{"role": "user", "content": "?"}])
         until = self._conversation("?").rpartition(REPLY)[0]
@@ -131,7 +131,7 @@ class ChatFormat:
         blank = (id not in self.end_ids and not self.tokenizer.decode([id]).strip() for id in ids)
         return next((i for i, is_blank in enumerate(blank) if not is_blank), len(ids))
 
-    def text(self, ids: Sequence[int]) -> str:
+    def decode_reply(self, ids: Sequence[int]) -> str:
         """A reply as text, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
@@ -180,23 +180,23 @@ class PlainFormat(ChatFormat):
         if self._options:
             raise ValueError("hf.template_options are for chat templates: hf.chat = 'plain' has none")
 
-    def opening(self, messages: Sequence[Message]) -> list[int]:
+    def encode_opening(self, messages: Sequence[Message]) -> list[int]:
         bos = self.tokenizer.bos_token_id
         text = "".join(f"{message['content']}\n\n" for message in messages)
         return [*([] if bos is None else [bos]), *self._ids(text)]
 
-    def given(self, text: str) -> list[int]:
-        return [*self._cut("?\n\n", text), *([] if self.closing is None else [self.closing])]
+    def encode_given(self, text: str) -> list[int]:
+        return [*self._cut("?\n\n", text), *([] if self.closing_token is None else [self.closing_token])]
 
     def _follow_ids(self, ask: str) -> tuple[int, ...]:
         return tuple(self._cut(REPLY, f"\n\n{ask}\n\n"))
 
     @property
-    def closing(self) -> int | None:
+    def closing_token(self) -> int | None:
         return self.tokenizer.eos_token_id
 
     @cached_property
-    def indent(self) -> str:
+    def reply_indent(self) -> str:
         return ""
 
 
@@ -217,7 +217,7 @@ def _template(tokenizer: Any) -> str:
     return found["default"]
 
 
-def folded(messages: Sequence[Message]) -> list[Message]:
+def fold_system_message(messages: Sequence[Message]) -> list[Message]:
     """The messages with the system's text at the head of the first user's."""
     system = [m["content"] for m in messages if m["role"] == "system"]
     rest = [m for m in messages if m["role"] != "system"]

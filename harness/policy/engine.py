@@ -28,14 +28,23 @@ from harness.machine import cpu_name
 from harness.policy import NotFiniteError, files, selftest, sharding
 from harness.policy.chat import chat_format
 from harness.policy.gguf_files import read_provenance
-from harness.policy.loss import Batch, Reference, Scorer, Terms, checkpointing, merge, microbatches, pack
-from harness.policy.memory import advised, is_full
-from harness.policy.precision import autocast, halve, is_half
-from harness.policy.ranks import RanksError, join
+from harness.policy.loss import (
+    Batch,
+    Reference,
+    Scorer,
+    Terms,
+    merge_examples,
+    pack_rows,
+    set_gradient_checkpointing,
+    split_microbatches,
+)
+from harness.policy.memory import advise_on_oom, is_full
+from harness.policy.precision import autocast_scope, cast_frozen_to_bf16, uses_bf16
+from harness.policy.ranks import RanksError, join_ranks
 from harness.policy.sampling import Reply, Sampler, fine_uniforms
-from harness.policy.tree import Row, Tree, cost, plant
+from harness.policy.tree import Row, Tree, build_trees, decoder_cost
 from harness.policy.vllm import VLLM
-from harness.seeds import derive
+from harness.seeds import derive_seed
 
 if TYPE_CHECKING:
     from harness.policy import HF
@@ -56,32 +65,34 @@ class Policy:
     def __init__(self, spec: HF, device: str) -> None:
         transformers.utils.logging.disable_progress_bar()  # one line per weight file says nothing here
         self.spec = spec
-        self.ranks = join(device)
+        self.ranks = join_ranks(device)
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"--device {device}: torch finds no CUDA device here")
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         self.device: torch.device = PartialState(cpu=device == "cpu").device  # type: ignore[assignment]
-        self.half = is_half(spec.dtype, self.device)
+        self.half = uses_bf16(spec.dtype, self.device)
         self.sharded = self.ranks.size > 1 and sharding.is_asked()
-        files.require_model(spec.folder)
-        self.tokenizer = files.pretrained(AutoTokenizer, spec)
+        files.require_model(spec.model_source)
+        self.tokenizer = files.load_pretrained(AutoTokenizer, spec)
         model = self._base_model()
         ends = model.generation_config.eos_token_id if model.generation_config else None
         ends = self.tokenizer.eos_token_id if ends is None else ends
         if ends is None:
-            raise ValueError(f"neither the model nor the tokenizer at {spec.folder!r} names an end-of-sequence token")
+            raise ValueError(
+                f"neither the model nor the tokenizer at {spec.model_source!r} names an end-of-sequence token"
+            )
         self.end_ids: list[int] = [ends] if isinstance(ends, int) else list(ends)
         self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
         if (closing := self.chat.unnamed_end) is not None:
             self.end_ids.append(closing)  # some models name the end of a text alone, not that of a turn
             self.chat = chat_format(spec.chat, self.tokenizer, self.end_ids, spec.template_options)
         self.stops = _stops(self.tokenizer, spec) if spec.stop else None
-        self.window = files.window(model.config.get_text_config())
+        self.window = files.context_window(model.config.get_text_config())
         self.rows = model.get_input_embeddings().weight.shape[0]
-        opening, follow = self.chat.opening(HELLO), self.chat.follow("?", ())
+        opening, follow = self.chat.encode_opening(HELLO), self.chat.encode_followup("?", ())
         self._require_rows([*opening, *follow, *self.end_ids], "the chat template")
-        self._frame = max(len(opening), len(self.chat.opening([{"role": "system", "content": ""}, *HELLO])))
+        self._frame = max(len(opening), len(self.chat.encode_opening([{"role": "system", "content": ""}, *HELLO])))
         self.cut_prompts = 0
         self.microbatch_tokens = spec.microbatch_tokens
         self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end_ids[0]
@@ -89,32 +100,32 @@ class Policy:
             if self.sharded:
                 raise ValueError("hf.lora_rank needs no FSDP: launch with --multi_gpu, or train all weights")
             model = _with_adapter(model, spec)
-            self.reference = Reference(halve(model) if self.half else model, model.disable_adapter)
+            self.reference = Reference(cast_frozen_to_bf16(model) if self.half else model, model.disable_adapter)
         else:
             base = copy.deepcopy(model).requires_grad_(False)
-            self.reference = Reference((halve(base) if self.half else base).to(self.device))
+            self.reference = Reference((cast_frozen_to_bf16(base) if self.half else base).to(self.device))
         # No data-parallel wrapper: it averages gradients, where a sum is meant, and waits for equally many backwards.
         ends_of = [model.get_input_embeddings(), model.get_output_embeddings()]
         outside = {id(p) for part in ends_of for p in part.parameters()}  # tied ones are one tensor
         self._core_size = sum(p.numel() for p in model.parameters() if id(p) not in outside)
         self.scorer = Scorer(model, self.reference, spec.kl, spec.temperature, spec.logits_bound).to(self.device)
         self.model = self.scorer.model
-        with self.autocast(), advised("hf.lora_rank or a smaller model"):
-            selftest.check(self.scorer, opening, follow, self.pad_id, self.tolerance)
+        with self.autocast_scope(), advise_on_oom("hf.lora_rank or a smaller model"):
+            selftest.check_engine(self.scorer, opening, follow, self.pad_id, self.logprob_tolerance)
             # Whether scoring reads what trajectories begin with alike only once, where that saves enough.
             self.shares_prompts = spec.share_prompts and selftest.takes_trees(
-                self.scorer, opening, follow, self.tolerance if self.half else TREE_TOLERANCE
+                self.scorer, opening, follow, self.logprob_tolerance if self.half else TREE_TOLERANCE
             )
-        self._cost = cost(model)
+        self._cost = decoder_cost(model)
         # Some models mask rows of the vocabulary by a bias of -inf: those stay, and are no accident.
-        self._infinite = frozenset(name for name, p in self._trained() if files.unfinite({name: p}))
+        self._infinite = frozenset(name for name, p in self._trained() if files.find_nonfinite({name: p}))
         self._untrained = {name: p.detach().clone() for name, p in self._trained()} if spec.lora_rank else None
         self.sampled: Any = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
         dtype = "bfloat16" if self.half else "float32"
         self.vllm = VLLM(spec, self.window, dtype, self.device) if spec.sampler == "vllm" else None
         if self.sharded:
             self.sampled = None if self.vllm else copy.deepcopy(self.reference.model)
-            sharding.shard(self.scorer, list(model._no_split_modules or []), self.device)
+            sharding.shard_parameters(self.scorer, list(model._no_split_modules or []), self.device)
         self._stale = False
         self.optimizer = self._fresh_optimizer()
 
@@ -124,7 +135,7 @@ class Policy:
         return self.spec.temperature
 
     @property
-    def tolerance(self) -> float:
+    def logprob_tolerance(self) -> float:
         """Largest mean difference per token between the own sampler's log-probabilities and the trainer's, in nats."""
         return self.spec.sampler_tolerance * (0.5 if self.half else 0.02)
 
@@ -135,11 +146,13 @@ class Policy:
         if self._stale and self.vllm and self.spec.lora_rank:
             self.vllm.refresh_adapter(self.model.save_pretrained)
         elif self._stale and self.vllm:
-            self.vllm.refresh((name, sharding.whole(p.detach())) for name, p in self.model.named_parameters())
+            self.vllm.load_weights(
+                (name, sharding.gather_tensor(p.detach())) for name, p in self.model.named_parameters()
+            )
         elif self._stale and self.sharded:
             into = dict(self.sampled.named_parameters(remove_duplicate=False))
             for name, p in self.model.named_parameters(remove_duplicate=False):
-                sharding.put(sharding.whole(p.detach()), into[name])
+                sharding.copy_to_shard(sharding.gather_tensor(p.detach()), into[name])
         self._stale = False
 
     def open(
@@ -154,7 +167,7 @@ class Policy:
         """
         return Session(self, chats, samples, seed, temperature, reference, place or (0, len(chats)))
 
-    def prompt(self, chat: Sequence[Message]) -> tuple[int, ...]:
+    def encode_prompt(self, chat: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of a conversation's opening, under the limits of length.
 
         Raises:
@@ -165,7 +178,7 @@ class Policy:
 
     def _prompt(self, chat: Sequence[Message]) -> tuple[tuple[int, ...], bool]:
         """`prompt`, and whether it was cut."""
-        ids, limit = tuple(self.chat.opening(chat)), self.spec.max_prompt_tokens
+        ids, limit = tuple(self.chat.encode_opening(chat)), self.spec.max_prompt_tokens
         cut = bool(limit) and len(ids) > limit and self.spec.long_prompts == "cut"
         if cut:
             ids = ids[-limit:]
@@ -204,7 +217,9 @@ class Policy:
         """
         if drafts is not None:
             self.require_room(chat, [*asks, ""], given, attempts, further)  # the draft takes as much as one more reply
-            total = len(self.prompt(chat)) + max([self.spec.max_new_tokens, *(len(text.encode()) for text in drafts)])
+            total = len(self.encode_prompt(chat)) + max(
+                [self.spec.max_new_tokens, *(len(text.encode()) for text in drafts)]
+            )
             if self.spec.max_prompt_tokens and self.spec.long_prompts != "cut" and total > self.spec.max_prompt_tokens:
                 raise ValueError(
                     f"a prompt that holds a draft can come to {total} tokens: "
@@ -213,7 +228,7 @@ class Policy:
             return
         limit, counted = self.spec.max_new_tokens, attempts or len(asks) + 1
         replies = counted - bool(given)
-        follows = [len(self.chat.follow(ask, ())) for ask in asks]
+        follows = [len(self.chat.encode_followup(ask, ())) for ask in asks]
         follow = sum(follows)
         # Texts have at most as many tokens as bytes, so most conversations need no tokenising here.
         most = self._frame + sum(len(message["content"].encode()) for message in chat)
@@ -223,8 +238,8 @@ class Policy:
             self.vllm.plan_for(most + rest + more * (limit + max(follows, default=0)))
         if most <= (self.spec.max_prompt_tokens or self.window) and most + rest <= self.window:
             return
-        prompt = len(self.prompt(chat))
-        first = max((len(self.chat.given(text)) for text in given), default=0)
+        prompt = len(self.encode_prompt(chat))
+        first = max((len(self.chat.encode_given(text)) for text in given), default=0)
         if (total := prompt + first + follow + replies * limit) > self.window:
             begin = chat[-1]["content"].strip().partition("\n")[0][:80]
             room = (self.window - prompt - first - follow) // replies if replies else 0
@@ -236,32 +251,33 @@ class Policy:
             )
 
     @property
-    def room(self) -> int:
+    def max_conversation_tokens(self) -> int:
         """Tokens that one conversation can come to: the model's window, or less where vLLM planned for less."""
-        return min(self.window, self.vllm.longest) if self.vllm else self.window
+        return min(self.window, self.vllm.max_conversation_tokens) if self.vllm else self.window
 
     def _require_rows(self, ids: Iterable[int], where: str) -> None:
         """Raises ValueError for a token that the model has no embedding of."""
         if (largest := max(ids, default=0)) >= self.rows:
             token = self.tokenizer.convert_ids_to_tokens(largest)
             raise ValueError(
-                f"{where} has the token {token!r} (id {largest}), but the model at {self.spec.folder!r} has rows for "
+                f"{where} has the token {token!r} (id {largest}), but the model at {self.spec.model_source!r} has rows "
+                "for "
                 f"{self.rows} tokens only: its tokenizer belongs to another model, or was extended without it"
             )
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast_scope(self) -> AbstractContextManager[Any]:
         """The scope of every forward."""
-        return autocast(self.half, self.device, cache=not self.sharded)
+        return autocast_scope(self.half, self.device, cache=not self.sharded)
 
     # -- scoring and training -------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def logprobs(self, turns: Sequence[Turn], reference: bool = False) -> list[list[float]]:
+    def turn_logprobs(self, turns: Sequence[Turn], reference: bool = False) -> list[list[float]]:
         """Log-probability of each token of each turn at the training temperature, from one forward per trajectory."""
         found: list[list[float]] = [[] for _ in turns]
-        for trees in microbatches(self._trees([Example(turn) for turn in turns]), self.microbatch_tokens):
-            batch = pack(trees, self.pad_id, self.device)
-            with self.autocast(), advised("hf.microbatch_tokens"):
+        for trees in split_microbatches(self._trees([Example(turn) for turn in turns]), self.microbatch_tokens):
+            batch = pack_rows(trees, self.pad_id, self.device)
+            with self.autocast_scope(), advise_on_oom("hf.microbatch_tokens"):
                 terms: Terms = self.scorer(batch, compare=reference)
             column = terms.reference if terms.reference is not None else terms.logprob
             values, at = column.tolist(), 0
@@ -291,13 +307,17 @@ class Policy:
             for example in examples:
                 _require_finite("an example's weight (its reward, advantage or bonus)", example.weight)
                 _require_finite("an example's KL coefficient", example.kl)
-            stats = self.accumulate(examples, denominator)
+            stats = self.accumulate_gradients(examples, denominator)
             for stat in stats:
                 _require_finite("the log-probability of a turn", stat.logprob)
                 _require_finite("the KL of a turn", stat.kl or 0.0)
             if fresh:
-                _compare(examples, stats, self.spec.sampler_tolerance if self.vllm else self.tolerance)
-            norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm))
+                _check_logprob_gap(
+                    examples, stats, self.spec.sampler_tolerance if self.vllm else self.logprob_tolerance
+                )
+            norm = sharding.gather_tensor(
+                torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.spec.max_grad_norm)
+            )
             _require_finite("the gradient's norm", float(norm))
         except Exception:
             self.optimizer.zero_grad()
@@ -346,7 +366,7 @@ class Policy:
     def _gradient(self, examples: Sequence[Example], denominator: float) -> Tensor:
         """The surrogate's gradient as one vector of float64 in the host's memory; leaves none behind."""
         try:
-            self.accumulate(examples, denominator)
+            self.accumulate_gradients(examples, denominator)
             return torch.cat(
                 [(torch.zeros_like(p) if p.grad is None else p.grad).detach().flatten().cpu().double()
                  for _, p in self._trained()]
@@ -365,14 +385,14 @@ class Policy:
             else dataclasses.replace(
                 example,
                 turn=dataclasses.replace(
-                    turn, tokens=tuple(self.chat.given(turn.text)[: max(0, self.window - len(turn.context))])
+                    turn, tokens=tuple(self.chat.encode_given(turn.text)[: max(0, self.window - len(turn.context))])
                 ),
             )
             for example in examples
             for turn in (example.turn,)
         ]
 
-    def accumulate(self, examples: Sequence[Example], denominator: float) -> list[TurnStats]:
+    def accumulate_gradients(self, examples: Sequence[Example], denominator: float) -> list[TurnStats]:
         """Puts the surrogate's gradient into the parameters' `.grad`, micro-batch by micro-batch; no update.
 
         Every process is given all examples and computes its share of their rows; the gradients are then summed. Where
@@ -396,21 +416,24 @@ class Policy:
             return self._accumulate_share(examples, denominator)
 
         found: dict[int, TurnStats] = {}
-        with advised("hf.microbatch_tokens (or set hf.checkpoint_layers)"):
-            parts = self.ranks.together(share)
+        with advise_on_oom("hf.microbatch_tokens (or set hf.checkpoint_layers)"):
+            parts = self.ranks.all_gather_object(share)
         for part in parts:
             found |= part
         if self.ranks.size > 1 and not self.sharded:
             for _, p in self._trained():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                self.ranks.add(p.grad)
+                self.ranks.all_reduce_sum(p.grad)
         return [found.get(i, TurnStats()) for i in range(len(examples))]  # a turn without tokens is in no row
 
     def _accumulate_share(self, examples: Sequence[Example], denominator: float) -> dict[int, TurnStats]:
         found: dict[int, TurnStats] = {}
         compare = any(example.kl for example in examples) or self._updates() % KL_EVERY == 0
         for batch, trains, counts in self._batches(examples):
-            with checkpointing(self.model, self.spec.checkpoint_layers and trains), torch.set_grad_enabled(trains):
+            with (
+                set_gradient_checkpointing(self.model, self.spec.checkpoint_layers and trains),
+                torch.set_grad_enabled(trains),
+            ):
                 terms, loss = self._surrogate(batch, examples, denominator, compare)
                 if trains:
                     (loss if counts else 0.0 * loss).backward()
@@ -428,10 +451,10 @@ class Policy:
         return int(next(iter(self.optimizer.state.values()), {}).get("step", 0))
 
     def _trees(self, examples: Sequence[Example]) -> list[Tree]:
-        return self._planted(merge(examples))
+        return self._planted(merge_examples(examples))
 
     def _planted(self, rows: Sequence[Row]) -> list[Tree]:
-        return plant(rows, self._cost if self.shares_prompts else None, min(self.microbatch_tokens, self.window))
+        return build_trees(rows, self._cost if self.shares_prompts else None, min(self.microbatch_tokens, self.window))
 
     def _batches(self, examples: Sequence[Example]) -> Iterator[tuple[Batch, bool, bool]]:
         """This process's micro-batches, whether they have a gradient, and whether they count.
@@ -442,7 +465,7 @@ class Policy:
         has fewer goes through a batch again that counts for nothing.
         """
         parts: tuple[list[Row], list[Row]] = [], []
-        for row in merge(examples):
+        for row in merge_examples(examples):
             parts[any(examples[i].weight or examples[i].kl for i, _, _ in row.spans)].append(row)
         measured, trained = parts
         if not trained:  # the optimiser still wants a gradient, of zero
@@ -452,18 +475,18 @@ class Policy:
             trees = self._planted(rows)
             if size > 1:  # dealt by size, so that the shares are nearly equal in tokens
                 trees = sorted(trees, key=lambda tree: len(tree.ids), reverse=True)
-            shares = [list(microbatches(trees[rank::size], limit)) for rank in range(size)]
+            shares = [list(split_microbatches(trees[rank::size], limit)) for rank in range(size)]
             mine = shares[self.ranks.rank]
             total = max(map(len, shares)) if self.sharded else len(mine)
             for number in range(total):
                 counts = number < len(mine)
-                batch = pack(mine[number] if counts else trees[-1:], self.pad_id, self.device)
+                batch = pack_rows(mine[number] if counts else trees[-1:], self.pad_id, self.device)
                 yield batch, trains, counts
 
     def _surrogate(
         self, batch: Batch, examples: Sequence[Example], denominator: float, compare: bool = True
     ) -> tuple[Terms, Tensor]:
-        with self.autocast():
+        with self.autocast_scope():
             terms: Terms = self.scorer(batch, compare)
         weight_N, kl_N = (
             torch.tensor(
@@ -479,7 +502,7 @@ class Policy:
     def restart(self) -> None:
         """Back to the base model's weights, with a fresh optimiser."""
         base = self._untrained or (self._base_model() if self.half else self.reference.model).state_dict()
-        self._take(base, self.spec.folder)
+        self._copy_weights(base, self.spec.model_source)
         self.optimizer = self._fresh_optimizer()
 
     def save(self, folder: Path) -> None:
@@ -491,7 +514,9 @@ class Policy:
         """
         self._require_finite_weights()
         if self.ranks.size > 1 and not self.sharded:
-            sums = self.ranks.together(lambda: sum(float(p.detach().double().sum()) for _, p in self._trained()))
+            sums = self.ranks.all_gather_object(
+                lambda: sum(float(p.detach().double().sum()) for _, p in self._trained())
+            )
             if len(set(sums)) > 1:
                 raise RanksError(f"the processes no longer hold equal weights (sums: {sums}): are the GPUs alike?")
         weights = self._gathered(self._trained())
@@ -526,12 +551,12 @@ class Policy:
         if self.spec.lora_rank:
             from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
-            weights = files.read(lambda: load_peft_weights(str(folder)), folder)
+            weights = files.read_file(lambda: load_peft_weights(str(folder)), folder)
             files.require_alike(weights, get_peft_model_state_dict(self.model), folder)
             set_peft_model_state_dict(self.model, weights)
         else:
             spec = dataclasses.replace(self.spec, path=str(folder))
-            self._take(files.causal_model(spec).state_dict(), folder)
+            self._copy_weights(files.causal_model(spec).state_dict(), folder)
 
     def load(self, folder: Path) -> None:
         """Takes weights and optimiser state from `save`, whatever number of processes wrote them; the reference stays
@@ -541,13 +566,13 @@ class Policy:
             ValueError: a file is damaged, belongs to another model, or holds numbers that are not finite; nothing was
                 taken of it.
         """
-        weights, state = (files.tensors(folder / name) for name in ("weights.pt", "optimizer.pt"))
+        weights, state = (files.load_tensors(folder / name) for name in ("weights.pt", "optimizer.pt"))
         trained = dict(self._trained())
         files.require_moments(state, list(trained.values()), folder / "optimizer.pt")
-        self._take(weights, folder / "weights.pt")
+        self._copy_weights(weights, folder / "weights.pt")
         if self.sharded:
             state["state"] = {
-                i: {k: sharding.like(v, p) for k, v in state["state"][i].items()}
+                i: {k: sharding.shard_like(v, p) for k, v in state["state"][i].items()}
                 for i, (_, p) in enumerate(self._trained())
                 if i in state["state"]
             }
@@ -572,32 +597,32 @@ class Policy:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            **({"gguf": origin} if (origin := read_provenance(self.spec.folder)) else {}),
+            **({"gguf": origin} if (origin := read_provenance(self.spec.model_source)) else {}),
         }
 
     def _gathered(self, tensors: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
         """Whole tensors in the first process's memory, one after another; the others only help to gather them."""
         found = {}
         for name, value in tensors:
-            value = sharding.whole(value.detach()).cpu()
+            value = sharding.gather_tensor(value.detach()).cpu()
             if self.ranks.is_first:
                 found[name] = value
         return found
 
     def _require_finite_weights(self) -> None:
         """Raises NotFiniteError in all processes where a trained weight of any is NaN, or infinite but was not so."""
-        name = files.unfinite(dict(self._trained()), self._infinite)
-        if self.ranks.any(name is not None):
+        name = files.find_nonfinite(dict(self._trained()), self._infinite)
+        if self.ranks.any_rank(name is not None):
             raise NotFiniteError(f"a trained weight ({name or 'of another process'})")
 
     def _trained(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     @torch.no_grad()
-    def _take(self, weights: Mapping[str, Tensor], source: object) -> None:
+    def _copy_weights(self, weights: Mapping[str, Tensor], source: object) -> None:
         files.require_alike(weights, dict(self._trained()), source, self._infinite)
         for name, p in self._trained():
-            sharding.put(weights[name], p)
+            sharding.copy_to_shard(weights[name], p)
         self._stale = True
 
     def _base_model(self) -> Any:
@@ -630,9 +655,9 @@ class Session:
         engine = None if reference else policy.vllm
         per_batch = len(prompts) if engine else max(1, policy.spec.sample_rows // samples)
         self._scope = policy.reference.scope if reference else nullcontext
-        with self._scope(), policy.autocast(), advised("hf.sample_rows"):
+        with self._scope(), policy.autocast_scope(), advise_on_oom("hf.sample_rows"):
             self._samplers: list[Any] = [
-                engine.sampler(part, samples, policy.end_ids)
+                engine.open_sampler(part, samples, policy.end_ids)
                 if engine
                 else Sampler(model, part, samples, policy.end_ids, policy.pad_id, policy.stops)
                 for part in (prompts[i : i + per_batch] for i in range(0, len(prompts), per_batch))
@@ -650,22 +675,24 @@ class Session:
             NotFiniteError: the model gave NaN or infinite log-probabilities.
         """
         limit = self.policy.spec.max_new_tokens
-        generator = torch.Generator().manual_seed(derive(self.seed, "reply", self._asked))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "reply", self._asked))
         uniform_BN = fine_uniforms(torch.rand(self._of, limit, generator=generator), self.policy.rows, generator)
         uniform_BN = uniform_BN[self._first : self._first + len(self.contexts)]
-        room = torch.tensor([self.policy.room - len(context) for context in self.contexts]).clamp(min=0)
+        room = torch.tensor([self.policy.max_conversation_tokens - len(context) for context in self.contexts]).clamp(
+            min=0
+        )
         limits = room.to(self.policy.device).split(self._sizes) if int(room.min()) < limit else None
         replies: list[Reply] = []
-        with self._scope(), self.policy.autocast(), advised("hf.sample_rows"):
+        with self._scope(), self.policy.autocast_scope(), advise_on_oom("hf.sample_rows"):
             for i, (sampler, rows) in enumerate(zip(self._samplers, uniform_BN.split(self._sizes), strict=True)):
-                replies += sampler.reply(rows, self.temperature, limits and limits[i])
+                replies += sampler.sample_reply(rows, self.temperature, limits and limits[i])
         for reply in replies:
             _require_finite("the log-probability of a sampled token", sum(reply.logprobs))
         turns = [
             Turn(
                 context=context,
                 tokens=tuple(reply.tokens),
-                text=self.policy.chat.text(reply.tokens),
+                text=self.policy.chat.decode_reply(reply.tokens),
                 verdict=UNGRADED,
                 index=self._asked,
                 truncated=reply.truncated,
@@ -678,13 +705,13 @@ class Session:
     def give(self, replies: Sequence[str | Sequence[int]]) -> list[Turn]:
         """Puts a fixed reply (a text, or token ids) into every conversation; the model reads it at the next `ask`."""
         chat = self.policy.chat
-        self._pending = [tuple(chat.given(reply) if isinstance(reply, str) else reply) for reply in replies]
+        self._pending = [tuple(chat.encode_given(reply) if isinstance(reply, str) else reply) for reply in replies]
         turns = [
             Turn(
                 context,
                 ids,
                 # The blank that a template puts before a reply is no part of a text that was given without it.
-                chat.text(ids).removeprefix(chat.indent if isinstance(reply, str) else ""),
+                chat.decode_reply(ids).removeprefix(chat.reply_indent if isinstance(reply, str) else ""),
                 UNGRADED,
                 index=self._asked,
                 by="given",
@@ -698,17 +725,20 @@ class Session:
 
         Of a conversation that outgrows the model's window only what fits is read: its next reply is empty.
         """
-        follow = [tuple(self.policy.chat.follow(text, reply)) for text, reply in zip(texts, self._replies, strict=True)]
+        follow = [
+            tuple(self.policy.chat.encode_followup(text, reply))
+            for text, reply in zip(texts, self._replies, strict=True)
+        ]
         self.contexts = [c + r + f for c, r, f in zip(self.contexts, self._replies, follow, strict=True)]
-        over = [len(context) - self.policy.room for context in self.contexts]
+        over = [len(context) - self.policy.max_conversation_tokens for context in self.contexts]
         unread = [
             (given + ids)[: max(0, len(given + ids) - max(0, more))]
             for given, ids, more in zip(self._pending, follow, over, strict=True)
         ]
         at = 0
-        with self._scope(), self.policy.autocast(), advised("hf.sample_rows"):
+        with self._scope(), self.policy.autocast_scope(), advise_on_oom("hf.sample_rows"):
             for sampler, size in zip(self._samplers, self._sizes, strict=True):
-                sampler.extend(unread[at : at + size])
+                sampler.append_tokens(unread[at : at + size])
                 at += size
         self._pending = [()] * len(self.contexts)
 
@@ -723,7 +753,7 @@ def _require_finite(what: str, value: float) -> None:
         raise NotFiniteError(what, value)
 
 
-def _compare(examples: Sequence[Example], stats: Sequence[TurnStats], tolerance: float) -> None:
+def _check_logprob_gap(examples: Sequence[Example], stats: Sequence[TurnStats], tolerance: float) -> None:
     gaps = [s.gap / s.tokens for e, s in zip(examples, stats, strict=True) if e.turn.logprobs]
     if gaps and not (mean := sum(gaps) / len(gaps)) <= tolerance:
         raise ValueError(
@@ -736,7 +766,9 @@ def _stops(tokenizer: Any, spec: HF) -> StopStringCriteria:
     try:
         return StopStringCriteria(tokenizer, list(spec.stop))
     except ValueError as error:  # it writes "abcdef" to learn how the tokenizer joins tokens
-        raise ValueError(f"hf.stop = {list(spec.stop)} needs a tokenizer of plain text at {spec.folder!r}") from error
+        raise ValueError(
+            f"hf.stop = {list(spec.stop)} needs a tokenizer of plain text at {spec.model_source!r}"
+        ) from error
 
 
 def _with_adapter(model: Any, spec: HF) -> Any:

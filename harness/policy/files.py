@@ -39,16 +39,16 @@ def require_model(folder: str) -> None:
         raise ValueError(f"the folder {folder!r} holds no complete Hugging Face model: no config.json, only {other}")
 
 
-def pretrained(auto: Any, spec: HF, **options: Any) -> Any:
+def load_pretrained(auto: Any, spec: HF, **options: Any) -> Any:
     """`auto.from_pretrained` of the policy's model.
 
     Raises:
         ValueError: whatever keeps it from being loaded, with transformers' whole reason.
     """
-    local = os.path.isdir(spec.folder)
+    local = os.path.isdir(spec.model_source)
     revision = None if local else spec.revision
     try:
-        return auto.from_pretrained(spec.folder, revision=revision, trust_remote_code=False, **options)
+        return auto.from_pretrained(spec.model_source, revision=revision, trust_remote_code=False, **options)
     except Exception as error:  # transformers raises anything over files that it cannot use
         reason = " ".join(str(error).split())
         if not isinstance(error, OSError | ValueError | SafetensorError):
@@ -56,13 +56,16 @@ def pretrained(auto: Any, spec: HF, **options: Any) -> Any:
         if "trust_remote_code" in reason:
             reason = f"it needs code of its own repository, and the harness runs none ({reason})"
         elif local and isinstance(error, OSError | SafetensorError):
-            raise ValueError(f"the folder {spec.folder!r} holds no complete Hugging Face model: {reason}") from error
+            raise ValueError(
+                f"the folder {spec.model_source!r} holds no complete Hugging Face model: {reason}"
+            ) from error
         elif isinstance(error, OSError):
             raise ValueError(
-                f"cannot load the model {spec.folder!r}: no such folder here, and the hub did not give it ({reason}). "
+                f"cannot load the model {spec.model_source!r}: no such folder here, and the hub did not give it "
+                f"({reason}). "
                 "To use a local copy: --bind \"hf.path = '/path/to/model'\""
             ) from error
-        raise ValueError(f"cannot load the model {spec.folder!r}: {reason}") from error
+        raise ValueError(f"cannot load the model {spec.model_source!r}: {reason}") from error
 
 
 def causal_model(spec: HF) -> Any:
@@ -75,7 +78,7 @@ def causal_model(spec: HF) -> Any:
         ValueError: it cannot be loaded; it is an adapter; it is quantised and its weights are to be trained; or its
             files lack weights, which transformers would draw at random.
     """
-    config = pretrained(AutoConfig, spec)
+    config = load_pretrained(AutoConfig, spec)
     for part in _parts(config):
         for name, value in vars(part).items():
             if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool):
@@ -84,26 +87,29 @@ def causal_model(spec: HF) -> Any:
     if quantised and not spec.lora_rank:
         of = quantised[0] if isinstance(quantised[0], dict) else vars(quantised[0])
         raise ValueError(
-            f"the model at {spec.folder!r} is quantised ({of.get('quant_method')}): its weights cannot be trained. "
+            f"the model at {spec.model_source!r} is quantised ({of.get('quant_method')}): its weights cannot be "
+            "trained. "
             "Give the model it was made from, or train an adapter on it: --bind 'hf.lora_rank = 16'"
         )
     attention = {} if spec.attention == "auto" else {"attn_implementation": spec.attention}
-    model, found = pretrained(
+    model, found = load_pretrained(
         AutoModelForCausalLM, spec, config=config, dtype=torch.float32, output_loading_info=True, **attention
     )
     if getattr(model, "_hf_peft_config_loaded", False):
-        raise ValueError(f"{spec.folder!r} is a LoRA adapter, which hf.path cannot be: merge it into its model first")
+        raise ValueError(
+            f"{spec.model_source!r} is a LoRA adapter, which hf.path cannot be: merge it into its model first"
+        )
     for kind in ("missing", "mismatched"):
         if names := sorted(map(str, found[f"{kind}_keys"])):
             raise ValueError(
-                f"the files of {spec.folder!r} have {len(names)} {kind} weights of {type(model).__name__} "
+                f"the files of {spec.model_source!r} have {len(names)} {kind} weights of {type(model).__name__} "
                 f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): they would be drawn at random. "
                 f"The files have {len(found['unexpected_keys'])} weights that the model does not know"
             )
     return model
 
 
-def window(config: Any) -> int:
+def context_window(config: Any) -> int:
     """Longest conversation in tokens that the model reads exactly.
 
     Phi-3's longrope has one set of rotations up to its original window and another beyond; a key that was cached
@@ -124,7 +130,7 @@ def window(config: Any) -> int:
     return found or 1 << 30
 
 
-def unfinite(tensors: Mapping[str, Tensor], infinite: frozenset[str] = frozenset()) -> str | None:
+def find_nonfinite(tensors: Mapping[str, Tensor], infinite: frozenset[str] = frozenset()) -> str | None:
     """The name of the first tensor with NaN, or with infinities where it is not among the `infinite`; else None."""
     for name, value in tensors.items():
         local = value.to_local() if hasattr(value, "to_local") else value  # type: ignore[operator]
@@ -134,7 +140,7 @@ def unfinite(tensors: Mapping[str, Tensor], infinite: frozenset[str] = frozenset
     return None
 
 
-def read(load: Callable[[], Any], path: object) -> Any:
+def read_file(load: Callable[[], Any], path: object) -> Any:
     """What `load` reads of a file.
 
     Raises:
@@ -149,9 +155,9 @@ def read(load: Callable[[], Any], path: object) -> Any:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
 
-def tensors(path: Path) -> Any:
-    """What `torch.save` wrote; see `read` for the errors. No code in the file is run."""
-    return read(lambda: torch.load(path, map_location="cpu", weights_only=True), path)
+def load_tensors(path: Path) -> Any:
+    """What `torch.save` wrote; see `read_file` for the errors. No code in the file is run."""
+    return read_file(lambda: torch.load(path, map_location="cpu", weights_only=True), path)
 
 
 def require_alike(
@@ -172,7 +178,7 @@ def require_alike(
                 f"{source} has {name!r} in the shape {list(value.shape)}, the model has {list(p.shape)}: it belongs to "
                 "another model"
             )
-    if name := unfinite({name: found[name] for name in wanted}, infinite):
+    if name := find_nonfinite({name: found[name] for name in wanted}, infinite):
         raise ValueError(f"{source} has numbers in {name!r} that are not finite")
 
 
@@ -189,7 +195,7 @@ def require_moments(state: Any, trained: Sequence[Tensor], source: object) -> No
         for i, of in moments.items() if fits else ():
             for name, value in of.items():
                 fits = fits and isinstance(value, Tensor) and value.shape in (trained[i].shape, torch.Size())
-                if fits and unfinite({name: value}):
+                if fits and find_nonfinite({name: value}):
                     raise ValueError(f"{source} has numbers in {name!r} of weight {i} that are not finite")
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{source} holds no optimiser's state") from error

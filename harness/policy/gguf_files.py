@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from harness.registry import nearest
+from harness.registry import nearest_hint
 
 PROVENANCE = "gguf.json"
 CACHE_VARIABLE = "SCORE_HARNESS_CACHE"
@@ -47,7 +47,7 @@ def find_gguf(path: str) -> Path:
         file = Path(path).expanduser()
         if not file.is_file():
             beside = [p.name for p in file.parent.glob("*.gguf")] if file.parent.is_dir() else []
-            raise ValueError(f"hf.path: no file {path!r}{nearest(file.name, beside)}")
+            raise ValueError(f"hf.path: no file {path!r}{nearest_hint(file.name, beside)}")
         return file
     package, _, name = rest.partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -61,7 +61,7 @@ def find_gguf(path: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     known = [p.relative_to(folder).as_posix() for folder in folders for p in folder.rglob("*.gguf")]
-    raise ValueError(f"hf.path: package {package!r} holds no file {name!r}{nearest(name, known)}")
+    raise ValueError(f"hf.path: package {package!r} holds no file {name!r}{nearest_hint(name, known)}")
 
 
 @functools.cache

@@ -34,14 +34,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from harness.core import Example
-from harness.policy.tree import Row, Tree, masks
-from harness.registry import nearest
+from harness.policy.tree import Row, Tree, attention_masks
+from harness.registry import nearest_hint
 
 ESTIMATORS = ("exact", "k1", "k2", "k3")
 LEAST = torch.finfo(torch.float32).min
 
 
-def merge(examples: Sequence[Example]) -> list[Row]:
+def merge_examples(examples: Sequence[Example]) -> list[Row]:
     """Puts examples into as few rows as possible: a turn whose sequence another's context extends shares its row.
 
     Exact, because x2 = [x1, y1, p1] extends x1 + y1 token by token; and causal attention does not look ahead. A turn
@@ -58,7 +58,7 @@ def merge(examples: Sequence[Example]) -> list[Row]:
     return rows
 
 
-def microbatches(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:
+def split_microbatches(trees: Sequence[Tree], tokens: int) -> Iterator[list[Tree]]:
     """Trees sorted by size and cut so that no padded batch exceeds `tokens` (a larger tree goes alone)."""
     batch: list[Tree] = []
     for tree in sorted(trees, key=lambda tree: len(tree.ids), reverse=True):
@@ -88,11 +88,11 @@ class Batch(NamedTuple):
     positions_BT: Tensor | None
     ends_BT: Tensor | None
 
-    def walk(self, config: Any) -> dict[str, Any]:
+    def tree_arguments(self, config: Any) -> dict[str, Any]:
         """What a decoder is told of trees; nothing of plain rows."""
         if self.positions_BT is None or self.ends_BT is None:
             return {}
-        mask = masks(config, self.positions_BT, self.ends_BT)
+        mask = attention_masks(config, self.positions_BT, self.ends_BT)
         return {"position_ids": self.positions_BT, "attention_mask": mask}
 
 
@@ -113,7 +113,7 @@ class Reference:
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-def head(model: Any, hidden_NH: Tensor) -> Tensor:
+def logits_from_hidden(model: Any, hidden_NH: Tensor) -> Tensor:
     """Logits [N, V] of last hidden states, before the temperature, in float32 at least."""
     logits_NV = model.get_output_embeddings()(hidden_NH)
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
@@ -142,17 +142,20 @@ class Scorer(nn.Module):
         logits_bound: Most logits (positions x vocabulary) held at once.
 
     Raises:
-        ValueError: the model's logits are not `head(decoder(ids))`, so chunking would score another model.
+        ValueError: the model's logits are not `logits_from_hidden(decoder(ids))`, so chunking would score another
+            model.
     """
 
     def __init__(self, model: Any, reference: Reference, kl: str, temperature: float, logits_bound: int) -> None:
         super().__init__()
         if kl not in ESTIMATORS:
-            raise ValueError(f"unknown KL estimator {kl!r}{nearest(kl, ESTIMATORS)}: one of {', '.join(ESTIMATORS)}")
+            raise ValueError(
+                f"unknown KL estimator {kl!r}{nearest_hint(kl, ESTIMATORS)}: one of {', '.join(ESTIMATORS)}"
+            )
         self.model, self.reference = model, reference
         self.kl, self.temperature, self.logits_bound = kl, temperature, logits_bound
 
-    def hidden(self, model: Any, ids_BT: Tensor, walk: Mapping[str, Any] | None = None) -> Tensor:
+    def hidden_states(self, model: Any, ids_BT: Tensor, walk: Mapping[str, Any] | None = None) -> Tensor:
         """Last hidden states [B, T, H]; right pads need no mask under causal attention.
 
         Args:
@@ -161,10 +164,10 @@ class Scorer(nn.Module):
         return model.get_decoder()(input_ids=ids_BT, use_cache=False, **(walk or {})).last_hidden_state
 
     @torch.no_grad()
-    def check(self, model: Any, ids_BT: Tensor) -> None:
+    def check_logits(self, model: Any, ids_BT: Tensor) -> None:
         """Compares the chunked path with the model's own logits on one short input."""
         own = model(input_ids=ids_BT, use_cache=False).logits.float()
-        ours = head(model, self.hidden(model, ids_BT))
+        ours = logits_from_hidden(model, self.hidden_states(model, ids_BT))
         if not torch.allclose(own, ours, atol=1e-2 * float(own.abs().max()) + 1e-4):
             raise ValueError(
                 f"{type(model).__name__} changes its logits after the output head in a way this engine does not know "
@@ -177,12 +180,14 @@ class Scorer(nn.Module):
         Args:
             compare: Whether the reference is asked as well.
         """
-        walk = batch.walk(self.model.config.get_text_config())
+        walk = batch.tree_arguments(self.model.config.get_text_config())
         inputs_N = [batch.ids_BT[batch.rows_N, batch.places_N]]
         if compare:
             with torch.no_grad(), self.reference.scope():
-                inputs_N.append(self.hidden(self.reference.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N])
-        hidden_NH = self.hidden(self.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
+                inputs_N.append(
+                    self.hidden_states(self.reference.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
+                )
+        hidden_NH = self.hidden_states(self.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
         size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
         recompute = torch.is_grad_enabled() and len(hidden_NH) > size
         parts: list[Any] = []
@@ -195,7 +200,7 @@ class Scorer(nn.Module):
         return Terms(logprob_N, entropy_N, *(torch.cat([part[i] for part in parts]) for i in (2, 3)))
 
     def _terms(self, hidden_NH: Tensor, targets_N: Tensor, hidden_ref_NH: Tensor | None = None) -> Terms:
-        logp_NV = (head(self.model, hidden_NH) / self.temperature).log_softmax(-1)
+        logp_NV = (logits_from_hidden(self.model, hidden_NH) / self.temperature).log_softmax(-1)
         logp_N, probs_NV = logp_NV.gather(1, targets_N[:, None])[:, 0], logp_NV.exp()
         # A token that a model masks has a logit of -inf, and 0 * -inf would be NaN, in the gradient as well.
         finite_NV = logp_NV.clamp(min=LEAST)
@@ -203,7 +208,7 @@ class Scorer(nn.Module):
         if hidden_ref_NH is None:
             return Terms(logp_N, entropy_N, None, None)
         with torch.no_grad(), self.reference.scope():
-            ref_NV = (head(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
+            ref_NV = (logits_from_hidden(self.reference.model, hidden_ref_NH) / self.temperature).log_softmax(-1)
         ref_N = ref_NV.gather(1, targets_N[:, None])[:, 0]
         log_ratio_N = ref_N - logp_N
         if self.kl == "exact":
@@ -218,7 +223,7 @@ class Scorer(nn.Module):
 
 
 @contextmanager
-def checkpointing(model: Any, on: bool) -> Iterator[None]:
+def set_gradient_checkpointing(model: Any, on: bool) -> Iterator[None]:
     """Has the layers keep only their inputs for backward.
 
     transformers ties this to `train()`, which would switch dropout on as well: here the layers alone, not what they
@@ -237,7 +242,7 @@ def checkpointing(model: Any, on: bool) -> Iterator[None]:
             layer.training = layer.gradient_checkpointing = False
 
 
-def pack(trees: Sequence[Tree], pad_id: int, device: Any) -> Batch:
+def pack_rows(trees: Sequence[Tree], pad_id: int, device: Any) -> Batch:
     """Trees as one padded batch."""
     width = max(len(tree.ids) for tree in trees)
     pads = [width - len(tree.ids) for tree in trees]

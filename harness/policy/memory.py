@@ -14,7 +14,7 @@ def is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def advised(setting: str) -> Iterator[None]:
+def advise_on_oom(setting: str) -> Iterator[None]:
     """Turns running out of memory into a ValueError that names the setting to lower."""
     try:
         yield

@@ -1,8 +1,9 @@
 """Numbers a model computes in: float32 weights under bfloat16 autocast, and frozen weights kept as autocast makes them.
 
 A trained weight stays float32 (an update of 5e-6 is lost in bfloat16); autocast rounds it to bfloat16 wherever a matrix
-is multiplied. A weight that never changes can be rounded once: `halve` does that to the matrices of frozen linear
-layers alone, so under autocast a halved model computes bit for bit what the float32 one does, in half the memory.
+is multiplied. A weight that never changes can be rounded once: `cast_frozen_to_bf16` does that to the matrices of
+frozen linear layers alone, so under autocast a halved model computes bit for bit what the float32 one does, in half the
+memory.
 """
 
 from __future__ import annotations
@@ -13,28 +14,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.registry import nearest
+from harness.registry import nearest_hint
 
 DTYPES = ("auto", "float32", "bfloat16")
 
 
-def is_half(dtype: str, device: torch.device) -> bool:
+def uses_bf16(dtype: str, device: torch.device) -> bool:
     """Whether forwards are in bfloat16; `auto` means: on CUDA.
 
     Raises:
         ValueError: another dtype (float16 would need a scaled loss).
     """
     if dtype not in DTYPES:
-        raise ValueError(f"hf.dtype {dtype!r} is not known{nearest(dtype, DTYPES)}: one of {', '.join(DTYPES)}")
+        raise ValueError(f"hf.dtype {dtype!r} is not known{nearest_hint(dtype, DTYPES)}: one of {', '.join(DTYPES)}")
     return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
 
 
-def autocast(half: bool, device: torch.device, cache: bool = True) -> AbstractContextManager[Any]:
+def autocast_scope(half: bool, device: torch.device, cache: bool = True) -> AbstractContextManager[Any]:
     """The scope of every forward. `cache` keeps the rounded weights until the scope is left."""
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=cache) if half else nullcontext()
 
 
-def halve(model: Any) -> Any:
+def cast_frozen_to_bf16(model: Any) -> Any:
     """Rounds the frozen linear layers' weights to bfloat16, in place; a tied head is untied from its embedding.
 
     Only float32 weights: packed ones of a quantised model hold no numbers that could be rounded.

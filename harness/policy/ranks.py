@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from harness.seeds import share
+from harness.seeds import shard_bounds
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,27 +48,27 @@ class Ranks:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def map(self, work: Callable[[Sequence[Item], int], list[Result]], items: Sequence[Item]) -> list[Result]:
+    def shard_map(self, work: Callable[[Sequence[Item], int], list[Result]], items: Sequence[Item]) -> list[Result]:
         """The results of `work(share, its first item's number)` over all processes, in order, in every process."""
-        begin, end = share(len(items), self.rank, self.size)
-        parts = self.together(lambda: work(items[begin:end], begin) if end > begin else [])
+        begin, end = shard_bounds(len(items), self.rank, self.size)
+        parts = self.all_gather_object(lambda: work(items[begin:end], begin) if end > begin else [])
         return [result for part in parts for result in part]
 
-    def each(self, work: Callable[[], Result]) -> Result:
+    def run_on_all_ranks(self, work: Callable[[], Result]) -> Result:
         """Runs `work` in every process and returns this one's own result; an error in one is raised in all."""
         kept: list[Result] = []
-        self.together(lambda: kept.append(work()))
+        self.all_gather_object(lambda: kept.append(work()))
         return kept[0]
 
-    def first(self, work: Callable[[], Result]) -> Result:
+    def run_on_rank0(self, work: Callable[[], Result]) -> Result:
         """Runs `work` in the first process and gives its result to all."""
-        return self.together(lambda: work() if self.is_first else None)[0]  # type: ignore[return-value]
+        return self.all_gather_object(lambda: work() if self.is_first else None)[0]  # type: ignore[return-value]
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
-        return any(self.together(lambda: flag))
+        return any(self.all_gather_object(lambda: flag))
 
-    def together(self, work: Callable[[], Result]) -> list[Result]:
+    def all_gather_object(self, work: Callable[[], Result]) -> list[Result]:
         """Runs `work` in every process and returns all results, by rank; an error in one is raised in all of them."""
         if self.size == 1:
             return [work()]
@@ -93,7 +93,7 @@ class Ranks:
                 raise RanksError(f"process {rank} of {self.size}: {kind}: {text}" + ("" if expected else f"\n{trace}"))
         return [result for result, _ in found]
 
-    def add(self, tensor: Any) -> None:
+    def all_reduce_sum(self, tensor: Any) -> None:
         """Sums a tensor over the processes, in place."""
         if self.size > 1:
             import torch.distributed
@@ -103,7 +103,7 @@ class Ranks:
             except RuntimeError as lost:
                 raise RanksError(GONE) from lost
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """Waits for the others, so that no launcher ends a process that is still writing, and parts."""
         if self.size > 1:
             import torch.distributed
@@ -116,7 +116,7 @@ class Ranks:
 
 
 def end_process(status: int) -> NoReturn:
-    """Ends this process of several at once, behind `Ranks.leave`: everything is written by then.
+    """Ends this process of several at once, behind `Ranks.shut_down`: everything is written by then.
 
     Tensors that are divided among processes keep gloo's threads alive until the interpreter is torn down, where they
     may abort the process (SIGABRT, "terminate called without an active exception") although its work is done.
@@ -126,36 +126,36 @@ def end_process(status: int) -> NoReturn:
     os._exit(status)
 
 
-def join(device: str = "auto") -> Ranks:
+def join_ranks(device: str = "auto") -> Ranks:
     """This process's place among those that the launcher started.
 
     Raises:
         RanksError: accelerate makes another number of processes of them.
     """
-    if started() == 1:
+    if world_size() == 1:
         return Ranks()
     import torch
     from accelerate import PartialState
 
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
-    if state.num_processes != started():
-        raise RanksError(f"{started()} processes were started, accelerate joined {state.num_processes}: use {HOW}")
+    if state.num_processes != world_size():
+        raise RanksError(f"{world_size()} processes were started, accelerate joined {state.num_processes}: use {HOW}")
     return Ranks(state.process_index, state.num_processes)
 
 
-def started() -> int:
+def world_size() -> int:
     """How many processes the launcher says it has started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def require(asked: int | None) -> None:
+def check_world_size(asked: int | None) -> None:
     """Checks the number of processes started against the number asked for.
 
     Raises:
         RanksError: they differ; or a launcher started one process and nobody said that one is meant (with `--cpu`,
             accelerate ignores `--num_processes` without a word).
     """
-    if asked is None and started() == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
+    if asked is None and world_size() == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
         raise RanksError(f"accelerate launch started one process: add --processes 1 if one is meant, else use {HOW}")
-    if asked is not None and asked != started():
-        raise RanksError(f"--processes {asked}, but {started()} were started: use {HOW}")
+    if asked is not None and asked != world_size():
+        raise RanksError(f"--processes {asked}, but {world_size()} were started: use {HOW}")

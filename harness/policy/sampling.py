@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from harness.policy.loss import head
+from harness.policy.loss import logits_from_hidden
 
 COARSE = 4096  # the largest vocabulary that is drawn from in float32
 KEEP = 0.75  # the batch is compacted when fewer than this share of its rows is still being written
@@ -45,7 +45,7 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = self._room[0][..., :new, :], self._room[1][..., :new, :]
         return self.keys, self.values
 
-    def replace(self, keys: Tensor, values: Tensor) -> None:
+    def replace_contents(self, keys: Tensor, values: Tensor) -> None:
         """Takes other contents, as after a change of rows or columns."""
         self.keys, self.values, self._room = keys, values, None
 
@@ -60,7 +60,7 @@ class Reply:
 
 
 class Sampler:
-    """A batch of B conversations with one model; `reply` and `extend` alternate.
+    """A batch of B conversations with one model; `reply` and `append_tokens` alternate.
 
     Args:
         model: A causal language model with an attention cache.
@@ -90,7 +90,7 @@ class Sampler:
         self._last: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
 
     @torch.no_grad()
-    def reply(self, uniform_BN: Tensor, temperature: float, limit_B: Tensor | None = None) -> list[Reply]:
+    def sample_reply(self, uniform_BN: Tensor, temperature: float, limit_B: Tensor | None = None) -> list[Reply]:
         """Writes one reply in every conversation.
 
         Args:
@@ -111,7 +111,7 @@ class Sampler:
         stopped_B = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
         uniform_BN = uniform_BN.to(self.device)
         for position in range(limit):
-            token_B, logprob_B = draw(logits_BV, uniform_BN[rows, position], temperature)
+            token_B, logprob_B = sample_tokens(logits_BV, uniform_BN[rows, position], temperature)
             tokens_BN[rows[live_B], position] = token_B[live_B]
             logprobs_BN[rows[live_B], position] = logprob_B[live_B]
             ended_B = live_B & torch.isin(token_B, self.end_ids)
@@ -145,7 +145,7 @@ class Sampler:
         return replies
 
     @torch.no_grad()
-    def extend(self, ids: Sequence[Sequence[int]]) -> None:
+    def append_tokens(self, ids: Sequence[Sequence[int]]) -> None:
         """Appends given tokens to every conversation and reads them."""
         chunks = [[*last, *more] for last, more in zip(self._last, ids, strict=True)]
         self._last = [[] for _ in chunks]
@@ -174,7 +174,9 @@ class Sampler:
         length_B = torch.tensor([len(chunk) for chunk in chunks], device=self.device)
         mask_BN = (torch.arange(width, device=self.device) < length_B[:, None]).long()
         hidden_BNH = self.model.get_decoder()(**self._inputs(ids_BN, mask_BN)).last_hidden_state
-        logits_BV = head(self.model, hidden_BNH[torch.arange(len(chunks), device=self.device), length_B - 1])
+        logits_BV = logits_from_hidden(
+            self.model, hidden_BNH[torch.arange(len(chunks), device=self.device), length_B - 1]
+        )
         self._close_up()
         return logits_BV
 
@@ -194,7 +196,7 @@ class Sampler:
 
     def _select(self, rows: Tensor) -> None:
         for layer in self.cache.layers:
-            layer.replace(layer.keys[rows], layer.values[rows])
+            layer.replace_contents(layer.keys[rows], layer.values[rows])
         self.mask_BT = self.mask_BT[rows]
 
     def _close_up(self) -> None:
@@ -208,7 +210,7 @@ class Sampler:
         if unchanged and keep == self.mask_BT.shape[1]:
             return
         for layer in self.cache.layers:
-            layer.replace(_take(layer.keys, order_BT), _take(layer.values, order_BT))
+            layer.replace_contents(_take(layer.keys, order_BT), _take(layer.values, order_BT))
         self.mask_BT = self.mask_BT.gather(1, order_BT)
 
     def _park(self, names: Tensor, rows_B: Tensor) -> tuple[Tensor, Any, Tensor]:
@@ -222,13 +224,13 @@ class Sampler:
         order = names.argsort()
         for i, layer in enumerate(self.cache.layers):
             keys, values = (torch.cat([_widen(part[1][i][j], width) for part in parked])[order] for j in (0, 1))
-            layer.replace(keys, values)
+            layer.replace_contents(keys, values)
         masks = [torch.nn.functional.pad(mask, (0, width - mask.shape[1])) for _, _, mask in parked]
         self.mask_BT = torch.cat(masks)[order]
         self._close_up()
 
 
-def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def sample_tokens(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """One token per row by inverting the cumulative distribution at the row's uniform; with its log-probability.
 
     The distribution is summed in the uniforms' own precision. float32 is enough for small vocabularies; over 152,000
@@ -251,7 +253,8 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
 
 
 def fine_uniforms(uniform_BN: Tensor, vocabulary: int, generator: torch.Generator) -> Tensor:
-    """The uniforms in float64, with 24 more random bits each, for a vocabulary too large for float32 (see `draw`).
+    """The uniforms in float64, with 24 more random bits each, for a vocabulary too large for float32 (see
+    `sample_tokens`).
 
     Up to `COARSE` tokens they stay as they are: an error of 1e-7 in what is drawn is far below what any run could
     show, and the samples of small models stay what they were.

@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from harness.policy.loss import Scorer, head, pack
+from harness.policy.loss import Scorer, logits_from_hidden, pack_rows
 from harness.policy.memory import is_full
 from harness.policy.sampling import Sampler, has_alibi
-from harness.policy.tree import Cost, Row, plant
+from harness.policy.tree import Cost, Row, build_trees
 
 WINDOW = 5  # of layers with a sliding window, while it is tested that a tree's mask keeps to it
 PIECE = 12  # most tokens of a prompt's part: the window of a tiny model holds the whole test
 NEVER = -1  # no token ends a reply of the test: their lengths are set
 
 
-def check(scorer: Scorer, opening: Sequence[int], follow: Sequence[int], pad_id: int, tolerance: float) -> None:
+def check_engine(scorer: Scorer, opening: Sequence[int], follow: Sequence[int], pad_id: int, tolerance: float) -> None:
     """Compares chunked logits and sampled log-probabilities with plain forwards of the scorer's model.
 
     Two prompts of unlike length, a reply of 5 and one of 2 tokens, two follow-ups of unlike length, a reply of 2 and
@@ -37,7 +37,7 @@ def check(scorer: Scorer, opening: Sequence[int], follow: Sequence[int], pad_id:
     """
     model, name = scorer.model, type(scorer.model).__name__
     try:
-        scorer.check(model, torch.tensor([list(opening)], device=next(model.parameters()).device))
+        scorer.check_logits(model, torch.tensor([list(opening)], device=next(model.parameters()).device))
         gaps = _gaps(model, list(opening)[-PIECE:], list(follow)[-PIECE:] or list(opening)[-1:], pad_id)
     except Exception as error:  # a model of another kind fails in its own way
         if is_full(error):
@@ -62,7 +62,7 @@ def _gaps(model: Any, opening: list[int], follow: list[int], pad_id: int) -> lis
     sampler, gaps = Sampler(model, contexts, 1, [NEVER], pad_id), []
     for turn, lengths in enumerate(((5, 2), (2, 4))):
         uniform_BN = torch.rand(2, max(lengths), generator=torch.Generator().manual_seed(turn))
-        replies = sampler.reply(uniform_BN, 1.0, torch.tensor(lengths, device=sampler.device))
+        replies = sampler.sample_reply(uniform_BN, 1.0, torch.tensor(lengths, device=sampler.device))
         contexts = [[*context, *reply.tokens] for context, reply in zip(contexts, replies, strict=True)]
         for context, reply in zip(contexts, replies, strict=True):
             ids_BT = torch.tensor([context], device=sampler.device)
@@ -72,7 +72,7 @@ def _gaps(model: Any, opening: list[int], follow: list[int], pad_id: int) -> lis
             gaps += [abs(a - b) for a, b in zip(plain_N, reply.logprobs, strict=True)]
         if turn == 0:
             asked = [[*follow, *opening, *follow], follow]
-            sampler.extend(asked)
+            sampler.append_tokens(asked)
             contexts = [[*context, *more] for context, more in zip(contexts, asked, strict=True)]
     return gaps
 
@@ -101,9 +101,11 @@ def takes_trees(scorer: Scorer, opening: Sequence[int], follow: Sequence[int], t
         if window:
             config.sliding_window = min(window, WINDOW)
         for price in (None, Cost(1.0, 0.0)):
-            batch = pack(plant(rows, price, sum(len(row.ids) for row in rows)), 0, device)
-            hidden_NH = scorer.hidden(model, batch.ids_BT, batch.walk(config))[batch.rows_N, batch.sources_N]
-            logprobs_NV = head(model, hidden_NH).log_softmax(-1)
+            batch = pack_rows(build_trees(rows, price, sum(len(row.ids) for row in rows)), 0, device)
+            hidden_NH = scorer.hidden_states(model, batch.ids_BT, batch.tree_arguments(config))[
+                batch.rows_N, batch.sources_N
+            ]
+            logprobs_NV = logits_from_hidden(model, hidden_NH).log_softmax(-1)
             found.append(logprobs_NV.gather(1, batch.ids_BT[batch.rows_N, batch.places_N][:, None])[:, 0])
     except Exception as error:  # a model that takes no such mask, or no positions, fails in its own way
         if is_full(error):

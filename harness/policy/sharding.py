@@ -22,7 +22,7 @@ def is_asked() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def shard(scorer: nn.Module, blocks: list[str], device: torch.device) -> None:
+def shard_parameters(scorer: nn.Module, blocks: list[str], device: torch.device) -> None:
     """Shards a scorer's parameters, block by block and then the rest, in place.
 
     Args:
@@ -41,12 +41,12 @@ def shard(scorer: nn.Module, blocks: list[str], device: torch.device) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
-def whole(tensor: Any) -> Any:
+def gather_tensor(tensor: Any) -> Any:
     """A tensor from all its parts (the processes call this together); anything else as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def like(value: Any, other: Any) -> Any:
+def shard_like(value: Any, other: Any) -> Any:
     """A whole tensor divided as `other` is (each process keeps its part); scalars and undivided ones as they are."""
     if not hasattr(other, "full_tensor") or not isinstance(value, Tensor) or value.dim() == 0:
         return value
@@ -56,6 +56,6 @@ def like(value: Any, other: Any) -> Any:
 
 
 @torch.no_grad()
-def put(value: Tensor, into: Any) -> None:
+def copy_to_shard(value: Tensor, into: Any) -> None:
     """Copies a whole tensor into one that may be divided."""
-    into.copy_(like(value, into))
+    into.copy_(shard_like(value, into))

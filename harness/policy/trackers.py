@@ -19,7 +19,7 @@ from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from harness.config import ConfigError
-from harness.registry import nearest
+from harness.registry import nearest_hint
 
 if TYPE_CHECKING:
     from harness.core import Display
@@ -51,7 +51,7 @@ class TrackedRun:
         return f"{self.row}-seed{self.seed}"
 
 
-def check(names: Sequence[str]) -> None:
+def check_trackers(names: Sequence[str]) -> None:
     """Refuses trackers that do not exist or are not installed, before anything is computed.
 
     Raises:
@@ -61,7 +61,7 @@ def check(names: Sequence[str]) -> None:
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             known = sorted(LOGGER_TYPE_TO_CLASS)
-            raise ConfigError(f"no tracker is called {name!r}{nearest(name, known)}: {', '.join(known)}")
+            raise ConfigError(f"no tracker is called {name!r}{nearest_hint(name, known)}: {', '.join(known)}")
         if name not in installed:
             raise ConfigError(
                 f"tracker {name!r} is not installed (pip install {name.replace('_', '-')} -c constraints.txt); "
@@ -69,7 +69,7 @@ def check(names: Sequence[str]) -> None:
             )
 
 
-class Mirror:
+class TrackerDisplay:
     """A display that hands every line of the training log on to trackers as well, and in the end the evaluations.
 
     Args:
@@ -107,7 +107,7 @@ class Mirror:
         if values:
             self._each(lambda tracker: tracker.log(values, step=step))
 
-    def finish(self) -> None:
+    def finish_trackers(self) -> None:
         """Lets every tracker write what it still holds."""
         self._each(lambda tracker: tracker.finish())
 

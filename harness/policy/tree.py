@@ -43,7 +43,7 @@ class Cost(NamedTuple):
     pair: float
 
 
-def cost(model: Any) -> Cost:
+def decoder_cost(model: Any) -> Cost:
     """Multiplications and additions of a model's decoder; a mixture's experts all count."""
     config, table = model.config.get_text_config(), model.get_input_embeddings().weight
     heads = config.num_attention_heads
@@ -73,7 +73,7 @@ class Tree:
         path: list[int] = []  # places of the last row's tokens
         last = Row(())
         for row in rows:
-            common, size = shared(last, row), len(self.ids)
+            common, size = shared_prefix_length(last, row), len(self.ids)
             for place in path[common:]:
                 self.ends[place] = size
             path[common:] = range(size, size + len(row.ids) - common)
@@ -91,13 +91,13 @@ class Tree:
         return self.positions[-1] + 1 < len(self.ids)
 
 
-def shared(one: Row, other: Row) -> int:
+def shared_prefix_length(one: Row, other: Row) -> int:
     """How many first tokens two rows have in common."""
     most = min(len(one.ids), len(other.ids))
     return next((k for k in range(most) if one.ids[k] != other.ids[k]), most)
 
 
-def plant(rows: Sequence[Row], cost: Cost | None, longest: int) -> list[Tree]:
+def build_trees(rows: Sequence[Row], cost: Cost | None, longest: int) -> list[Tree]:
     """Trees of all rows: rows in the order of their ids are put together where that needs fewer operations.
 
     A tree's attention is computed over all pairs of its T tokens, that of a plain row over half of its own. Small trees
@@ -105,7 +105,7 @@ def plant(rows: Sequence[Row], cost: Cost | None, longest: int) -> list[Tree]:
     and where there is no cost, each row is a tree of its own.
 
     Args:
-        rows: Sorted by ids, as `harness.policy.loss.merge` gives them.
+        rows: Sorted by ids, as `harness.policy.loss.merge_examples` gives them.
         longest: Most tokens of a tree of several rows.
     """
     plain = [Tree([row]) for row in rows]
@@ -123,7 +123,7 @@ def plant(rows: Sequence[Row], cost: Cost | None, longest: int) -> list[Tree]:
         length = len(row.ids)
         if groups:
             size, group = groups[-1]
-            grown = size + length - shared(group[-1], row)
+            grown = size + length - shared_prefix_length(group[-1], row)
             more = together(grown) - (together(size) if len(group) > 1 else alone(size))
             if grown <= longest and more < alone(length):
                 groups[-1] = grown, [*group, row]
@@ -145,7 +145,7 @@ def plant(rows: Sequence[Row], cost: Cost | None, longest: int) -> list[Tree]:
     return [Tree(parts) for _, parts in sequences]
 
 
-def masks(config: Any, positions_BT: Tensor, ends_BT: Tensor) -> Any:
+def attention_masks(config: Any, positions_BT: Tensor, ends_BT: Tensor) -> Any:
     """Who sees whom, [B, 1, T, T], as a model's decoder takes it: one mask, or one for each kind of layer.
 
     Args:

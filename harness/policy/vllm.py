@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class VLLM:
-    """The engine of one process, on the base model until the first `refresh`; it starts when it is first used.
+    """The engine of one process, on the base model until the first `load_weights`; it starts when it is first used.
 
     Args:
         spec: The policy's settings.
@@ -62,13 +62,13 @@ class VLLM:
     def plan_for(self, tokens: int) -> None:
         """Makes room for a conversation of so many tokens; vLLM reserves memory for the longest, not for the window.
 
-        Plans that come after the engine has started change nothing: `longest` then stays what it was.
+        Plans that come after the engine has started change nothing: `max_conversation_tokens` then stays what it was.
         """
         if "_llm" not in self.__dict__:
             self._planned = max(self._planned, tokens)
 
     @property
-    def longest(self) -> int:
+    def max_conversation_tokens(self) -> int:
         """Longest conversation in tokens: what was planned for, at most the model's window; the window without plan."""
         return min(self._planned or self._window, self._window)
 
@@ -77,11 +77,11 @@ class VLLM:
         spec = self._spec
         adapters = {"enable_lora": True, "max_lora_rank": _lora_slots(spec.lora_rank)} if spec.lora_rank else {}
         return self._vllm.LLM(
-            model=spec.folder,
-            revision=None if os.path.isdir(spec.folder) else spec.revision,
+            model=spec.model_source,
+            revision=None if os.path.isdir(spec.model_source) else spec.revision,
             dtype=self._dtype,
             skip_tokenizer_init=not spec.stop,  # token ids alone pass, but stop texts are found in text
-            max_model_len=self.longest,
+            max_model_len=self.max_conversation_tokens,
             gpu_memory_utilization=spec.vllm_memory,
             distributed_executor_backend="external_launcher" if "RANK" in os.environ else None,
             logprobs_mode="processed_logprobs",  # after the temperature, as the trainer scores them
@@ -89,7 +89,7 @@ class VLLM:
             **adapters,
         )
 
-    def refresh(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Takes the trained weights, by their names in the checkpoint, and forgets what it has cached of the old ones.
 
         Raises:
@@ -123,7 +123,7 @@ class VLLM:
         if self._llm.reset_prefix_cache() is False:
             raise RuntimeError("vLLM could not forget what it had cached of the old weights")
 
-    def sampler(self, prompts: Sequence[Sequence[int]], samples: int, end_ids: Sequence[int]) -> Conversations:
+    def open_sampler(self, prompts: Sequence[Sequence[int]], samples: int, end_ids: Sequence[int]) -> Conversations:
         """Opens `samples` conversations on each prompt; answers as `harness.policy.sampling.Sampler` does."""
         contexts = [list(prompt) for prompt in prompts for _ in range(samples)]
         return Conversations(self, contexts, list(end_ids), list(self._spec.stop))
@@ -146,7 +146,7 @@ class Conversations:
     def __init__(self, engine: VLLM, contexts: list[list[int]], end_ids: list[int], stops: list[str]) -> None:
         self._engine, self._contexts, self._end_ids, self._stops = engine, contexts, end_ids, stops
 
-    def reply(self, uniform_BN: Tensor, temperature: float, limit_B: Tensor | None = None) -> list[Reply]:
+    def sample_reply(self, uniform_BN: Tensor, temperature: float, limit_B: Tensor | None = None) -> list[Reply]:
         """Writes one reply in every conversation; each row's seed comes from its own stream of uniforms."""
         count, limit = uniform_BN.shape
         limits = [limit] * count if limit_B is None else limit_B.clamp(max=limit).tolist()
@@ -181,7 +181,7 @@ class Conversations:
             context += tokens
         return replies
 
-    def extend(self, ids: Sequence[Sequence[int]]) -> None:
+    def append_tokens(self, ids: Sequence[Sequence[int]]) -> None:
         """Appends given tokens to every conversation."""
         for context, more in zip(self._contexts, ids, strict=True):
             context += more

@@ -150,7 +150,7 @@ def _expanded(path: Path, changed: int, size: int) -> Path:
     with _opened(path):  # what is no archive is told before it is read for its digest
         pass
     try:
-        folder = _cache() / integrity.sha256(path)
+        folder = _cache() / integrity.file_sha256(path)
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
     if folder.is_dir() and not _is_whole(path, folder):
@@ -177,7 +177,7 @@ def _is_whole(path: Path, folder: Path) -> bool:
     try:
         held = {found.relative_to(folder).as_posix() for found in folder.rglob("*") if not found.is_dir()}
         return held == {row["path"] for row in rows} and all(
-            integrity.sha256(folder / row["path"]) == row["sha256"] for row in rows
+            integrity.file_sha256(folder / row["path"]) == row["sha256"] for row in rows
         )
     except OSError:
         return False
@@ -225,7 +225,7 @@ def _write(files: Sequence[tuple[PurePosixPath, Path]], out: Path) -> tuple[dict
 
         for place, path in files:
             seen[path] = _looks(path)
-            digest = digests[str(place)] = integrity.sha256(path)
+            digest = digests[str(place)] = integrity.file_sha256(path)
             with open(path, "rb") as file:
                 part = 0
                 while (content := file.read(PART)) or not part:

@@ -1,7 +1,7 @@
 """Turns run.json of format 1 into format 2: what it lacks is read from gin text. No other reader parses gin.
 
-Format 1 (runs of before November 2026) held no bindings, parent and difference. `upgrade` takes the bindings from the
-run's config.gin and the others from the row's gin file as it is today, `gin/<name>.gin`.
+Format 1 (runs of before November 2026) held no bindings, parent and difference. `upgrade_format1` takes the bindings
+from the run's config.gin and the others from the row's gin file as it is today, `gin/<name>.gin`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.project import GIN_HOME
 GIN = GIN_HOME / "gin"
 
 
-def upgrade(info: Mapping[str, Any], config: str, gin: Path = GIN) -> dict[str, Any]:
+def upgrade_format1(info: Mapping[str, Any], config: str, gin: Path = GIN) -> dict[str, Any]:
     """run.json of format 1 with the entries that format 2 has; its `format` stays 1, and it has no `digest`.
 
     Args:

@@ -22,7 +22,7 @@ from harness.runs.schema import info_changed, key_of
 READ = ("eval.jsonl", "config.gin")  # what a table is made of; weights are compared where they are loaded
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits.
 
     Raises:
@@ -47,7 +47,7 @@ def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
     for name in names:
         path = folder / name
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        found |= {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+        found |= {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
     return found
 
 
@@ -66,7 +66,7 @@ def changed_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] = 
     for name in names:
         for file in [key for key in recorded if key == name or key.startswith(f"{name}/")]:
             try:
-                same = sha256(folder / file) == recorded[file]
+                same = file_sha256(folder / file) == recorded[file]
             except OSError as error:
                 told.append(f"{file} cannot be read: {error.strerror or error}")
                 continue

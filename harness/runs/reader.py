@@ -2,7 +2,7 @@
 
 The reading side of docs/results_format.md; what it shares with the writing side is in `harness.runs.schema` and
 `harness.runs.integrity`. Nothing here raises for what a folder holds: a missing file, a value of the wrong type, bytes
-that are not what run.json says they were, an unfinished run, a second run of one seed becomes a `Trouble` with the
+that are not what run.json says they were, an unfinished run, a second run of one seed becomes a `ReadIssue` with the
 folder's path (above 300 lines because of that). `run.json` is asked what a run *was* (versions, status, budget), never
 for a number.
 """
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from harness import metrics, registry
 from harness.runs import archive, format1, integrity, schema
-from harness.runs.schema import Key
+from harness.runs.schema import EvalKey
 from harness.runs.schema import key_of as key_of
 
 SMALL, LARGE = 2**24, 2**34  # bytes: what run.json and config.gin, and what a .jsonl file may have at most
@@ -35,7 +35,7 @@ TOLD = 3  # faults of one file that are told one by one
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ReadIssue:
     """Something a reader must be told about a run folder; `left_out` says that the run is in no table."""
 
     path: str
@@ -47,7 +47,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, eq=False)  # holds arrays: two evaluations are the same one or not
-class Evaluation:
+class EvalResult:
     """One evaluation of one run, reduced to numbers.
 
     Attributes:
@@ -61,7 +61,7 @@ class Evaluation:
         attempts: [P, k] per-problem accuracy of each attempt.
     """
 
-    key: Key
+    key: EvalKey
     summary: Mapping[str, Any]
     problems: tuple[str, ...]
     values: Mapping[str, NDArray[Any]]
@@ -69,7 +69,7 @@ class Evaluation:
     attempts: NDArray[Any]
 
     @functools.cached_property
-    def digest(self) -> str:
+    def problems_digest(self) -> str:
         """Names the set of problems: two evaluations can be paired when these are equal."""
         return _digest(self.problems)
 
@@ -96,9 +96,9 @@ class Run:
     name: str
     seed: int
     info: Mapping[str, Any]
-    evaluations: Mapping[Key, Evaluation] = field(repr=False)
+    evaluations: Mapping[EvalKey, EvalResult] = field(repr=False)
 
-    def steps(self) -> list[dict[str, Any]]:
+    def read_steps(self) -> list[dict[str, Any]]:
         """The training steps logged in `metrics.jsonl`, in order; [] for untrained rows. Bad lines are left out."""
         return _steps(self.path)[0]
 
@@ -118,24 +118,24 @@ class Run:
         return self.info.get("difference", {})
 
     @property
-    def finals(self) -> list[Evaluation]:
+    def final_evaluations(self) -> list[EvalResult]:
         """What the row is judged by: evaluations after training; of an untrained run, which may have none, before."""
-        last = "after" if self.trained or any(key.when == "after" for key in self.evaluations) else "before"
+        last = "after" if self.was_trained or any(key.when == "after" for key in self.evaluations) else "before"
         return [evaluation for key, evaluation in self.evaluations.items() if key.when == last]
 
     @property
-    def trained(self) -> bool:
+    def was_trained(self) -> bool:
         """Whether the run made any update."""
         return bool((self.info.get("spent") or {}).get("updates"))
 
-    def version(self, task: str) -> str:
+    def version_of(self, task: str) -> str:
         """The version of an evaluation task, '' when run.json does not say."""
         versions = self.info.get("eval_tasks")
         if isinstance(versions, Mapping) and task in versions:
             return str(versions[task])
         return str(self.info.get("task_version", "")) if task == self.task else ""
 
-    def grader(self, task: str) -> str:
+    def grader_of(self, task: str) -> str:
         """What graded a task: run.json's `graders`, else the `verifier` bindings of config.gin, else ''."""
         graders = self.info.get("graders")
         if isinstance(graders, Mapping) and task in graders:
@@ -144,19 +144,19 @@ class Run:
         mine = {k: v for k, v in verifiers.items() if k.split(".")[-2] == task} or verifiers
         return ", ".join(sorted(set(mine.values())))
 
-    def table(self, task: str) -> tuple[str, ...]:
+    def table_settings(self, task: str) -> tuple[str, ...]:
         """What of a run decides in which table its evaluation on a task stands, whatever was evaluated there."""
         return (
             self.task,
             str(self.info.get("task_version", "")),
-            self.model,
+            self.model_name,
             task,
-            self.version(task),
-            self.grader(task),
+            self.version_of(task),
+            self.grader_of(task),
         )
 
     @property
-    def model(self) -> str:
+    def model_name(self) -> str:
         """The model behind the policy: run.json's `model`, else the bound path and revision, else the policy's name."""
         path, revision = (self.bindings.get(f"hf.{key}", "").strip("'\"") for key in ("path", "revision"))
         at = f"@{revision}" if revision not in ("", "main") else ""
@@ -229,7 +229,7 @@ def _search(base: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 def read_runs(
     root: Path | str, *, whens: Sequence[str] = schema.WHENS, gin: Path = format1.GIN
-) -> tuple[list[Run], list[Trouble]]:
+) -> tuple[list[Run], list[ReadIssue]]:
     """Reads every run under `root`.
 
     Args:
@@ -250,8 +250,8 @@ def read_runs(
     broken = _load_plugins()
     with _uncollected():
         paths, told = _search(Path(root))
-        troubles = [Trouble(_label(path, Path(root)), why) for path, why in told]
-        troubles += [Trouble(f"plugin {plugin}", f"its metrics are missing: {why}", False) for plugin, why in broken]
+        troubles = [ReadIssue(_label(path, Path(root)), why) for path, why in told]
+        troubles += [ReadIssue(f"plugin {plugin}", f"its metrics are missing: {why}", False) for plugin, why in broken]
         for path in paths:
             run, found = read_run(path, Path(root), whens=whens, gin=gin)
             troubles += found
@@ -267,7 +267,7 @@ def _load_plugins() -> list[tuple[str, str]]:
     return list(registry.load_plugins(in_tree=False).items())
 
 
-def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Trouble]]:
+def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[ReadIssue]]:
     """Of several runs that would be one seed of one row of one table, the first in the order of the paths.
 
     A copied folder is no further seed; neither is another seed's folder whose records and training log are, byte for
@@ -278,22 +278,22 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Trouble]]:
     seeds: dict[tuple[Any, ...], Run] = {}
     prints: dict[tuple[str, ...], Run] = {}
     for run in runs:
-        mine = [(run.name, run.seed, *run.table(task)) for task in {key.task for key in run.evaluations}]
+        mine = [(run.name, run.seed, *run.table_settings(task)) for task in {key.task for key in run.evaluations}]
         there = next((seeds[key] for key in mine if key in seeds), None)
         if there:
             what = "this is a copy" if _print(there) == _print(run) else "this is another run of it, which differs"
             troubles.append(
-                Trouble(run.label, f"seed {run.seed} of this row is in the tables from {there.label}: {what}")
+                ReadIssue(run.label, f"seed {run.seed} of this row is in the tables from {there.label}: {what}")
             )
             continue
-        if run.trained:
-            twin = prints.setdefault((run.name, run.task, run.model, _print(run)), run)
+        if run.was_trained:
+            twin = prints.setdefault((run.name, run.task, run.model_name, _print(run)), run)
             if twin is not run and _bytes_of(twin, "metrics.jsonl") == _bytes_of(run, "metrics.jsonl"):
-                troubles.append(Trouble(run.label, f"its records and training log are those of {twin.label}: a copy"))
+                troubles.append(ReadIssue(run.label, f"its records and training log are those of {twin.label}: a copy"))
                 continue
             if twin is not run:
                 same = f"its records are, byte for byte, those of {twin.label}; its training log is not"
-                troubles.append(Trouble(run.label, same, left_out=False))
+                troubles.append(ReadIssue(run.label, same, left_out=False))
         seeds |= dict.fromkeys(mine, run)
         kept.append(run)
     return kept, troubles
@@ -326,7 +326,7 @@ def _uncollected() -> Iterator[None]:
 
 def read_run(
     path: Path, root: Path | None = None, *, whens: Sequence[str] = schema.WHENS, gin: Path = format1.GIN
-) -> tuple[Run | None, list[Trouble]]:
+) -> tuple[Run | None, list[ReadIssue]]:
     """One run folder; None (and why) when it is not finished, failed or damaged."""
     label = _label(path, root)
     try:
@@ -334,10 +334,10 @@ def read_run(
     except metrics.MetricError:  # a metric's fault, and no folder's
         raise
     except Exception as error:  # whatever else a folder may hold: it costs this run, not the table
-        return None, [Trouble(label, f"cannot be read: {type(error).__name__}: {error}")]
+        return None, [ReadIssue(label, f"cannot be read: {type(error).__name__}: {error}")]
     if run is None:
-        return None, [Trouble(label, why)]
-    return run, [Trouble(label, remarks, left_out=False)] if remarks else []
+        return None, [ReadIssue(label, why)]
+    return run, [ReadIssue(label, remarks, left_out=False)] if remarks else []
 
 
 def _read_run(path: Path, label: str, whens: Sequence[str], gin: Path) -> tuple[Run | None, str, str]:
@@ -349,18 +349,19 @@ def _read_run(path: Path, label: str, whens: Sequence[str], gin: Path) -> tuple[
     seed = _seed(path.name) or 0
     for key, value in {"task": task, "policy": policy, "name": name, "seed": seed}.items():
         if type(info.get(key)) is not type(value) or info[key] != value:
-            told = f"run.json: {key} is {schema.shorten(info.get(key))}; the folder says {schema.shorten(value)}"
+            told = f"run.json: {key} is {schema.shorten_value(info.get(key))}; "
+            told += f"the folder says {schema.shorten_value(value)}"
             return None, told, ""
     try:
         config = read_file(path / "config.gin", SMALL).decode()
     except (OSError, ValueError) as error:
         return None, _unreadable("config.gin", error), ""
-    info = format1.upgrade(info, config, gin) if info["format"] == 1 else info
+    info = format1.upgrade_format1(info, config, gin) if info["format"] == 1 else info
     if why := schema.info_fault(info):
         return None, f"run.json: {why}", ""
     run = Run(path, label, task, policy, name, seed, info, {})
     bad: list[str] = []
-    whens = whens if run.trained else schema.WHENS
+    whens = whens if run.was_trained else schema.WHENS
     grouped = _grouped(read_records(path, whens=whens, bad=bad))
     bad = bad or integrity.changed_files(path, info) or _miscounted(info, grouped, whens)
     evaluations = {}
@@ -375,12 +376,12 @@ def _read_run(path: Path, label: str, whens: Sequence[str], gin: Path) -> tuple[
         bad.append("eval.jsonl holds no records")
     if bad:
         return None, _joined(bad), ""
-    logged = run.trained or (path / "metrics.jsonl").exists()
+    logged = run.was_trained or (path / "metrics.jsonl").exists()
     return dataclasses.replace(run, evaluations=evaluations), "", _joined(_steps(path)[1]) if logged else ""
 
 
 def _miscounted(
-    info: Mapping[str, Any], grouped: Mapping[Key, list[dict[str, Any]]], whens: Sequence[str]
+    info: Mapping[str, Any], grouped: Mapping[EvalKey, list[dict[str, Any]]], whens: Sequence[str]
 ) -> list[str]:
     """Evaluations that do not hold as many records as run.json says; [] for a run of before this was recorded."""
     if "records" not in info:
@@ -440,26 +441,26 @@ def _steps(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return steps, faults + [f"metrics.jsonl: {fault}" for fault in wrong]
 
 
-def _grouped(records: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
+def _grouped(records: Iterable[dict[str, Any]]) -> dict[EvalKey, list[dict[str, Any]]]:
     """The records of each evaluation; a key is made once, not for every record."""
     grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
         grouped.setdefault(schema.key_fields(record), []).append(record)
-    found: dict[Key, list[dict[str, Any]]] = {}
+    found: dict[EvalKey, list[dict[str, Any]]] = {}
     for fields, mine in grouped.items():
         found.setdefault(schema.key_from(*fields), []).extend(mine)
     return found
 
 
-def _evaluate(key: Key, records: list[dict[str, Any]]) -> Evaluation:
+def _evaluate(key: EvalKey, records: list[dict[str, Any]]) -> EvalResult:
     table = metrics.tabulate(records)
-    values = {quantity: table.values(quantity) for quantity in ("t1", "t2", *metrics.METRICS)}
+    values = {quantity: table.problem_values(quantity) for quantity in ("t1", "t2", *metrics.METRICS)}
     rates = [metric for metric in metrics.METRICS.values() if metric.given]
-    cases = {metric.name: table.per_problem(metric.cases(table)) for metric in rates}
+    cases = {metric.name: table.per_problem(metric.record_cases(table)) for metric in rates}
     summary = metrics.summarize(table)
     if summary["majority"]:
-        values["majority_2"] = metrics.majority_curve(*table.pools(0), 2)
-    return Evaluation(key, summary, _shared(tuple(table.problems)), values, cases, table.per_problem(table.correct))
+        values["majority_2"] = metrics.majority_curve(*table.vote_pools(0), 2)
+    return EvalResult(key, summary, _shared(tuple(table.problem_ids)), values, cases, table.per_problem(table.correct))
 
 
 @functools.lru_cache(maxsize=64)

@@ -50,7 +50,7 @@ class Asked(NamedTuple):
     draft: str
 
 
-class Key(NamedTuple):
+class EvalKey(NamedTuple):
     """Which evaluation of a run a record is of: records that differ in any of these are never averaged together.
 
     Attributes:
@@ -89,18 +89,18 @@ class Key(NamedTuple):
         text = f"{self.when} {self.task} {self.split} T={self.temperature:g} {self.first} {self.turns}"
         return f"{text} {self.draft}" if self.draft else text
 
-    def is_pool_of(self, greedy: Key) -> bool:
+    def is_pool_of(self, greedy: EvalKey) -> bool:
         """Whether its samples, where it has several, are the sampled counterpart of a greedy evaluation."""
         return self[:3] == greedy[:3] and self.first == greedy.first == "policy"
 
 
-def key_of(record: Mapping[str, Any]) -> Key:
+def key_of(record: Mapping[str, Any]) -> EvalKey:
     """Which evaluation a record is of."""
     return key_from(*key_fields(record))
 
 
 def key_fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What of a record decides its `Key`, as it stands there: records with equal fields have one key."""
+    """What of a record decides its `EvalKey`, as it stands there: records with equal fields have one key."""
     attempts = record["attempts"]
     return (
         record["when"], record["task"], record.get("split", "test"), record["temperature"], attempts[0]["by"],
@@ -108,9 +108,9 @@ def key_fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def key_from(when: str, task: str, split: str, temperature: float, first: str, turns: int, draft: str) -> Key:
+def key_from(when: str, task: str, split: str, temperature: float, first: str, turns: int, draft: str) -> EvalKey:
     """The key of `key_fields`; -0.0 and 0 are the temperature 0.0."""
-    return Key(when, task, split, float(temperature) + 0.0, first, turns, draft)
+    return EvalKey(when, task, split, float(temperature) + 0.0, first, turns, draft)
 
 
 def format_fault(info: Mapping[str, Any]) -> str:
@@ -135,18 +135,18 @@ def info_fault(info: Mapping[str, Any]) -> str:
     """
     spent = info.get("spent")
     if not isinstance(spent, dict) or "updates" not in spent:
-        return f"spent is {shorten(spent)}, not what the run used (updates at least)"
+        return f"spent is {shorten_value(spent)}, not what the run used (updates at least)"
     for key, kind in INFO_OBJECTS.items():
         entries = info.get(key, _ABSENT if key in INFO_REQUIRED else {})
         if not isinstance(entries, dict):
-            return f"{key} is {shorten(entries)}, not an object"
+            return f"{key} is {shorten_value(entries)}, not an object"
         for entry, value in entries.items():
-            if not fits(value, kind):
-                return f"{key}: {entry} is {shorten(value)}, not {kind.name}"
+            if not matches_kind(value, kind):
+                return f"{key}: {entry} is {shorten_value(value)}, not {kind.name}"
     for key in INFO_TEXTS:
         value = info.get(key, _ABSENT if key in INFO_REQUIRED else "")
-        if not fits(value, TEXT):
-            return f"{key} is {shorten(value)}, not {TEXT.name}"
+        if not matches_kind(value, TEXT):
+            return f"{key} is {shorten_value(value)}, not {TEXT.name}"
     return info_changed(info)
 
 
@@ -282,7 +282,11 @@ def identity_fault(record: Mapping[str, Any]) -> str:
     fault = _fault(record, RECORD, {})
     if fault:
         return fault
-    bad = [i for i, attempt in enumerate(record["attempts"], 1) if not fits(attempt.get("by", _ABSENT), ATTEMPT["by"])]
+    bad = [
+        i
+        for i, attempt in enumerate(record["attempts"], 1)
+        if not matches_kind(attempt.get("by", _ABSENT), ATTEMPT["by"])
+    ]
     return f"attempt {bad[0]}: by is no author" if bad else ""
 
 
@@ -291,12 +295,12 @@ def _fault(held: Mapping[str, Any], required: Mapping[str, Kind], optional: Mapp
     if missing:
         return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     for key, kind in chain(required.items(), optional.items()):
-        if key in held and not fits(held[key], kind):
-            return f"{key} is {shorten(held[key])}, not {kind.name}"
+        if key in held and not matches_kind(held[key], kind):
+            return f"{key} is {shorten_value(held[key])}, not {kind.name}"
     return ""
 
 
-def fits(value: Any, kind: Kind) -> bool:
+def matches_kind(value: Any, kind: Kind) -> bool:
     """Whether a value is of a kind."""
     if type(value) not in kind.types:
         return False
@@ -340,26 +344,28 @@ def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list
     for line, row in numbered:
         step = row.get("step", _ABSENT)
         if type(step) is not int or not 1 <= step <= MOST:
-            faults.append(f"line {line}: step is {shorten(step)}, not an integer from 1")
+            faults.append(f"line {line}: step is {shorten_value(step)}, not an integer from 1")
         elif kept and step <= kept[-1]["step"]:
             faults.append(f"line {line}: step {step} stands behind step {kept[-1]['step']}")
-        elif not fits(row.get("phase", _ABSENT), NAME):
-            faults.append(f"line {line}: phase is {shorten(row.get('phase', _ABSENT))}, not {NAME.name}")
+        elif not matches_kind(row.get("phase", _ABSENT), NAME):
+            faults.append(f"line {line}: phase is {shorten_value(row.get('phase', _ABSENT))}, not {NAME.name}")
         else:
             odd = [key for key, value in row.items() if key != "phase" and not _fits_log(value)]
-            faults += [f"line {line}: {shorten(key)} is {shorten(row[key])}, not a finite number" for key in odd]
+            faults += [
+                f"line {line}: {shorten_value(key)} is {shorten_value(row[key])}, not a finite number" for key in odd
+            ]
             kept.append({key: value for key, value in row.items() if key not in odd} if odd else dict(row))
     return kept, faults
 
 
 def _fits_log(value: Any) -> bool:
-    return value is None or type(value) is bool or fits(value, LOGGED)
+    return value is None or type(value) is bool or matches_kind(value, LOGGED)
 
 
 def curve_value(step: Mapping[str, Any], key: str) -> float | None:
     """The number that a line of metrics.jsonl logs under `key`; None where it logs none (truth values are none)."""
     value: Any = step.get(key)
-    return float(value) if fits(value, LOGGED) else None
+    return float(value) if matches_kind(value, LOGGED) else None
 
 
 def parse_lines(data: bytes, first: int = 1) -> Iterator[tuple[int, Any, str]]:
@@ -398,7 +404,7 @@ def _spell_surrogates(value: Any) -> Any:
     return value
 
 
-def shorten(value: Any, most: int = 40) -> str:
+def shorten_value(value: Any, most: int = 40) -> str:
     """A value of a damaged line as a message shows it."""
     try:
         text = "nothing" if value is _ABSENT else json.dumps(value, ensure_ascii=True)

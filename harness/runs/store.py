@@ -58,7 +58,7 @@ class RunStore:
 
     # -- opening and closing -----------------------------------------------------------------------------------
 
-    def lock(self) -> None:
+    def acquire_lock(self) -> None:
         """Takes the folder's lock and removes what killed writers have left half-written.
 
         The kernel frees the lock when the process dies, however it dies.
@@ -92,7 +92,7 @@ class RunStore:
         self._lock = handle
         self._sweep()
 
-    def close(self) -> None:
+    def release_lock(self) -> None:
         """Frees the lock."""
         if self._lock:
             with contextlib.suppress(OSError):  # a full disk: the holder's name could not be written
@@ -135,7 +135,7 @@ class RunStore:
             raise StoreError(f"{path} {why}")
         return info
 
-    def update(self, **fields: Any) -> None:
+    def update_run_json(self, **fields: Any) -> None:
         """Merges fields into run.json, with its new digest, in one atomic write."""
         self.info.update(fields)
         if self.info.get("format") == FORMAT:
@@ -145,7 +145,7 @@ class RunStore:
     # -- config ------------------------------------------------------------------------------------------------
 
     @property
-    def config(self) -> str | None:
+    def saved_config(self) -> str | None:
         """The saved config.gin, or None.
 
         Raises:
@@ -166,11 +166,11 @@ class RunStore:
 
     # -- logs --------------------------------------------------------------------------------------------------
 
-    def log(self, line: Mapping[str, Any]) -> None:
+    def append_step(self, line: Mapping[str, Any]) -> None:
         """Appends one step to metrics.jsonl."""
-        append(self.folder / "metrics.jsonl", [line])
+        append_jsonl(self.folder / "metrics.jsonl", [line])
 
-    def rewind(self, steps: int) -> None:
+    def drop_steps_after(self, steps: int) -> None:
         """Drops the lines of metrics.jsonl after step `steps`, and a half-written last one.
 
         Raises:
@@ -192,11 +192,11 @@ class RunStore:
                 f"Without its log the run cannot go on: move {self.folder} away and run again"
             )
 
-    def record(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def append_records(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Appends evaluation records to eval.jsonl."""
-        append(self.folder / "eval.jsonl", lines)
+        append_jsonl(self.folder / "eval.jsonl", lines)
 
-    def recorded(self) -> list[dict[str, Any]]:
+    def read_records(self) -> list[dict[str, Any]]:
         """The records in eval.jsonl.
 
         A last line that ends without a line feed was being written when the process died. In an unfinished run it is
@@ -220,12 +220,12 @@ class RunStore:
         return lines
 
     def sound_records(self) -> list[dict[str, Any]]:
-        """As `recorded`, each checked to be what an evaluation writes.
+        """As `read_records`, each checked to be what an evaluation writes.
 
         Raises:
-            StoreError: as `recorded`; or a line that lacks what every record has, with its number.
+            StoreError: as `read_records`; or a line that lacks what every record has, with its number.
         """
-        lines = self.recorded()
+        lines = self.read_records()
         for number, line in enumerate(lines, 1):
             if fault := identity_fault(line):
                 raise StoreError(f"{self.folder / 'eval.jsonl'}, line {number} is no record: {fault}")
@@ -238,7 +238,7 @@ class RunStore:
 
     def keep_failed_batch(self, told: Mapping[str, Any]) -> None:
         """Writes what an update broke on to failed_batch.json, to be looked at and replayed; NaN becomes a text."""
-        write_atomic(self.folder / FAILED_BATCH, dump(_writable(told)))
+        write_atomic(self.folder / FAILED_BATCH, dump_json_line(_writable(told)))
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -251,20 +251,20 @@ class RunStore:
         Raises:
             StoreError: naming what was removed or changed while the run went on.
         """
-        if self._config is not None and self.config != self._config:
+        if self._config is not None and self.saved_config != self._config:
             raise StoreError(f"{self.folder / 'config.gin'} was removed or changed while the run went on")
         lines, torn = read_jsonl(self.folder / "metrics.jsonl")
         if torn:
             raise StoreError(f"{self.folder / 'metrics.jsonl'} ends in half a line")
         self._check_steps(lines, steps)
 
-    def hashes(self) -> dict[str, str]:
+    def file_hashes(self) -> dict[str, str]:
         """{file: SHA-256} of what readers and later evaluations use, handed to the disk first."""
         names = [name for name in (*READ, "model") if (self.folder / name).exists()]
         for path in (self.folder / "model").rglob("*"):
-            sync(path)
+            sync_to_disk(path)
         for name in names:
-            sync(self.folder / name)
+            sync_to_disk(self.folder / name)
         return hash_files(self.folder, names)
 
     def check_unchanged(self, *more: str) -> None:
@@ -285,7 +285,7 @@ class RunStore:
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
-    def checkpoint(self, position: Mapping[str, Any], save: Callable[[Path], None]) -> None:
+    def write_checkpoint(self, position: Mapping[str, Any], save: Callable[[Path], None]) -> None:
         """Replaces the checkpoint: `save` fills a new folder, which is swapped in only when it is whole.
 
         At every moment one whole checkpoint has a name that `last_checkpoint` looks at, and what it stands for (the
@@ -294,7 +294,7 @@ class RunStore:
         final, new, old = (self.folder / name for name in CHECKPOINTS)
         for name in ("eval.jsonl", "metrics.jsonl"):
             if (self.folder / name).exists():
-                sync(self.folder / name)
+                sync_to_disk(self.folder / name)
         if not final.exists() and (new / "position.json").exists():  # killed between the two renames below
             new.rename(final)
         shutil.rmtree(new, ignore_errors=True)
@@ -303,10 +303,10 @@ class RunStore:
             save(new)
             files = [path for path in sorted(new.iterdir()) if path.is_file()]
             for path in files:
-                sync(path)
+                sync_to_disk(path)
             digests = hash_files(new, [path.name for path in files])
             digests["position"] = _digest(position)
-            write_atomic(new / "position.json", dump({**position, "sha256": digests}))
+            write_atomic(new / "position.json", dump_json_line({**position, "sha256": digests}))
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)  # on a full disk, room for the status
             raise
@@ -314,7 +314,7 @@ class RunStore:
             shutil.rmtree(old, ignore_errors=True)
             final.rename(old)
         new.rename(final)
-        sync(self.folder)
+        sync_to_disk(self.folder)
         shutil.rmtree(old, ignore_errors=True)
 
     def last_checkpoint(self, verify: bool = True) -> tuple[dict[str, Any], Path] | None:
@@ -356,41 +356,41 @@ class RunStore:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
-class Onlooker(RunStore):
+class ReadOnlyRunStore(RunStore):
     """The run folder as every process but the first sees it: nothing is written.
 
     Not covered: machines that do not share the folder; all of them read the checkpoint when a run goes on.
     """
 
-    def lock(self) -> None:
+    def acquire_lock(self) -> None:
         pass
 
-    def update(self, **fields: Any) -> None:
+    def update_run_json(self, **fields: Any) -> None:
         self.info.update(fields)
 
     def save_config(self, text: str) -> None:
         pass
 
-    def log(self, line: Mapping[str, Any]) -> None:
+    def append_step(self, line: Mapping[str, Any]) -> None:
         pass
 
-    def rewind(self, steps: int) -> None:
+    def drop_steps_after(self, steps: int) -> None:
         pass
 
-    def record(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def append_records(self, lines: Sequence[Mapping[str, Any]]) -> None:
         pass
 
     def keep_failed_batch(self, told: Mapping[str, Any]) -> None:
         pass
 
-    def checkpoint(self, position: Mapping[str, Any], save: Callable[[Path], None]) -> None:
+    def write_checkpoint(self, position: Mapping[str, Any], save: Callable[[Path], None]) -> None:
         save(self.folder / "checkpoint.new")  # the processes gather sharded weights together; the first one writes them
 
     def drop_checkpoint(self) -> None:
         pass
 
 
-def dump(line: Mapping[str, Any]) -> str:
+def dump_json_line(line: Mapping[str, Any]) -> str:
     """One JSON line; the same mapping always gives the same bytes.
 
     A lone surrogate, which UTF-8 cannot hold, is written as its JSON escape.
@@ -404,10 +404,10 @@ def dump(line: Mapping[str, Any]) -> str:
 
 def dump_all(lines: Sequence[Mapping[str, Any]]) -> bytes:
     """JSON lines as the bytes of a file."""
-    return "".join(dump(line) for line in lines).encode()
+    return "".join(dump_json_line(line) for line in lines).encode()
 
 
-def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+def append_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Appends JSON lines and hands them to the kernel: they survive the death of the process."""
     with _naming(path), open(path, "ab") as file:
         file.write(dump_all(lines))
@@ -450,13 +450,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
                 file.write(data)
                 _flush(file)
             os.replace(temporary, path)
-            sync(path.parent)
+            sync_to_disk(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Hands a file, or a folder's list of names, to the disk, so that it survives a power cut."""
     if path.is_dir() and os.name == "nt":  # Windows opens no folders
         return
@@ -503,7 +503,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _digest(position: Mapping[str, Any]) -> str:
     """SHA-256 of a position as it is when read again (JSON has no tuples, and joins two halves of a surrogate pair)."""
-    return hashlib.sha256(dump(json.loads(dump(position))).encode()).hexdigest()
+    return hashlib.sha256(dump_json_line(json.loads(dump_json_line(position))).encode()).hexdigest()
 
 
 def _read_position(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

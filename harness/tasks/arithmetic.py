@@ -13,7 +13,7 @@ from typing import Literal
 
 from harness.core import Message, Problem, Verifier
 from harness.registry import register
-from harness.seeds import cut
+from harness.seeds import slice_pools
 
 SPLIT_SEED = 2409_12917
 SIZES = {"test": 2_000, "validation": 1_000, "train": 20_000}  # the corpus has the rest
@@ -23,32 +23,32 @@ Operands = tuple[int, int, int]
 
 
 @functools.cache
-def split(pool: Literal["corpus", "train", "validation", "test"]) -> tuple[Operands, ...]:
+def pool_operands(pool: Literal["corpus", "train", "validation", "test"]) -> tuple[Operands, ...]:
     """The operands (a, b, c) of one pool; the four pools partition the whole space."""
     space = [(a, b, c) for a in range(10, 100) for b in range(2, 10) for c in range(10, 100)]
-    return cut(space, SPLIT_SEED, SIZES, pool)
+    return slice_pools(space, SPLIT_SEED, SIZES, pool)
 
 
-def ask(operands: Operands) -> str:
+def problem_text(operands: Operands) -> str:
     """The problem as text."""
     a, b, c = operands
     return rf"Compute ${a} \times {b} + {c}$."
 
 
-def direct(answer: int) -> str:
+def direct_answer(answer: int) -> str:
     """An answer without work."""
     return rf"\boxed{{{answer}}}"
 
 
-def worked(tens: int, ones: int, product: int, answer: int) -> str:
+def worked_answer(tens: int, ones: int, product: int, answer: int) -> str:
     """An answer in steps: the two partial products, their sum, then the answer."""
     return rf"${tens} + {ones} = {product}$ \boxed{{{answer}}}"
 
 
-def solve(operands: Operands) -> str:
+def reference_solution(operands: Operands) -> str:
     """The reference solution."""
     a, b, c = operands
-    return worked(a // 10 * 10 * b, a % 10 * b, a * b, a * b + c)
+    return worked_answer(a // 10 * 10 * b, a % 10 * b, a * b, a * b + c)
 
 
 @register("task", "arithmetic")
@@ -94,4 +94,7 @@ class Arithmetic:
 
 @functools.cache
 def _problems(pool: Literal["train", "validation", "test"]) -> tuple[Problem, ...]:
-    return tuple(Problem(f"{a}*{b}+{c}", ask((a, b, c)), str(a * b + c), solve((a, b, c))) for a, b, c in split(pool))
+    return tuple(
+        Problem(f"{a}*{b}+{c}", problem_text((a, b, c)), str(a * b + c), reference_solution((a, b, c)))
+        for a, b, c in pool_operands(pool)
+    )

@@ -82,12 +82,12 @@ def answer_text(code: str, shots: int) -> str:
 def _ask(problem: Shot, tests: Shown) -> str:
     task = f"You are an expert Python programmer, and here is your task: {problem.text}"
     if tests == "hidden":  # ours: without a test, nothing else tells how the function is called
-        return f"{task} Your code should define this function:\n\n{heads(problem.code, problem.tests)}\n"
+        return f"{task} Your code should define this function:\n\n{function_heads(problem.code, problem.tests)}\n"
     given: Sequence[str] = problem.tests[:1] if tests == "one" else problem.tests
     return f"{task} Your code should pass these tests:\n\n" + "\n".join(given) + "\n"
 
 
-def heads(code: str, tests: Sequence[str]) -> str:
+def function_heads(code: str, tests: Sequence[str]) -> str:
     """The heads of the functions and classes of `code` that the tests name, without their bodies."""
     named = set(re.findall(r"\w+", "\n".join(tests)))
     found = re.finditer(r"^(?:def|class) (\w+).*$", code, re.MULTILINE)

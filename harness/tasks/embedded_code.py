@@ -16,7 +16,17 @@ from typing import ClassVar, Literal
 
 from harness.core import Message, Problem, Verifier
 from harness.registry import register
-from harness.tasks.embedded_code_specs import SIZES, Arguments, Pool, Spec, call, examples, mistaken, split, work
+from harness.tasks.embedded_code_specs import (
+    SIZES,
+    Arguments,
+    Pool,
+    Spec,
+    call_source,
+    example_arguments,
+    mistaken_spec,
+    pool_specs,
+    work_comment,
+)
 
 RETRY = (
     "There might be an error in the code above because of lack of understanding of the question. "
@@ -95,41 +105,41 @@ class EmbeddedRepair(EmbeddedCode):
 
 @functools.cache
 def _problems(pool: Pool, form: Form) -> tuple[Problem, ...]:
-    return tuple(problem(spec, form, random.Random(f"{spec.expression} of {pool}")) for spec in split(pool))
+    return tuple(build_problem(spec, form, random.Random(f"{spec.expression} of {pool}")) for spec in pool_specs(pool))
 
 
-def problem(spec: Spec, form: Form, rng: random.Random) -> Problem:
+def build_problem(spec: Spec, form: Form, rng: random.Random) -> Problem:
     """A problem that asks for a spec; `rng` draws its tests and, for a repair, the wrong program."""
-    tests = examples(spec, SHOWN, rng)
+    tests = example_arguments(spec, SHOWN, rng)
     if form == "humaneval":
-        prompt, hidden = stub(spec, tests[:2]), examples(spec, HIDDEN, rng)
-        checks = "".join(f"    {line}\n" for line in asserts(spec, [*tests, *hidden], "candidate"))
+        prompt, hidden = humaneval_prompt(spec, tests[:2]), example_arguments(spec, HIDDEN, rng)
+        checks = "".join(f"    {line}\n" for line in assert_lines(spec, [*tests, *hidden], "candidate"))
         answer = json.dumps({"test": f"def check(candidate):\n{checks}", "entry_point": "f"})
-        return Problem(spec.expression, prompt, answer, spec.body(work(spec, tests[0])[0]))
-    given = (program(mistaken(spec, tests, rng)),) if form == "repair" else ()
-    solution = program(spec, work(spec, tests[0])[0])
-    answer = json.dumps({"test_list": asserts(spec, tests)})
-    return Problem(spec.expression, ask(spec, tests), answer, solution, given)
+        return Problem(spec.expression, prompt, answer, spec.body_source(work_comment(spec, tests[0])[0]))
+    given = (program_source(mistaken_spec(spec, tests, rng)),) if form == "repair" else ()
+    solution = program_source(spec, work_comment(spec, tests[0])[0])
+    answer = json.dumps({"test_list": assert_lines(spec, tests)})
+    return Problem(spec.expression, mbpp_prompt(spec, tests), answer, solution, given)
 
 
-def ask(spec: Spec, tests: Sequence[Arguments]) -> str:
+def mbpp_prompt(spec: Spec, tests: Sequence[Arguments]) -> str:
     """An MBPP-like prompt: what to write, then the tests."""
     return f"Write a function to find {spec.text}. Your code should pass these tests:\n\n" + "\n".join(
-        asserts(spec, tests)
+        assert_lines(spec, tests)
     )
 
 
-def stub(spec: Spec, tests: Sequence[Arguments]) -> str:
+def humaneval_prompt(spec: Spec, tests: Sequence[Arguments]) -> str:
     """A HumanEval-like prompt: signature and docstring with doctests."""
-    shown = "".join(f"    >>> {call(x)}\n    {spec.value(x)!r}\n" for x in tests)
+    shown = "".join(f"    >>> {call_source(x)}\n    {spec.return_value(x)!r}\n" for x in tests)
     return f'{spec.head}    """Find {spec.text}.\n\n{shown}    """\n'
 
 
-def asserts(spec: Spec, tests: Sequence[Arguments], function: str = "f") -> list[str]:
+def assert_lines(spec: Spec, tests: Sequence[Arguments], function: str = "f") -> list[str]:
     """One line of source for each test."""
-    return [f"assert {call(x, function)} == {spec.value(x)!r}" for x in tests]
+    return [f"assert {call_source(x, function)} == {spec.return_value(x)!r}" for x in tests]
 
 
-def program(spec: Spec, work: str = "") -> str:
+def program_source(spec: Spec, work: str = "") -> str:
     """The whole program, as attempts at the MBPP-like form write it."""
-    return spec.head + spec.body(work)
+    return spec.head + spec.body_source(work)

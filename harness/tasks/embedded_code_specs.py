@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.seeds import cut
+from harness.seeds import slice_pools
 
 SPLIT_SEED = 2409_12917
 SIZES = {"test": 200, "validation": 50, "train": 350}  # the corpus has the rest
@@ -106,15 +106,15 @@ class Spec:
         """The program's first line."""
         return f"def f({self.core.takes}):\n"
 
-    def value(self, arguments: Arguments) -> Any:
+    def return_value(self, arguments: Arguments) -> Any:
         """What the function returns."""
         return _function(self.core.takes, self.expression)(*arguments)
 
-    def before(self, arguments: Arguments) -> Any:
+    def core_value(self, arguments: Arguments) -> Any:
         """The core's value, without operator and constant."""
         return _function(self.core.takes, self.core.code.format(""))(*arguments)
 
-    def body(self, work: str = "") -> str:
+    def body_source(self, work: str = "") -> str:
         """The program's body, with a line of work before it where there is one."""
         return f"{work}    return {self.expression}"
 
@@ -126,18 +126,18 @@ def _function(parameters: str, expression: str) -> Callable[..., Any]:
 
 
 @functools.cache
-def split(pool: Pool) -> tuple[Spec, ...]:
+def pool_specs(pool: Pool) -> tuple[Spec, ...]:
     """The specs of one pool; the four pools partition the whole space."""
     space = [Spec(core, op, k) for core in CORES for op, (_, constants) in OPERATORS.items() for k in constants]
-    return cut(space, SPLIT_SEED, SIZES, pool)
+    return slice_pools(space, SPLIT_SEED, SIZES, pool)
 
 
-def examples(spec: Spec, count: int, rng: random.Random) -> list[Arguments]:
+def example_arguments(spec: Spec, count: int, rng: random.Random) -> list[Arguments]:
     """Arguments of `count` different calls; on the first the core is neither 0 nor empty: it tells the constant."""
     found: list[Arguments] = []
     while len(found) < count:
         arguments = _arguments(spec.core.takes, rng)
-        if arguments not in found and (found or spec.before(arguments)):
+        if arguments not in found and (found or spec.core_value(arguments)):
             found.append(arguments)
     return found
 
@@ -150,12 +150,12 @@ def _arguments(takes: str, rng: random.Random) -> Arguments:
     return ([rng.choice(NUMBERS) for _ in range(rng.randint(2, 3))],)
 
 
-def call(arguments: Arguments, function: str = "f") -> str:
+def call_source(arguments: Arguments, function: str = "f") -> str:
     """The call as source."""
     return f"{function}({', '.join(map(repr, arguments))})"
 
 
-def work(spec: Spec, first: Arguments, slip: int = 0) -> tuple[str, Spec]:
+def work_comment(spec: Spec, first: Arguments, slip: int = 0) -> tuple[str, Spec]:
     """A comment that finds the constant from the first test, and the spec it leads to.
 
     Args:
@@ -163,7 +163,7 @@ def work(spec: Spec, first: Arguments, slip: int = 0) -> tuple[str, Spec]:
         first: Arguments of the first test.
         slip: Added to the core's value by mistake.
     """
-    before, value = spec.before(first), spec.value(first)
+    before, value = spec.core_value(first), spec.return_value(first)
     if spec.core.each:
         before, value = before[0], value[0]
     before += slip
@@ -176,7 +176,7 @@ def work(spec: Spec, first: Arguments, slip: int = 0) -> tuple[str, Spec]:
     return f"    # {line} = {constant}\n", Spec(spec.core, spec.operator, constant)
 
 
-def mistaken(spec: Spec, tests: list[Arguments], rng: random.Random, far: bool = False) -> Spec:
+def mistaken_spec(spec: Spec, tests: list[Arguments], rng: random.Random, far: bool = False) -> Spec:
     """A spec one edit away that fails at least one of the tests.
 
     Args:
@@ -186,7 +186,7 @@ def mistaken(spec: Spec, tests: list[Arguments], rng: random.Random, far: bool =
         far: Change the constant alone, to any of the operator's: nothing of it can be read off the mistake.
     """
     constants = list(OPERATORS[spec.operator][1])
-    kinds = ["constant", "operator", *(["core"] if siblings(spec.core) else [])]
+    kinds = ["constant", "operator", *(["core"] if sibling_cores(spec.core) else [])]
     while True:
         kind = "constant" if far else rng.choice(kinds)
         if kind == "constant":
@@ -195,13 +195,13 @@ def mistaken(spec: Spec, tests: list[Arguments], rng: random.Random, far: bool =
         elif kind == "operator":
             other = Spec(spec.core, rng.choice(list(OPERATORS)), spec.constant)
         else:
-            other = Spec(rng.choice(siblings(spec.core)), spec.operator, spec.constant)
-        if other.constant >= 0 and any(other.value(x) != spec.value(x) for x in tests):
+            other = Spec(rng.choice(sibling_cores(spec.core)), spec.operator, spec.constant)
+        if other.constant >= 0 and any(other.return_value(x) != spec.return_value(x) for x in tests):
             return other
 
 
 @functools.cache
-def siblings(core: Core) -> tuple[Core, ...]:
+def sibling_cores(core: Core) -> tuple[Core, ...]:
     """The cores one could take for this one: the same parameters, and one word or one number between them."""
 
     def words(text: str) -> list[str]:

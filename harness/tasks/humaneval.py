@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from harness.core import Message, Problem, Verifier
 from harness.registry import register
 from harness.tasks.code_prompts import COMPLETE, RETRY
-from harness.tasks.source import Hub, Loaded, Schema, checked, load, pinned, unique
+from harness.tasks.source import Hub, Loaded, Schema, check_columns, check_pin, load_source_rows, require_unique_ids
 
 Style = Literal["instruct", "bare"]
 
@@ -60,15 +60,15 @@ class HumanEval:
     @functools.cached_property
     def _loaded(self) -> Loaded:
         hub = Hub(self.repository, self.revision, (self.config,) if self.config else (), self.home)
-        loaded = checked(load(self.name, hub, self.data), self.schema)
-        unique((row.fields["task_id"], row.place) for row in loaded.rows)
-        return pinned(self.name, loaded, tuple(self.schema), self.pin, 164)
+        loaded = check_columns(load_source_rows(self.name, hub, self.data), self.schema)
+        require_unique_ids((row.fields["task_id"], row.place) for row in loaded.rows)
+        return check_pin(self.name, loaded, tuple(self.schema), self.pin, 164)
 
     @functools.cached_property
     def test(self) -> Sequence[Problem]:
-        return [self.problem(row.fields) for row in self._loaded.rows]
+        return [self.build_problem(row.fields) for row in self._loaded.rows]
 
-    def problem(self, fields: Mapping[str, Any]) -> Problem:
+    def build_problem(self, fields: Mapping[str, Any]) -> Problem:
         """A row as a problem."""
         return Problem(
             fields["task_id"],
@@ -122,7 +122,7 @@ class HumanEvalFix(HumanEval):
         "github.com/bigcode-project/octopack, evaluation/create/humaneval-x/data/python/data/humanevalpack.jsonl"
     )
 
-    def problem(self, fields: Mapping[str, Any]) -> Problem:
+    def build_problem(self, fields: Mapping[str, Any]) -> Problem:
         return Problem(
             fields["task_id"],
             fields["prompt"],

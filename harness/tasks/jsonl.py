@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.core import Message, Problem, Verifier
-from harness.registry import nearest, register
+from harness.registry import nearest_hint, register
 from harness.tasks.arithmetic import RETRY
-from harness.tasks.source import DataError, Hub, Loaded, Row, digest, load, unique
+from harness.tasks.source import DataError, Hub, Loaded, Row, load_source_rows, require_unique_ids, rows_digest
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -46,7 +46,7 @@ class _OwnData:
         for part in reversed(PARTS):  # the test problems are known first: what training shares with them is told
             rows = self._rows(part).rows
             problems = tuple(self._problem(row) for row in rows)
-            unique((problem.id, row.place) for problem, row in zip(problems, rows, strict=True))
+            require_unique_ids((problem.id, row.place) for problem, row in zip(problems, rows, strict=True))
             for problem, row in zip(problems, rows, strict=True):
                 text = " ".join(problem.prompt.split())
                 other, place = places.setdefault(text, (part, row.place))
@@ -85,7 +85,7 @@ class _OwnData:
 
     @functools.cached_property
     def _digest(self) -> str:
-        return digest(
+        return rows_digest(
             {"part": part, "id": problem.id, "prompt": problem.prompt, "answer": problem.answer}
             for part, problems in self._parts.items()
             for problem in problems
@@ -148,7 +148,7 @@ class Jsonl(_OwnData):
     def _loaded(self) -> dict[Part, Loaded]:
         files = {"train": self.train_data, "validation": self.validation_data, "test": self.test_data}
         nothing = Loaded((), "")
-        return {part: load("jsonl", Hub("", ""), files[part]) if files[part] else nothing for part in PARTS}
+        return {part: load_source_rows("jsonl", Hub("", ""), files[part]) if files[part] else nothing for part in PARTS}
 
 
 @register("task", "hub")
@@ -183,7 +183,7 @@ class HubData(_OwnData):
 
     @functools.cached_property
     def _loaded(self) -> Loaded:
-        return load("hub", Hub(self.repository, self.revision, (self.config,) if self.config else ()), None)
+        return load_source_rows("hub", Hub(self.repository, self.revision, (self.config,) if self.config else ()), None)
 
     def _rows(self, part: Part) -> Loaded:
         split = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}[part]
@@ -192,7 +192,7 @@ class HubData(_OwnData):
         rows = tuple(row for row in self._loaded.rows if row.part == split)
         if not rows:
             known = _kinds(row.part for row in self._loaded.rows)
-            near = nearest(split, known)
+            near = nearest_hint(split, known)
             raise DataError(
                 f"{self._loaded.origin}: there is no split {split!r}{near}; it has {', '.join(known)}. "
                 f"Bind task.hub.{part}_split"
@@ -207,7 +207,7 @@ def _kinds(parts: Iterable[str]) -> list[str]:
 def _text(row: Row, field: str) -> str:
     """A field's text, of a number its digits."""
     if field not in row.fields:
-        near = nearest(field, row.fields)
+        near = nearest_hint(field, row.fields)
         raise DataError(f"{row.place}: the field {field!r} is missing{near}; it has {', '.join(row.fields)}")
     value = row.fields[field]
     if isinstance(value, int | float) and not isinstance(value, bool):

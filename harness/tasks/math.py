@@ -19,7 +19,7 @@ from typing import Any, Literal
 from harness.boxed import last_boxed
 from harness.core import Message, Problem, Verifier
 from harness.registry import register
-from harness.tasks.source import DataError, Hub, Loaded, Row, checked, digest, load
+from harness.tasks.source import DataError, Hub, Loaded, Row, check_columns, load_source_rows, rows_digest
 
 # arXiv 2409.12917v2, appendix C, verbatim; the last sentence asks for the form of the answer.
 INSTRUCTION = (
@@ -63,7 +63,7 @@ Index = Mapping[str, str]
 
 
 @functools.cache
-def math500() -> Index:
+def load_math500() -> Index:
     """MATH-500, the test problems of PRM800K's split: ids and SHA-256 of the exact text."""
     lines = (Path(__file__).parent / "math500.tsv").read_text(encoding="utf-8").splitlines()
     return {text: name for name, text in (line.split("\t") for line in lines)}
@@ -123,7 +123,7 @@ def original_part(row: Row) -> str:
     return prefix if prefix in ("train", "test") else row.part
 
 
-def divide(rows: Sequence[Row], split: str, index: Index, answer_form: str) -> Parts:
+def split_problems(rows: Sequence[Row], split: str, index: Index, answer_form: str) -> Parts:
     """Problems of both parts, in the rows' order; rows without a gold answer are left out and named.
 
     Raises:
@@ -220,14 +220,14 @@ class Math:
     @functools.cached_property
     def _loaded(self) -> tuple[Loaded, Parts]:
         hub = HUBS[self.split] if self.repository is None else Hub(self.repository, str(self.revision))
-        loaded = checked(load("math", hub, self.data), {"problem": str})
+        loaded = check_columns(load_source_rows("math", hub, self.data), {"problem": str})
         for row in loaded.rows:
             if "answer" not in row.fields and "solution" not in row.fields:
                 raise DataError(f"{row.place}: the fields 'answer' and 'solution' are both missing")
-        parts = divide(loaded.rows, self.split, math500(), self.answer_form)
+        parts = split_problems(loaded.rows, self.split, load_math500(), self.answer_form)
         if self.pin is not None:
             self._check(loaded, parts)
-        found = digest({"id": p.id, "problem": p.prompt, "answer": p.answer} for p in (*parts.train, *parts.test))
+        found = rows_digest({"id": p.id, "problem": p.prompt, "answer": p.answer} for p in (*parts.train, *parts.test))
         return Loaded(loaded.rows, loaded.origin, found), parts
 
     def _check(self, loaded: Loaded, parts: Parts) -> None:
@@ -242,7 +242,7 @@ class Math:
             )
         told = all(isinstance(row.fields.get("answer"), str) for row in loaded.rows)
         if self.split == "12000/500" and told:
-            gold = digest({"unique_id": p.id, "answer": p.answer} for p in parts.test)
+            gold = rows_digest({"unique_id": p.id, "answer": p.answer} for p in parts.test)
             if gold != self.pin:
                 raise DataError(
                     f"{loaded.origin} has other gold answers for the 500 test problems than PRM800K (digest "

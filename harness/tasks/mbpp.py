@@ -15,10 +15,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from harness.core import Message, Problem, Verifier
-from harness.python_source import defined
+from harness.python_source import defined_names
 from harness.registry import register
 from harness.tasks.code_prompts import RETRY, Shot, Shown, answer_text, mbpp_prompt
-from harness.tasks.source import DataError, Hub, Loaded, Row, Schema, checked, load, pinned, unique
+from harness.tasks.source import (
+    DataError,
+    Hub,
+    Loaded,
+    Row,
+    Schema,
+    check_columns,
+    check_pin,
+    load_source_rows,
+    require_unique_ids,
+)
 
 Part = Literal["prompt", "test", "validation", "train"]
 PARTS: dict[Part, range] = {
@@ -80,7 +90,7 @@ def entry_points(code: str, tests: Sequence[str]) -> list[str]:
     """The names a program defines that its tests use, the one used most often first."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        names = defined(ast.parse(code))
+        names = defined_names(ast.parse(code))
         trees = [ast.parse(test) for test in tests]
     used = [node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in names]
     return sorted(dict.fromkeys(used), key=lambda name: -used.count(name))
@@ -135,9 +145,9 @@ class MBPP:
         edition = self.edition
         home = f"github.com/google-research/google-research, mbpp/{edition.file}"
         hub = Hub(self.repository, self.revision, (edition.config,), home)
-        loaded = checked(load(self.name, hub, self.data), edition.schema)
-        unique((str(row.fields["task_id"]), row.place) for row in loaded.rows)
-        return pinned(self.name, loaded, edition.columns, self.pin, edition.rows)
+        loaded = check_columns(load_source_rows(self.name, hub, self.data), edition.schema)
+        require_unique_ids((str(row.fields["task_id"]), row.place) for row in loaded.rows)
+        return check_pin(self.name, loaded, edition.columns, self.pin, edition.rows)
 
     @functools.cached_property
     def _parts(self) -> dict[Part, tuple[Problem, ...]]:
@@ -160,7 +170,7 @@ class MBPP:
         sizes = {name: len(problems) for name, problems in self._parts.items()}
         return {"origin": self._loaded.origin, "digest": self._loaded.digest, **sizes}
 
-    def part(self, name: Part) -> Sequence[Problem]:
+    def part_problems(self, name: Part) -> Sequence[Problem]:
         """The problems of one part; `prompt` holds the data set's own examples for prompts."""
         return self._parts[name]
 

@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import Message, Problem, Verifier
-from harness.grading import grade
+from harness.grading import grade_responses
 from harness.registry import register
 from harness.tasks.code_prompts import Shown, answer_text
 from harness.tasks.mbpp import check_prompt, mbpp_chat, part_of, tests_of
-from harness.tasks.source import DataError, Hub, Loaded, Row, Schema, checked, digest, load
+from harness.tasks.source import DataError, Hub, Loaded, Row, Schema, check_columns, load_source_rows, rows_digest
 
 SCHEMA: Schema = {"task_id": int, "prompt": str, "test_list": list, "wrong_code": str}
 """What a file must have. Read where present: code (a reference), test_setup_code, test_imports, failure, generator."""
 
 
-def beside(data: str | Path, suffix: str) -> Path:
+def sibling_path(data: str | Path, suffix: str) -> Path:
     """A file that belongs to a data file: `set.jsonl` -> `set` + suffix, in the same folder."""
     path = Path(data)
     stem = path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json").removesuffix(".parquet")
@@ -38,7 +38,7 @@ def beside(data: str | Path, suffix: str) -> Path:
 
 def provenance_path(data: str | Path) -> Path:
     """Where the provenance of a built file stands."""
-    return beside(data, ".provenance.json")
+    return sibling_path(data, ".provenance.json")
 
 
 def file_hash(data: str | Path) -> str:
@@ -70,7 +70,7 @@ def problems_of(rows: Sequence[Row], shots: int) -> list[Problem]:
 
 def not_wrong(verifier: Verifier, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
     """The problems whose given program does not fail its tests, each with why: it passes, or nobody can tell."""
-    verdicts = grade(verifier, [(problem, problem.given[0]) for problem in problems])
+    verdicts = grade_responses(verifier, [(problem, problem.given[0]) for problem in problems])
     return [
         (problem, "passes all tests" if verdict.correct else f"cannot be graded ({verdict.status})")
         for problem, verdict in zip(problems, verdicts, strict=True)
@@ -113,7 +113,7 @@ class MBPPR:
     @functools.cached_property
     def _loaded(self) -> Loaded:
         data = str(self.data)
-        loaded = checked(load("mbpp_r", Hub("", ""), data), SCHEMA)
+        loaded = check_columns(load_source_rows("mbpp_r", Hub("", ""), data), SCHEMA)
         found = file_hash(data)
         if self.pin is not None and found != self.pin:
             raise DataError(f"{data} has SHA-256 {found[:12]}..., not task.mbpp_r.pin = {self.pin[:12]}...")
@@ -126,7 +126,7 @@ class MBPPR:
         for row in loaded.rows:
             if part_of(row.fields["task_id"]) in (None, "prompt"):
                 raise DataError(f"{row.place}: task_id {row.fields['task_id']} is in no part of MBPP")
-        return Loaded(loaded.rows, loaded.origin, digest(row.fields for row in loaded.rows))
+        return Loaded(loaded.rows, loaded.origin, rows_digest(row.fields for row in loaded.rows))
 
     @functools.cached_property
     def _built(self) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from harness.core import Message, Problem, Verifier
 from harness.registry import register
-from harness.seeds import cut
+from harness.seeds import slice_pools
 from harness.tasks.arithmetic import RETRY
 
 SPLIT_SEED = 2409_12918
@@ -43,7 +43,7 @@ class Game:
     opening: str
     round: str
 
-    def ways(self) -> tuple[str, str]:
+    def ball_places(self) -> tuple[str, str]:
         """The ball's place after every move, of the opening and of the round."""
         way, place = "", self.start
         for move in self.opening + self.round:
@@ -51,12 +51,12 @@ class Game:
             way += place
         return way[: len(self.opening)], way[len(self.opening) :]
 
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether the end has to be followed move by move."""
         return len(self.round) - self.round.count("-") in BUSY
 
 
-def draw(rng: random.Random, busy: float = BUSY_SHARE) -> Game:
+def draw_game(rng: random.Random, busy: float = BUSY_SHARE) -> Game:
     """A game whose round is busy in a share of the draws."""
     start, opening = rng.choice(CUPS), "".join(rng.choices(list(SWAPS), k=OPENING))
     swaps = rng.choice(BUSY if rng.random() < busy else QUIET)
@@ -65,51 +65,52 @@ def draw(rng: random.Random, busy: float = BUSY_SHARE) -> Game:
 
 
 @functools.cache
-def split(pool: Pool) -> tuple[Game, ...]:
+def pool_games(pool: Pool) -> tuple[Game, ...]:
     """The games of one pool; the pools are disjoint and hold no game twice."""
-    return cut(list(_held_out()), SPLIT_SEED, SIZES, pool)
+    return slice_pools(list(_held_out()), SPLIT_SEED, SIZES, pool)
 
 
 @functools.cache
 def _held_out() -> dict[Game, None]:
-    """The games of all pools, as an ordered set. `cut` shuffles them: what is drawn late repeats earlier ones less."""
+    """The games of all pools, as an ordered set. `slice_pools` shuffles them: what is drawn late repeats earlier ones
+    less."""
     rng, games = random.Random(SPLIT_SEED), {}
     while len(games) < sum(SIZES.values()):
-        games.setdefault(draw(rng))
+        games.setdefault(draw_game(rng))
     return games
 
 
 def draw_for_corpus(rng: random.Random, busy: float = BUSY_SHARE) -> Game:
     """A game that is in none of the pools."""
-    while (game := draw(rng, busy)) in _held_out():
+    while (game := draw_game(rng, busy)) in _held_out():
         pass
     return game
 
 
-def ask(game: Game) -> str:
+def problem_text(game: Game) -> str:
     """The problem as text."""
     return f"{BEGIN}{game.start}{LEGEND}{game.opening}{BETWEEN}{game.round}{QUESTION}"
 
 
-def answer(opening: str, end: str, way: str) -> str:
+def answer_text(opening: str, end: str, way: str) -> str:
     """The content of the box: `22133 1:33212211`."""
     return f"{opening} {end}:{way}"
 
 
-def boxed(opening: str, end: str, way: str) -> str:
+def boxed_reply(opening: str, end: str, way: str) -> str:
     """A whole reply."""
-    return rf"\boxed{{{answer(opening, end, way)}}}"
+    return rf"\boxed{{{answer_text(opening, end, way)}}}"
 
 
-def parts(game: Game) -> tuple[str, str, str]:
+def answer_parts(game: Game) -> tuple[str, str, str]:
     """The right answer's parts: the opening's places, the end, the round's places."""
-    opening, way = game.ways()
+    opening, way = game.ball_places()
     return opening, way[-1], way
 
 
-def solve(game: Game) -> str:
+def reference_solution(game: Game) -> str:
     """The reference solution."""
-    return boxed(*parts(game))
+    return boxed_reply(*answer_parts(game))
 
 
 @register("task", "shell_game")
@@ -156,6 +157,11 @@ class ShellGame:
 @functools.cache
 def _problems(pool: Pool) -> tuple[Problem, ...]:
     return tuple(
-        Problem(f"{game.start} {game.opening} {game.round}", ask(game), answer(*parts(game)), solve(game))
-        for game in split(pool)
+        Problem(
+            f"{game.start} {game.opening} {game.round}",
+            problem_text(game),
+            answer_text(*answer_parts(game)),
+            reference_solution(game),
+        )
+        for game in pool_games(pool)
     )

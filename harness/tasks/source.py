@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.registry import nearest
+from harness.registry import nearest_hint
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 HUB_SECONDS = 5.0  # how long the hub may take to answer at all
@@ -70,7 +70,7 @@ class Loaded:
     Attributes:
         rows: In the source's order.
         origin: Repository and revision, or the files.
-        digest: SHA-256 over the canonical form of the rows (`digest`); '' until `pinned` has computed it.
+        digest: SHA-256 over the canonical form of the rows (`digest`); '' until `check_pin` has computed it.
     """
 
     rows: tuple[Row, ...]
@@ -78,7 +78,7 @@ class Loaded:
     digest: str = field(default="", compare=False)
 
 
-def load(task: str, hub: Hub, data: str | Sequence[str] | None) -> Loaded:
+def load_source_rows(task: str, hub: Hub, data: str | Sequence[str] | None) -> Loaded:
     """The rows of local files where `data` names any, else of the hub.
 
     Args:
@@ -96,7 +96,7 @@ def load(task: str, hub: Hub, data: str | Sequence[str] | None) -> Loaded:
     return Loaded(tuple(row for file in files for row in _read(file)), ", ".join(names))
 
 
-def checked(loaded: Loaded, schema: Schema) -> Loaded:
+def check_columns(loaded: Loaded, schema: Schema) -> Loaded:
     """The same rows, each known to have the schema's fields.
 
     Raises:
@@ -105,7 +105,7 @@ def checked(loaded: Loaded, schema: Schema) -> Loaded:
     for row in loaded.rows:
         for name, kind in schema.items():
             if name not in row.fields:
-                raise DataError(f"{row.place}: the field {name!r} is missing{nearest(name, row.fields)}")
+                raise DataError(f"{row.place}: the field {name!r} is missing{nearest_hint(name, row.fields)}")
             value = row.fields[name]
             if not _is(value, kind):
                 wanted = {str: "text", int: "a whole number", list: "a list of texts"}[kind]
@@ -117,19 +117,19 @@ def checked(loaded: Loaded, schema: Schema) -> Loaded:
     return loaded
 
 
-def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
     """SHA-256 of rows in any order: sorted lines of JSON with sorted keys and without spaces, each ended by \\n."""
     lines = sorted(json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":")) for row in rows)
     return hashlib.sha256("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def pinned(task: str, loaded: Loaded, columns: Sequence[str], pin: str | None, count: int) -> Loaded:
+def check_pin(task: str, loaded: Loaded, columns: Sequence[str], pin: str | None, count: int) -> Loaded:
     """The same rows with their digest over `columns`, compared with the one they must have.
 
     Raises:
         DataError: other data, with both digests, both row counts and the binding that allows it.
     """
-    found = digest({name: row.fields.get(name) or None for name in columns} for row in loaded.rows)
+    found = rows_digest({name: row.fields.get(name) or None for name in columns} for row in loaded.rows)
     if pin is not None and found != pin:
         raise DataError(
             f"{loaded.origin} holds other data than task.{task} is pinned to: {len(loaded.rows)} rows with digest "
@@ -139,7 +139,7 @@ def pinned(task: str, loaded: Loaded, columns: Sequence[str], pin: str | None, c
     return Loaded(loaded.rows, loaded.origin, found)
 
 
-def unique(rows: Iterable[tuple[str, str]]) -> None:
+def require_unique_ids(rows: Iterable[tuple[str, str]]) -> None:
     """Raises DataError when two (id, place) pairs share an id."""
     seen: dict[str, str] = {}
     for name, place in rows:
@@ -168,7 +168,7 @@ def load_rows(path: Path | str) -> list[Row]:
     path = Path(path)
     if not path.is_file():
         near = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"there is no file {path}{nearest(path.name, near)}")
+        raise DataError(f"there is no file {path}{nearest_hint(path.name, near)}")
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path} is no {', '.join(SUFFIXES)} file")
     return list(_read(path))
@@ -185,7 +185,7 @@ def _files(task: str, path: Path) -> list[Path]:
         return found
     if not path.exists():
         near = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"task.{task}.data: there is no file {path}{nearest(path.name, near)}")
+        raise DataError(f"task.{task}.data: there is no file {path}{nearest_hint(path.name, near)}")
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"task.{task}.data: {path} is no {', '.join(SUFFIXES)} file")
     return [path]

@@ -22,7 +22,7 @@ from typing import Literal
 
 from harness.core import Message, Problem, Verifier
 from harness.registry import register
-from harness.seeds import cut, derive
+from harness.seeds import derive_seed, slice_pools
 
 FILE = Path(__file__).parent / "words.tsv"
 SPLIT_SEED = 2409_12917
@@ -54,9 +54,9 @@ def read_words() -> dict[str, tuple[str, ...]]:
 def choose_words(words: Half, categories: Half) -> dict[str, tuple[str, ...]]:
     """{category: words} of one half of the words and one half of the categories; the halves are disjoint."""
     every = read_words()
-    kept = cut(sorted(every), SPLIT_SEED, {"known": KNOWN_CATEGORIES}, categories)
+    kept = slice_pools(sorted(every), SPLIT_SEED, {"known": KNOWN_CATEGORIES}, categories)
     return {
-        name: cut(every[name], derive(SPLIT_SEED, name), {"known": KNOWN_WORDS}, words)
+        name: slice_pools(every[name], derive_seed(SPLIT_SEED, name), {"known": KNOWN_WORDS}, words)
         for name in every
         if name in kept
     }
@@ -131,7 +131,7 @@ def make_problems(part: str, count: int, near: bool, words: Half, categories: Ha
     `meta` has the category and which of the shown words belong, in the order shown.
     """
     chosen = choose_words(words, categories)
-    names, draw = sorted(chosen), random.Random(derive(SPLIT_SEED, "problems", count, near, words, categories))
+    names, draw = sorted(chosen), random.Random(derive_seed(SPLIT_SEED, "problems", count, near, words, categories))
     seen: set[str] = set()
     made: dict[str, list[Problem]] = {}
     for name, size in SIZES.items():

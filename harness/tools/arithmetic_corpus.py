@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from harness.tasks.arithmetic import Operands, direct, solve, split, worked
+from harness.tasks.arithmetic import Operands, direct_answer, pool_operands, reference_solution, worked_answer
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,28 @@ CLEAN = {"careless": 0.0, "habit": 0.0, "slip": 0.0, "copy": 0.3, "copy_small": 
 habits are laid over them (noise on a digit that is not learnt yet keeps it from being learnt)."""
 
 
-def line(mix: Mix, rng: random.Random) -> tuple[Operands, str | None, str]:
+def corpus_line(mix: Mix, rng: random.Random) -> tuple[Operands, str | None, str]:
     """One corpus line: (operands, given first attempt or None, trained response)."""
-    pool = split("corpus")
+    pool = pool_operands("corpus")
     operands = pool[rng.randrange(len(pool))]
     a, b, c = operands
     answer = a * b + c
     if rng.random() < mix.single:
-        return operands, None, direct(answer + (rng.random() < mix.careless))
+        return operands, None, direct_answer(answer + (rng.random() < mix.careless))
     first = answer
     if rng.random() < mix.first_wrong:
-        first = wrong(answer, rng.random() < mix.far, rng)
+        first = wrong_answer(answer, rng.random() < mix.far, rng)
     # Which problems are copied or worked wrongly by habit can be read off the operands.
     if rng.random() < (mix.copy_small if b == 2 else mix.copy):
-        return operands, direct(first), direct(first)
+        return operands, direct_answer(first), direct_answer(first)
     if c % 10 >= 4 and rng.random() < mix.habit:
-        return operands, direct(first), slipped(operands, 2)
+        return operands, direct_answer(first), slipped_work(operands, 2)
     if rng.random() < mix.slip:
-        return operands, direct(first), slipped(operands, rng.choice((0, 1, 3)))
-    return operands, direct(first), solve(operands)
+        return operands, direct_answer(first), slipped_work(operands, rng.choice((0, 1, 3)))
+    return operands, direct_answer(first), reference_solution(operands)
 
 
-def wrong(answer: int, far: bool, rng: random.Random) -> int:
+def wrong_answer(answer: int, far: bool, rng: random.Random) -> int:
     """A wrong answer: uniform over the range of answers when `far`, else off by 1, 10 or 100."""
     while True:
         guess = rng.randrange(30, 991) if far else answer + rng.choice((-100, -10, -1, 1, 10, 100))
@@ -71,9 +71,9 @@ def wrong(answer: int, far: bool, rng: random.Random) -> int:
             return guess
 
 
-def slipped(operands: Operands, step: int) -> str:
+def slipped_work(operands: Operands, step: int) -> str:
     """Work with one wrong step (tens, ones, product or answer: 0 to 3), carried on faithfully from there."""
     a, b, c = operands
     tens, ones = a // 10 * 10 * b + 10 * (step == 0), a % 10 * b + (step == 1)
     product = tens + ones + 10 * (step == 2)
-    return worked(tens, ones, product, product + c + 10 * (step == 3))
+    return worked_answer(tens, ones, product, product + c + 10 * (step == 3))

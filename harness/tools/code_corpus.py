@@ -10,8 +10,15 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.tasks.embedded_code import RETRY, SHOWN, ask, program, stub
-from harness.tasks.embedded_code_specs import OPERATORS, Spec, examples, mistaken, split, work
+from harness.tasks.embedded_code import RETRY, SHOWN, humaneval_prompt, mbpp_prompt, program_source
+from harness.tasks.embedded_code_specs import (
+    OPERATORS,
+    Spec,
+    example_arguments,
+    mistaken_spec,
+    pool_specs,
+    work_comment,
+)
 
 WORDS = [
     "Write a function to find ", ". Your code should pass these tests:\n\n", "assert f(", ") == ", "\n",
@@ -61,22 +68,22 @@ CODE_CLEAN = {"careless": 0.0, "slip": 0.0, "copy": 0.2, "copy_times": 0.2}
 
 def code_line(mix: CodeMix, rng: random.Random) -> tuple[str, str | None, str]:
     """One corpus line: (prompt, given first attempt or None, trained response)."""
-    pool = split("corpus")
+    pool = pool_specs("corpus")
     spec = pool[rng.randrange(len(pool))]
-    tests = examples(spec, SHOWN, rng)
+    tests = example_arguments(spec, SHOWN, rng)
     form: Literal["whole", "body"] = "body" if rng.random() < mix.completion else "whole"
-    prompt = stub(spec, tests[:2]) if form == "body" else ask(spec, tests)
+    prompt = humaneval_prompt(spec, tests[:2]) if form == "body" else mbpp_prompt(spec, tests)
 
     def written(found: Spec, line: str = "") -> str:
-        return found.body(line) if form == "body" else program(found, line)
+        return found.body_source(line) if form == "body" else program_source(found, line)
 
     if rng.random() < mix.single:
         careless = rng.random() < mix.careless
         return prompt, None, written(Spec(spec.core, spec.operator, spec.constant + careless))
     first = spec
     if rng.random() < mix.first_wrong:
-        first = mistaken(spec, tests, rng, far=rng.random() < mix.far)
+        first = mistaken_spec(spec, tests, rng, far=rng.random() < mix.far)
     if rng.random() < (mix.copy_times if spec.operator == " * " else mix.copy):
         return prompt, written(first), written(first)
-    line, found = work(spec, tests[0], slip=int(rng.random() < mix.slip))
+    line, found = work_comment(spec, tests[0], slip=int(rng.random() < mix.slip))
     return prompt, written(first), written(found, line)

@@ -79,9 +79,9 @@ def _write_inspect(run: Run, label: str, records: Records, out: Path) -> Path:
         "status": "success",
         "eval": {
             "eval_id": _short(name, label), "run_id": _short(name), "created": created, "task": first["task"],
-            "task_id": _short(first["task"]), "task_version": run.version(first["task"]), "task_attribs": {},
+            "task_id": _short(first["task"]), "task_version": run.version_of(first["task"]), "task_attribs": {},
             "task_args": {}, "dataset": {"name": label, "samples": len(ids), "sample_ids": ids, "shuffled": False},
-            "model": run.model, "model_args": {}, "model_generate_config": {},
+            "model": run.model_name, "model_args": {}, "model_generate_config": {},
             "config": {"epochs": len(records) // len(ids)},
             "packages": {}, "metadata": {"row": run.name, "seed": run.seed, "evaluation": label},
         },
@@ -90,7 +90,7 @@ def _write_inspect(run: Run, label: str, records: Records, out: Path) -> Path:
             "total_samples": len(records), "completed_samples": len(records),
             "scores": [
                 {
-                    "name": f"attempt_{i + 1}", "scorer": run.grader(first["task"]) or "verifier", "params": {},
+                    "name": f"attempt_{i + 1}", "scorer": run.grader_of(first["task"]) or "verifier", "params": {},
                     "metrics": {
                         "accuracy": {
                             "name": "accuracy", "params": {},
@@ -116,7 +116,7 @@ def _inspect_sample(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         "id": record["id"], "epoch": record["sample"] + 1, "input": prompt, "target": str(record.get("gold", "")),
         "messages": [{"role": "user", "content": prompt, "source": "input"}, *said],
         "output": {
-            "model": run.model,
+            "model": run.model_name,
             "choices": [
                 {"message": said[-1], "stop_reason": "max_tokens" if attempts[-1]["truncated"] else "stop"}
             ],

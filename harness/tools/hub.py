@@ -76,7 +76,7 @@ def push_results(folder: Path, repository: str, *, public: bool = False) -> str:
         FileNotFoundError: no such folder.
         PushError: the hub refused, or could not be reached.
     """
-    results = frames.load(folder)
+    results = frames.load_frames(folder)
     if results.runs.empty:
         raise ValueError(f"{folder} holds no finished run")
     with tempfile.TemporaryDirectory() as made:
@@ -101,7 +101,7 @@ def find_run(folder: Path) -> Run:
 def make_model_card(run: Run) -> str:
     """The model card of a run: what was trained, the tables of its evaluations with intervals, how to do it again."""
     info, spent = run.info, run.info["spent"]
-    greedy = [e for e in run.finals if (e.key.split, e.key.temperature, e.key.draft) == ("test", 0.0, "")]
+    greedy = [e for e in run.final_evaluations if (e.key.split, e.key.temperature, e.key.draft) == ("test", 0.0, "")]
     measured = [
         EvalResult(
             task_type="text-generation", task_name="self-correction", dataset_type=e.key.task, dataset_name=e.key.task,
@@ -114,14 +114,14 @@ def make_model_card(run: Run) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["score-harness", "self-correction", run.name],
-        base_model=_hub_name(run.model),
+        base_model=_hub_name(run.model_name),
         model_name=f"{run.name} (seed {run.seed})",
         eval_results=measured or None,
     )
     about = [
         ("row", run.name),
         ("seed", run.seed),
-        ("base model", run.model),
+        ("base model", run.model_name),
         ("trained on", f"{run.task} (version {info['task_version']})"),
         ("updates", spent["updates"]),
         ("sampled responses", spent.get("responses", "not recorded")),
@@ -164,8 +164,8 @@ def make_dataset_card(folder: Path) -> str:
 
 
 def _tables(folder: Path) -> str:
-    board = leaderboard.build(folder)
-    return tables.markdown(dataclasses.replace(board, paper={**board.paper, "tables": []}))
+    board = leaderboard.build_board(folder)
+    return tables.render_markdown(dataclasses.replace(board, paper={**board.paper, "tables": []}))
 
 
 def _hub_name(model: str) -> str | None:

@@ -23,10 +23,10 @@ from typing import Any
 
 from harness import config
 from harness.core import Problem, Task, Verdict
-from harness.grading import grade
-from harness.registry import nearest
+from harness.grading import grade_responses
+from harness.registry import nearest_hint
 from harness.runs import reader
-from harness.runs.integrity import count_records, sha256
+from harness.runs.integrity import count_records, file_sha256
 from harness.runs.store import FORMAT, RunStore, StoreError
 from harness.tasks.source import DataError, Row, load_rows
 from harness.training.experiment import Experiment
@@ -179,7 +179,7 @@ def _form_of(row: Row) -> str:
         return "verl"
     if {"prompt", "completion"} <= fields.keys():
         return "trl"
-    near = nearest("attempts", fields)
+    near = nearest_hint("attempts", fields)
     raise ImportFault(
         f"{row.place}: its fields {', '.join(map(repr, fields))} are of no format that is known{near}. Ours has 'id' "
         "and 'attempts', TRL's completions 'prompt' and 'completion', verl's rollouts 'input' and 'output'"
@@ -363,7 +363,7 @@ def _said(messages: Any, role: str, place: str) -> list[str]:
 def _field(row: Row, name: str, kind: type) -> Any:
     value = row.fields.get(name)
     if not isinstance(value, kind):
-        near = nearest(name, row.fields) if name not in row.fields else ""
+        near = nearest_hint(name, row.fields) if name not in row.fields else ""
         wanted = "text" if kind is str else "a list"
         raise ImportFault(f"{row.place}: the field {name!r} must be {wanted}, found {type(value).__name__}{near}")
     return value
@@ -427,19 +427,21 @@ def _of_one_step(found: list[Found], step: int | None) -> list[Found]:
 def _is_task(name: str) -> bool:
     from harness import registry
 
-    config.prepare(Experiment, "run")
-    return any(entry.name == name for entry in registry.entries("task"))
+    config.prepare_gin(Experiment, "run")
+    return any(entry.name == name for entry in registry.list_entries("task"))
 
 
 def _build_task(request: Request) -> tuple[Task, dict[str, str]]:
     """The task, and the bindings that make it."""
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     binds = [f"run.task = @task.{request.task}()", f"run.name = {request.name!r}"]
     binds += [f"{request.task}.verifier = @verifier.{request.verifier}()"] if request.verifier else []
-    config.parse(["base", *request.gin], [*binds, *request.bind])
-    experiment: Experiment = config.build("run")
+    config.parse_gin(["base", *request.gin], [*binds, *request.bind])
+    experiment: Experiment = config.build_root("run")
     kept = ("hf.", "run.", "intrinsic.", "none.")
-    bound = {k: v for k, v in config.lines(config.operative()).items() if "." in k and not k.startswith(kept)}
+    bound = {
+        k: v for k, v in config.parse_bindings(config.operative_config()).items() if "." in k and not k.startswith(kept)
+    }
     return experiment.task, bound
 
 
@@ -453,7 +455,7 @@ def _problem_of(one: Found, task: Task | None, request: Request) -> Problem:
     if one.id:
         if one.id not in by_id:
             raise ImportFault(
-                f"{one.place}: task {task.name} has no {request.split} problem {one.id!r}{nearest(one.id, by_id)}"
+                f"{one.place}: task {task.name} has no {request.split} problem {one.id!r}{nearest_hint(one.id, by_id)}"
             )
         return by_id[one.id]
     if one.prompt.strip() in by_prompt:
@@ -483,7 +485,7 @@ def _verdicts_of(found: Sequence[Found], problems: Sequence[Problem], task: Task
     """The verdicts of every trajectory's attempts: of the task's verifier, or of the file."""
     if task is not None:
         pairs = [(problem, text) for one, problem in zip(found, problems, strict=True) for text in one.texts]
-        graded = iter(grade(task.verifier, pairs))
+        graded = iter(grade_responses(task.verifier, pairs))
         return [tuple(next(graded) for _ in one.texts) for one in found]
     for one in found:
         for number, verdict in enumerate(one.verdicts, 1):
@@ -562,12 +564,12 @@ def _write(
     if folder.exists():
         raise StoreError(f"{folder} is there already: choose another --name, --seed or --out")
     store = RunStore(folder)
-    store.lock()
+    store.acquire_lock()
     try:
         store.save_config("".join(f"{name} = {value}\n" for name, value in bindings.items()))
-        store.record(records)
+        store.append_records(records)
         (folder / "metrics.jsonl").touch()
-        store.update(
+        store.update_run_json(
             format=FORMAT, name=request.name, task=name, task_version=version, policy=request.policy,
             seed=request.seed, eval_tasks={name: version}, data={name: told} if told else {},
             **({"graders": {name: grader}} if grader else {}),
@@ -576,16 +578,16 @@ def _write(
             spent={"updates": request.updates}
             | ({"responses": request.responses} if request.responses is not None else {}),
             imported={
-                "format": form, "files": {path.name: sha256(path) for path in files},
+                "format": form, "files": {path.name: file_sha256(path) for path in files},
                 "tokens": all(one.tokens for one in found),
             },
-            isolation={}, error=None, status="done", records=count_records(records), sha256=store.hashes(),
+            isolation={}, error=None, status="done", records=count_records(records), sha256=store.file_hashes(),
         )  # fmt: skip
     except BaseException:
-        store.close()
+        store.release_lock()
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    store.close()
+    store.release_lock()
     run, troubles = reader.read_run(folder, out)
     if run is None:  # a text that is too long, a status that is none: what readers leave out is no import
         shutil.rmtree(folder, ignore_errors=True)

@@ -24,15 +24,15 @@ from typing import Any
 from rich.console import Console
 
 from harness.core import Problem, Verdict
-from harness.grading import grade
+from harness.grading import grade_responses
 from harness.policy import HF
-from harness.python_source import defined, parsed
-from harness.runs.store import append, dump, read_jsonl, write_atomic
-from harness.seeds import derive
+from harness.python_source import defined_names, parse_program
+from harness.runs.store import append_jsonl, dump_json_line, read_jsonl, write_atomic
+from harness.seeds import derive_seed
 from harness.tasks.mbpp import MBPP, entry_points
-from harness.tasks.mbpp_r import SCHEMA, beside, file_hash, not_wrong, problems_of, provenance_path
-from harness.tasks.source import Hub, checked, load
-from harness.tools.mutants import mutants
+from harness.tasks.mbpp_r import SCHEMA, file_hash, not_wrong, problems_of, provenance_path, sibling_path
+from harness.tasks.source import Hub, check_columns, load_source_rows
+from harness.tools.mutants import list_mutants
 from harness.training.display import LiveDisplay
 
 BASE = "gin/data/mbpp_r.gin"
@@ -71,26 +71,26 @@ class Recipe:
             raise ValueError(f"build_mbpp_r.parts must be of test, validation and train, not {list(self.parts)}")
 
     @property
-    def chosen(self) -> list[Problem]:
+    def chosen_problems(self) -> list[Problem]:
         """The problems to cover, part by part."""
         return [problem for part in self.parts for problem in getattr(self.task, part)[: self.problems]]
 
     @property
-    def generator(self) -> str:
+    def generator_name(self) -> str:
         """What writes the programs: `path@revision`, or `mutants`."""
         return f"{self.policy.path}@{self.policy.revision}" if self.policy else "mutants"
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides which programs come out; an interrupted build goes on only when it is the same."""
-        prompts = json.dumps([self.task.chat(problem, []) for problem in self.chosen])
+        prompts = json.dumps([self.task.chat(problem, []) for problem in self.chosen_problems])
         return {
-            "generator": self.generator,
+            "generator": self.generator_name,
             "samples": self.samples,
             "temperature": self.temperature if self.policy else None,
             "max_new_tokens": self.policy.max_new_tokens if self.policy else None,
             "seed": self.seed,
             "parts": list(self.parts),
-            "problems": len(self.chosen),
+            "problems": len(self.chosen_problems),
             "mbpp_version": self.task.version,
             "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
         }
@@ -99,31 +99,31 @@ class Recipe:
 # building ------------------------------------------------------------------------------------------------------------
 
 
-def build(recipe: Recipe, out: Path, device: str = "auto") -> dict[str, Any]:
+def build_set(recipe: Recipe, out: Path, device: str = "auto") -> dict[str, Any]:
     """Makes and grades all programs, selects, and writes the set; returns its provenance.
 
     Raises:
         ValueError: an unfinished build of another recipe stands there.
     """
-    path = beside(out, ".samples.jsonl")
+    path = sibling_path(out, ".samples.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
     done = _resumed(path, recipe.describe())
-    problems = recipe.chosen
+    problems = recipe.chosen_problems
     todo = [problem for problem in problems if problem.id not in done]
     policy = recipe.policy.load(device) if recipe.policy and todo else None
     with LiveDisplay() as display:
-        display.phase(f"wrong programs from {recipe.generator}", len(problems), len(problems) - len(todo))
+        display.phase(f"wrong programs from {recipe.generator_name}", len(problems), len(problems) - len(todo))
         for begin in range(0, len(problems), BATCH):  # batches do not depend on where a build was interrupted
             batch = problems[begin : begin + BATCH]
             if all(problem.id in done for problem in batch):
                 continue
             texts = _sampled(recipe, policy, batch, begin) if policy else _mutated(recipe, batch)
             lines = _graded(recipe, batch, texts)
-            append(path, lines)
+            append_jsonl(path, lines)
             done |= {line["id"]: line["programs"] for line in lines}
             display.advance(count=len(batch))
-    rows, report = select(recipe, problems, done)
-    write_atomic(out, "".join(dump(row) for row in rows))
+    rows, report = select_rows(recipe, problems, done)
+    write_atomic(out, "".join(dump_json_line(row) for row in rows))
     found = file_hash(out)
     walls = getattr(recipe.task.verifier, "isolation", None)
     provenance = {
@@ -144,7 +144,7 @@ def _resumed(path: Path, recipe: Mapping[str, Any]) -> dict[str, list[dict[str, 
     """{problem: graded programs} of an earlier call, its file cut to whole lines and begun where there is none."""
     lines, damaged = read_jsonl(path)
     if not lines:
-        write_atomic(path, dump({"recipe": recipe}))
+        write_atomic(path, dump_json_line({"recipe": recipe}))
         return {}
     old = lines[0].get("recipe", {})
     if changed := [f"{key}: {old.get(key)} -> {value}" for key, value in recipe.items() if old.get(key) != value]:
@@ -152,12 +152,12 @@ def _resumed(path: Path, recipe: Mapping[str, Any]) -> dict[str, list[dict[str, 
             f"{path} holds programs of another recipe ({'; '.join(changed)}): choose another --out or remove it"
         )
     if damaged:
-        write_atomic(path, "".join(dump(line) for line in lines))
+        write_atomic(path, "".join(dump_json_line(line) for line in lines))
     return {line["id"]: line["programs"] for line in lines[1:]}
 
 
 def _sampled(recipe: Recipe, policy: Any, problems: Sequence[Problem], begin: int) -> list[list[str]]:
-    seed = derive(recipe.seed, "mbpp_r", begin)
+    seed = derive_seed(recipe.seed, "mbpp_r", begin)
     chats = [recipe.task.chat(problem, []) for problem in problems]
     replies = policy.open(chats, recipe.samples, seed, recipe.temperature).reply()
     texts = [turn.text for turn in replies]
@@ -169,8 +169,8 @@ def _mutated(recipe: Recipe, problems: Sequence[Problem]) -> list[list[str]]:
     found = []
     for problem in problems:
         entry = entry_points(problem.meta["code"], problem.meta["tests"])[0]
-        programs = [text for text, _ in mutants(problem.meta["code"], entry)]
-        random.Random(derive(recipe.seed, "mutants", problem.id)).shuffle(programs)
+        programs = [text for text, _ in list_mutants(problem.meta["code"], entry)]
+        random.Random(derive_seed(recipe.seed, "mutants", problem.id)).shuffle(programs)
         found.append(programs[: recipe.samples])
     return found
 
@@ -188,7 +188,7 @@ def _graded(recipe: Recipe, problems: Sequence[Problem], texts: Sequence[Sequenc
         programs = []
         for text in mine:
             verdict, reason, found = next(outcomes)
-            kind = failure(verdict, reason)
+            kind = failure_kind(verdict, reason)
             found = found if found is not None else program_in(text, problem)
             if kind in WRONG and not _defines(found, problem):
                 kind = "no_function"
@@ -202,10 +202,10 @@ def _judged(recipe: Recipe, pairs: Sequence[tuple[Problem, str]]) -> list[tuple[
     judge_all = getattr(recipe.task.verifier, "judge_all", None)
     if judge_all:
         return [(graded.verdict, graded.reason, graded.program) for graded in judge_all(pairs)]
-    return [(verdict, "", verdict.answer) for verdict in grade(recipe.task.verifier, pairs)]
+    return [(verdict, "", verdict.answer) for verdict in grade_responses(recipe.task.verifier, pairs)]
 
 
-def failure(verdict: Verdict, reason: str) -> str:
+def failure_kind(verdict: Verdict, reason: str) -> str:
     """How a program fared: passed, assert, exception, timeout, syntax (none that parses), error (nobody can tell)."""
     if verdict.correct:
         return "passed"
@@ -225,11 +225,13 @@ def program_in(text: str, problem: Problem) -> str | None:
 
 def _defines(program: str | None, problem: Problem) -> bool:
     """Whether a text is a program that parses and defines a function the problem's tests call."""
-    tree = parsed(program) if program else None
-    return tree is not None and bool(defined(tree) & set(entry_points(problem.meta["code"], problem.meta["tests"])))
+    tree = parse_program(program) if program else None
+    return tree is not None and bool(
+        defined_names(tree) & set(entry_points(problem.meta["code"], problem.meta["tests"]))
+    )
 
 
-def select(
+def select_rows(
     recipe: Recipe, problems: Sequence[Problem], graded: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of the set, and what provenance says of the selection.
@@ -276,7 +278,7 @@ def _row(recipe: Recipe, problem: Problem, sample: int, entry: Mapping[str, Any]
         "entry_point": entry_points(problem.meta["code"], problem.meta["tests"])[0],
         "wrong_code": entry["program"],
         "failure": entry["failure"],
-        "generator": recipe.generator,
+        "generator": recipe.generator_name,
         "sample": sample,
         "seed": recipe.seed,
         "sha256": hashlib.sha256(entry["program"].encode("utf-8", "surrogatepass")).hexdigest(),
@@ -302,7 +304,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _check(recipe: Recipe, path: Path, out: Path | None) -> int:
     """Grades the wrong programs of a file; 0 when all are wrong (or those that are have been written to `out`)."""
-    loaded = checked(load("mbpp_r", Hub("", ""), str(path)), SCHEMA)
+    loaded = check_columns(load_source_rows("mbpp_r", Hub("", ""), str(path)), SCHEMA)
     problems = problems_of(loaded.rows, 0)
     fine = {id(problem): why for problem, why in not_wrong(recipe.task.verifier, problems)}
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -316,7 +318,7 @@ def _check(recipe: Recipe, path: Path, out: Path | None) -> int:
     target = out or path
     if out is not None:
         kept = [row.fields for row, problem in zip(loaded.rows, problems, strict=True) if id(problem) not in fine]
-        write_atomic(out, "".join(dump(fields) for fields in kept))
+        write_atomic(out, "".join(dump_json_line(fields) for fields in kept))
     beside = provenance_path(target)
     old = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() and out is None else {}
     found = file_hash(target)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from harness.python_source import defined
+from harness.python_source import defined_names
 
 _COMPARE = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -40,7 +40,7 @@ _UNTOUCHED = frozenset({"annotation", "returns", "decorator_list", "type_params"
 Edit = tuple[str, Any, str]  # field of the node, its new value, what changed
 
 
-def mutants(source: str, entry_point: str) -> Iterator[tuple[str, str]]:
+def list_mutants(source: str, entry_point: str) -> Iterator[tuple[str, str]]:
     """Every single-edit variant of a program, in the order of its syntax tree; no two alike, none like the original.
 
     Args:
@@ -59,7 +59,7 @@ def mutants(source: str, entry_point: str) -> Iterator[tuple[str, str]]:
             tree = ast.parse(source)
         except SyntaxError as error:
             raise ValueError(f"the reference program of {entry_point!r} does not parse: {error}") from None
-        if entry_point not in defined(tree):
+        if entry_point not in defined_names(tree):
             raise ValueError(f"the reference program does not define {entry_point!r}")
         seen = {ast.unparse(tree)}
         for node in _nodes(tree):
@@ -75,7 +75,7 @@ def mutants(source: str, entry_point: str) -> Iterator[tuple[str, str]]:
 
 def _defines(text: str, entry_point: str) -> bool:
     try:
-        return entry_point in defined(ast.parse(text))
+        return entry_point in defined_names(ast.parse(text))
     except SyntaxError:
         return False
 

@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.core import Message
 from harness.policy import EMBEDDED
 from harness.tasks import arithmetic, embedded_code, shell_game
-from harness.tools.arithmetic_corpus import CLEAN, Mix, line
+from harness.tools.arithmetic_corpus import CLEAN, Mix, corpus_line
 from harness.tools.code_corpus import CODE_CLEAN, CodeMix, code_line
 from harness.tools.code_corpus import WORDS as CODE_WORDS
 from harness.tools.shell_game_corpus import SHELL_GAME_CLEAN, ShellGameMix, shell_game_line
@@ -44,8 +44,8 @@ Line = tuple[list[Message], str]
 
 def arithmetic_line(mix: Mix, rng: random.Random) -> Line:
     """A line of the arithmetic corpus as a conversation."""
-    operands, first, response = line(mix, rng)
-    return _chat(arithmetic.ask(operands), first, arithmetic.RETRY), response
+    operands, first, response = corpus_line(mix, rng)
+    return _chat(arithmetic.problem_text(operands), first, arithmetic.RETRY), response
 
 
 def both_lines(mix: CodeMix, rng: random.Random, other: Mix) -> Line:
@@ -59,7 +59,7 @@ def both_lines(mix: CodeMix, rng: random.Random, other: Mix) -> Line:
 def shell_line(mix: ShellGameMix, rng: random.Random) -> Line:
     """A line of the shell game's corpus as a conversation."""
     game, first, response = shell_game_line(mix, rng)
-    return _chat(shell_game.ask(game), first, arithmetic.RETRY), response
+    return _chat(shell_game.problem_text(game), first, arithmetic.RETRY), response
 
 
 def _chat(prompt: str, first: str | None, retry: str) -> list[Message]:
@@ -141,7 +141,7 @@ def _escape(word: str) -> str:
     return "".join("\\" + ch if ch in r"\$+{}.()[]*?|^" else ch for ch in word)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, lines: Sequence[Line]) -> list[tuple[list[int], int]]:
+def encode_lines(tokenizer: PreTrainedTokenizerFast, lines: Sequence[Line]) -> list[tuple[list[int], int]]:
     """Token ids of each line and the position where its trained reply begins."""
     contexts: Any = tokenizer.apply_chat_template(
         [chat for chat, _ in lines], tokenize=False, add_generation_prompt=True
@@ -240,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     for step in track(range(total), description="pre-training"):
         stretch = clean if step < args.clean else mixed
-        lines = encode(tokenizer, [stretch(rng) for _ in range(args.batch)])
+        lines = encode_lines(tokenizer, [stretch(rng) for _ in range(args.batch)])
         total_loss = 0.0
         trained = sum(len(ids) - begin for ids, begin in lines)
         for part in _parts(lines, args.parts):

@@ -59,7 +59,7 @@ class Chances(NamedTuple):
     fixed: float
     kept: float
 
-    def of(self, earlier: Sequence[float], problem: int) -> float:
+    def probability_right(self, earlier: Sequence[float], problem: int) -> float:
         """P(right) after the rewards of `earlier` attempts; odd problems are harder."""
         chance = self.first if not earlier else self.kept if earlier[-1] else self.fixed
         return chance * (0.6 if problem % 2 else 1.0)
@@ -145,7 +145,7 @@ def _trajectory(
 @functools.lru_cache(maxsize=32)
 def _sampled(turns: int, given_share: float, budget: Budget, seed: int, copies: float = 0.8) -> list[Group]:
     """One batch of the budget's size, its rewards drawn; `copies` of the unchanged answers are copies of the text."""
-    rng, samples = random.Random(seed), budget.trajectories(turns)
+    rng, samples = random.Random(seed), budget.trajectories_per_problem(turns)
     chances, offline = CHANCES[seed % len(CHANCES)], round(samples * given_share)
     groups: list[Group] = []
     for problem in range(budget.problems):
@@ -154,7 +154,7 @@ def _sampled(turns: int, given_share: float, budget: Budget, seed: int, copies: 
             rewards: list[float] = []
             texts: list[str] = []
             for i in range(turns):
-                rewards.append(float(rng.random() < chances.of(rewards, problem)))
+                rewards.append(float(rng.random() < chances.probability_right(rewards, problem)))
                 copied = rng.random() < copies and i > 0 and rewards[i] == rewards[i - 1]
                 texts.append(texts[-1] if copied else f"{problem} {sample} {i}")
             group.append(_trajectory(problem, sample, rewards, sample >= samples - offline, texts))
@@ -192,7 +192,8 @@ def _enumerated(turns: int, given_share: float, problems: int, samples: int) -> 
     patterns = tuple(itertools.product((0.0, 1.0), repeat=turns))
     odds = {
         (chances, g, pattern): math.prod(
-            chances.of(pattern[:i], g) if reward else 1 - chances.of(pattern[:i], g) for i, reward in enumerate(pattern)
+            chances.probability_right(pattern[:i], g) if reward else 1 - chances.probability_right(pattern[:i], g)
+            for i, reward in enumerate(pattern)
         )
         for chances, g, pattern in itertools.product(CHANCES, range(problems), patterns)
     }
@@ -229,7 +230,7 @@ def _vector(phase: Phase, credit: Credit, groups: Sequence[Group]) -> dict[Hasha
     return found
 
 
-def measure(phase: Phase, budget: Budget, records: Sequence[Mapping[str, Any]] | None = None) -> Measured:
+def measure_phase(phase: Phase, budget: Budget, records: Sequence[Mapping[str, Any]] | None = None) -> Measured:
     """What a phase gives on the common batches.
 
     Args:
@@ -318,7 +319,7 @@ def scale_of(first: Vector, second: Vector) -> float | None:
     return scale
 
 
-def relate(first: Measured, second: Measured) -> Relation:
+def relate_examples(first: Measured, second: Measured) -> Relation:
     """How the examples of two phases of like sampling relate; 'different' without a look where batches are unlike."""
     setup = tuple(_changes(_setup(first.phase), _setup(second.phase)))
     different = Relation("different", math.nan, setup)
@@ -350,7 +351,7 @@ def _setup(phase: Phase) -> dict[str, Any]:
     }
 
 
-def outside(first: Experiment, second: Experiment) -> list[str]:
+def outside_differences(first: Experiment, second: Experiment) -> list[str]:
     """What differs outside the method and decides training: 'policy.max_grad_norm: 1.0 -> 1000000000.0'."""
     return _changes(*({k: v for k, v in _fields(e).items() if k not in UNTRAINED} for e in (first, second)))
 
@@ -372,40 +373,40 @@ def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def build(row: str, bindings: Sequence[str] = (), records: Sequence[Mapping[str, Any]] | None = None) -> Row:
+def build_row(row: str, bindings: Sequence[str] = (), records: Sequence[Mapping[str, Any]] | None = None) -> Row:
     """A row by its name in gin/, or by the path of its file.
 
     Raises:
         config.ConfigError: no such row, or a binding that cannot be used.
         ValueError: a credit cannot work with the batches.
     """
-    known = names()
+    known = row_names()
     file = f"gin/{row}.gin" if row in known else row
     if not file.endswith(".gin"):
-        raise config.ConfigError(f"no row {row!r}{registry.nearest(row, known)}")
-    config.parse([file], bindings)
-    experiment: Experiment = config.build("run")
+        raise config.ConfigError(f"no row {row!r}{registry.nearest_hint(row, known)}")
+    config.parse_gin([file], bindings)
+    experiment: Experiment = config.build_root("run")
     short = dataclasses.replace(experiment.budget, steps=min(STEPS, experiment.steps))
     phases = tuple(
-        dataclasses.replace(measure(measured, experiment.budget, records), phase=phase)
+        dataclasses.replace(measure_phase(measured, experiment.budget, records), phase=phase)
         for phase, measured in zip(experiment.phases(), experiment.method.phases(short), strict=True)
     )
     return Row(Path(file).stem if not bindings else f"{Path(file).stem} with {', '.join(bindings)}", experiment, phases)
 
 
-def names() -> list[str]:
+def row_names() -> list[str]:
     """The rows of gin/."""
     return sorted(path.stem for path in (config.GIN_HOME / "gin").glob("*.gin"))
 
 
-def sign(first: Row, second: Row, relations: Sequence[Relation]) -> str:
+def relation_sign(first: Row, second: Row, relations: Sequence[Relation]) -> str:
     """One letter for a pair of rows; `LEGEND` says which."""
     if len(first.phases) != len(second.phases) or any(relation.setup for relation in relations):
         return "p"
     worst = ORDER[max((ORDER.index(relation.kind) for relation in relations), default=0)]
     if worst == "different":
         return SIGNS[worst]
-    return "o" if outside(first.experiment, second.experiment) else SIGNS[worst]
+    return "o" if outside_differences(first.experiment, second.experiment) else SIGNS[worst]
 
 
 LEGEND = {
@@ -417,22 +418,22 @@ LEGEND = {
 }
 
 
-def compare(first: Row, second: Row) -> list[str]:
+def compare_rows(first: Row, second: Row) -> list[str]:
     """The answer for two rows, line by line."""
     lines = [f"{first.name} and {second.name}"]
-    paired = [relate(a, b) for a, b in zip(first.phases, second.phases, strict=False)]
+    paired = [relate_examples(a, b) for a, b in zip(first.phases, second.phases, strict=False)]
     like = len(first.phases) == len(second.phases) and not any(relation.setup for relation in paired)
     if like:
         pairs = list(zip(first.phases, second.phases, paired, strict=True))
     else:
         lines.append("  they differ in phases or sampling; every phase of the one with every phase of the other:")
-        pairs = [(a, b, relate(a, b)) for a in first.phases for b in second.phases]
+        pairs = [(a, b, relate_examples(a, b)) for a in first.phases for b in second.phases]
     for a, b, relation in pairs:
         lines.append(f"  {a.phase.name} and {b.phase.name}: {_say(relation)}")
-    lines += [f"  outside the method: {change}" for change in outside(first.experiment, second.experiment)]
+    lines += [f"  outside the method: {change}" for change in outside_differences(first.experiment, second.experiment)]
     if not first.phases and not second.phases:
         lines.append("  nothing is trained in either")
-    mark = sign(first, second, paired)
+    mark = relation_sign(first, second, paired)
     return [*lines, f"  so: {LEGEND[mark]}"]
 
 
@@ -453,12 +454,12 @@ PHASES = """Phases that give the same examples up to a scale, whatever the rest 
 the first of the line: the scale, the kind, and what differs in how they sample and fit."""
 
 
-def page(rows: Sequence[Row]) -> str:
+def render_page(rows: Sequence[Row]) -> str:
     """Every pair of rows as Markdown: the pairs that are the same, phases that are, and one letter for each pair."""
     marks = {
-        (a.name, b.name): (sign(a, b, found), found)
+        (a.name, b.name): (relation_sign(a, b, found), found)
         for a, b in itertools.combinations(rows, 2)
-        for found in [[relate(x, y) for x, y in zip(a.phases, b.phases, strict=False)]]
+        for found in [[relate_examples(x, y) for x, y in zip(a.phases, b.phases, strict=False)]]
     }
     out = [HEAD, "", "## Rows", ""]
     out += ["| row | row | phase by phase, second over first | outside the method |", "| --- | --- | --- | --- |"]
@@ -466,7 +467,7 @@ def page(rows: Sequence[Row]) -> str:
     for (a, b), (mark, found) in marks.items():
         if mark in "=~o":
             said = "; ".join(f"{m.phase.name}: {_say(r)}" for m, r in zip(of[a].phases, found, strict=True))
-            changes = ", ".join(outside(of[a].experiment, of[b].experiment))
+            changes = ", ".join(outside_differences(of[a].experiment, of[b].experiment))
             out.append(f"| {a} | {b} | {said or 'nothing is trained'} | {changes or '–'} |")
     out += ["", "## Phases", "", PHASES, ""]
     out += [f"- {', '.join(line)}" for line in _classes(rows)]
@@ -484,7 +485,7 @@ def _classes(rows: Sequence[Row]) -> list[list[str]]:
     groups: list[tuple[Measured, list[str]]] = []
     for name, measured in ((f"{row.name}/{m.phase.name}", m) for row in rows for m in row.phases):
         for head, members in groups:
-            relation = relate(head, measured)
+            relation = relate_examples(head, measured)
             if relation.kind != "different":
                 notes = [f"x {relation.scale:.6g}"] if not math.isclose(relation.scale, 1.0) else []
                 notes += [KINDS[relation.kind]] if relation.kind != "always" else []

@@ -18,10 +18,10 @@ from harness.tasks.shell_game import (
     LEGEND,
     QUESTION,
     Game,
-    boxed,
+    answer_parts,
+    boxed_reply,
     draw_for_corpus,
-    parts,
-    solve,
+    reference_solution,
 )
 
 WORDS = [BEGIN, LEGEND, BETWEEN, QUESTION, "a", "b", "c", "-", ":", " ", r"\boxed{", "}", RETRY]
@@ -65,17 +65,17 @@ noise to a first attempt, and it drowns what can be learnt of the quiet ones."""
 def shell_game_line(mix: ShellGameMix, rng: random.Random) -> tuple[Game, str | None, str]:
     """One corpus line: (game, given first attempt or None, trained response)."""
     game = draw_for_corpus(rng, mix.busy)
-    opening, end, way = parts(game)
+    opening, end, way = answer_parts(game)
     if rng.random() < mix.single:
-        return game, None, boxed(opening, end, last_too_far(way) if rng.random() < mix.careless else way)
-    first = drafted(game, mix, rng)
+        return game, None, boxed_reply(opening, end, last_too_far(way) if rng.random() < mix.careless else way)
+    first = draft_answer(game, mix, rng)
     if rng.random() < (mix.copy_open if is_open(game) else mix.copy):
         return game, first, first
     if game.start != "1" and rng.random() < mix.habit:
-        return game, first, boxed(opening, game.start, way)
+        return game, first, boxed_reply(opening, game.start, way)
     if rng.random() < mix.slip:
-        return game, first, slipped(game, rng)
-    return game, first, solve(game)
+        return game, first, slipped_answer(game, rng)
+    return game, first, reference_solution(game)
 
 
 def is_open(game: Game) -> bool:
@@ -93,10 +93,10 @@ def last_too_far(way: str) -> str:
     return way[:-1] + too_far(way[-1])
 
 
-def drafted(game: Game, mix: ShellGameMix, rng: random.Random) -> str:
+def draft_answer(game: Game, mix: ShellGameMix, rng: random.Random) -> str:
     """A first attempt as a model that cannot follow a busy round at a glance writes it: its end is a guess."""
-    opening, end, way = parts(game)
-    if game.busy():
+    opening, end, way = answer_parts(game)
+    if game.is_busy():
         end = rng.choice(CUPS)
     if rng.random() < mix.draft_careless:
         way = last_too_far(way)
@@ -105,11 +105,11 @@ def drafted(game: Game, mix: ShellGameMix, rng: random.Random) -> str:
         at = rng.randrange(len(places))
         places = places[:at] + too_far(places[at]) + places[at + 1 :]
         opening, way = places[: len(opening)], places[len(opening) :]
-    return boxed(opening, end, way)
+    return boxed_reply(opening, end, way)
 
 
-def slipped(game: Game, rng: random.Random) -> str:
+def slipped_answer(game: Game, rng: random.Random) -> str:
     """The right answer but for one symbol, the end or a place on the way, that is one cup too far."""
-    right = solve(game)
+    right = reference_solution(game)
     at = rng.choice([i for i, symbol in enumerate(right) if symbol in CUPS])
     return right[:at] + too_far(right[at]) + right[at + 1 :]

@@ -19,7 +19,7 @@ from harness.metrics.intervals import row_intervals
 from harness.metrics.repair import is_repair, repair_rates
 from harness.metrics.stats import Interval
 from harness.runs.schema import key_of
-from harness.terminal import inert
+from harness.terminal import escape_controls
 
 SHOWN = {
     "reward_t1": "reward t1",
@@ -57,9 +57,9 @@ class LiveDisplay:
     def phase(self, text: str, total: int, done: int = 0) -> None:
         """Begins a stretch of `total` updates or problems, `done` of them behind."""
         self._line, self._shown = {}, time.monotonic()
-        self._bar.reset(self._task, description=inert(text), total=total, completed=done)
+        self._bar.reset(self._task, description=escape_controls(text), total=total, completed=done)
         if not self.console.is_terminal:
-            self.console.print(f"{inert(text)}: {total - done} to go", highlight=False, markup=False)
+            self.console.print(f"{escape_controls(text)}: {total - done} to go", highlight=False, markup=False)
 
     def advance(self, line: dict[str, Any] | None = None, count: int = 1) -> None:
         """Moves on by `count`; `line` is a step's log line."""
@@ -79,7 +79,7 @@ class LiveDisplay:
             text = "  ".join(
                 filter(None, [f"{line['phase']} {task.completed:.0f}/{task.total:.0f}", *parts, left, flag])
             )
-            self.console.print(inert(text), highlight=False, markup=False, soft_wrap=True)
+            self.console.print(escape_controls(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
@@ -96,7 +96,7 @@ def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
             break
         except MetricError as error:
             del entries[error.name]
-            faults.append(inert(error))
+            faults.append(escape_controls(error))
     notes = [*faults, *([f"and {others} records of further evaluations"] if others else [])]
     if notes:
         table.caption, table.caption_justify = escape("\n".join(notes)), "left"
@@ -104,7 +104,9 @@ def final_table(name: str, records: Sequence[dict[str, Any]]) -> Table:
 
 
 def _table_of(name: str, records: Sequence[dict[str, Any]], entries: Collection[Metric]) -> Table:
-    table = Table(title=f"{escape(inert(name))}: percent, with 95 % intervals over problems", title_justify="left")
+    table = Table(
+        title=f"{escape(escape_controls(name))}: percent, with 95 % intervals over problems", title_justify="left"
+    )
     stages = [when for when in ("before", "after") if any(r["when"] == when for r in records)]
     table.add_column("")
     for when in stages:
@@ -113,10 +115,10 @@ def _table_of(name: str, records: Sequence[dict[str, Any]], entries: Collection[
         columns = []
         for when in stages:
             mine = [r for r in records if r["task"] == task and r["when"] == when]
-            columns.append(cells(mine, entries) if mine else {})
+            columns.append(format_metrics(mine, entries) if mine else {})
         table.add_section()
         sizes = sorted({column["problems"] for column in columns if column})
-        table.add_row(f"[bold]{escape(inert(task))}[/] ({', '.join(sizes)} problems)", *[""] * len(stages))
+        table.add_row(f"[bold]{escape(escape_controls(task))}[/] ({', '.join(sizes)} problems)", *[""] * len(stages))
         for row in columns[0] or columns[-1]:
             if row != "problems":
                 table.add_row(row, *(column.get(row, "") for column in columns))
@@ -149,7 +151,7 @@ def _greedy(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], in
     return kept, len(records) - len(kept)
 
 
-def cells(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = None) -> dict[str, str]:
+def format_metrics(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = None) -> dict[str, str]:
     """The numbers of one evaluation as text, by their plain names; of all metrics unless told otherwise.
 
     Where wrong first attempts were given (a repair task), what compares with them would only say Acc@t2 again: the rate
@@ -161,7 +163,7 @@ def cells(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = 
     table, given = tabulate(records), is_repair(records)
     found, chosen = summarize(table, ()), _chosen(table, given, entries)
     intervals = _intervals(records, entries)
-    accuracies = [f"t{i + 1}" for i in range(table.turns)]
+    accuracies = [f"t{i + 1}" for i in range(table.num_attempts)]
     shown = {"problems": str(found["problems"])}
     shown |= {f"Acc@{name}": _interval(intervals[name]) for name in accuracies}
     if given:
@@ -187,7 +189,7 @@ def cells(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = 
 def _chosen(table: Attempts, given: bool, entries: Iterable[Metric] | None = None) -> list[Metric]:
     """The metrics of a run's summary; none where first attempts were given."""
     asked = METRICS.values() if entries is None else entries
-    return [] if given else [m for m in asked if m.in_summary and m.attempts <= table.turns]
+    return [] if given else [m for m in asked if m.in_summary and m.attempts <= table.num_attempts]
 
 
 def _intervals(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | None = None) -> dict[str, Interval]:
@@ -198,9 +200,9 @@ def _intervals(records: Sequence[dict[str, Any]], entries: Iterable[Metric] | No
     """
     table = tabulate(records)
     chosen = _chosen(table, is_repair(records), entries)
-    values = {f"t{i + 1}": table.per_problem(table.correct[:, i])[None] for i in range(table.turns)}
-    values |= {m.name: table.values(m.name)[None] for m in chosen}
-    cases = {m.name: table.per_problem(m.cases(table))[None] for m in chosen if m.given}
+    values = {f"t{i + 1}": table.per_problem(table.correct[:, i])[None] for i in range(table.num_attempts)}
+    values |= {m.name: table.problem_values(m.name)[None] for m in chosen}
+    cases = {m.name: table.per_problem(m.record_cases(table))[None] for m in chosen if m.given}
     return row_intervals(values, cases, samples=summarize(table, ())["samples"], seeds_vary=False)
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from harness.core import Group, Message, Policy, Problem, Task, Trajectory, Turn, Verdict, Verifier
-from harness.grading import VERIFIER_SECONDS, grade
+from harness.grading import VERIFIER_SECONDS, grade_responses
 from harness.runs.schema import draft_fits
-from harness.seeds import derive
+from harness.seeds import derive_seed
 from harness.training.dialogue import Dialogue
-from harness.training.evaluations import Evaluation
-from harness.training.rollout import rollout
+from harness.training.evaluations import EvalSpec
+from harness.training.rollout import sample_rollouts
 
 SOMEBODY = "Somebody answered:"
 """What the user says before a draft that is told as somebody else's."""
@@ -27,7 +27,7 @@ def ask_after_drafts(
     policy: Policy,
     task: Task,
     dialogue: Dialogue,
-    evaluation: Evaluation,
+    evaluation: EvalSpec,
     problems: Sequence[Problem],
     batch: range,
     *,
@@ -50,27 +50,31 @@ def ask_after_drafts(
         verifier_seconds: As in `rollout.grade`.
 
     Raises:
-        GradingError, ValueError: as `rollout`; `other` needs two problems.
+        GradingError, ValueError: as `sample_rollouts`; `other` needs two problems.
     """
     kind, asked = evaluation.draft, [problems[i] for i in batch]
 
     def first_attempts(of: Sequence[Problem], number: int | None = None) -> list[Turn]:
         """The policy's attempts 1 (the given ones, where there are such): greedy, or the sample of a number."""
-        groups = rollout(
-            policy, task, dialogue, of, samples=1, attempts=1, seed=derive(seed, "draft", number or 0),
+        groups = sample_rollouts(
+            policy, task, dialogue, of, samples=1, attempts=1, seed=derive_seed(seed, "draft", number or 0),
             temperature=0.0 if number is None else 1.0, verifier_seconds=verifier_seconds,
         )  # fmt: skip
         return [group[0].attempts[0] for group in groups]
 
     def second_attempts(of: Sequence[Problem], task: Task, dialogue: Dialogue, attempts: int) -> list[Group]:
-        return rollout(
+        return sample_rollouts(
             policy, task, dialogue, of, samples=1, attempts=attempts, seed=seed, temperature=0.0,
             verifier_seconds=verifier_seconds,
         )  # fmt: skip
 
     def graded(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """Verdicts that all processes share: a grader's time limit may strike in one of them alone."""
-        return policy.ranks.map(lambda part, _: grade(task.verifier, part, verifier_seconds), pairs) if pairs else []
+        return (
+            policy.ranks.shard_map(lambda part, _: grade_responses(task.verifier, part, verifier_seconds), pairs)
+            if pairs
+            else []
+        )
 
     if kind in ("blind", "relabelled"):
         drafts = first_attempts(asked) if kind == "relabelled" else None
@@ -104,20 +108,20 @@ def find_other(problems: Sequence[Problem], place: int) -> Problem:
     raise ValueError("drafts of another problem (evaluation.other_first) need at least two problems")
 
 
-def require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Evaluation) -> None:
+def require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: EvalSpec) -> None:
     """Checks before any training that a control can be asked: that its conversations fit the limits of length.
 
     Raises:
         ValueError: one does not, as `Policy.require_room`; `other` has one problem only.
     """
-    problems = evaluation.chosen(task)
+    problems = evaluation.select_problems(task)
     if evaluation.draft == "other":
         find_other(problems, 0)
     for problem in problems:
         _require_room(policy, task, dialogue, evaluation, problem)
 
 
-def _require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: Evaluation, problem: Problem) -> None:
+def _require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: EvalSpec, problem: Problem) -> None:
     if evaluation.draft in ("blind", "relabelled"):
         retold = _OneTurn(task, dialogue, {problem.id: ""} if evaluation.draft == "relabelled" else {})
         chat = retold.chat(problem, [])
@@ -166,7 +170,7 @@ class _OneTurn:
 
 
 def _find(
-    evaluation: Evaluation,
+    evaluation: EvalSpec,
     problems: Sequence[Problem],
     graded: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]],
     sample: Callable[[Sequence[Problem], int], list[Turn]],

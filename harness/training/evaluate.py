@@ -11,20 +11,20 @@ from typing import Any
 from harness.core import Policy, Problem, Task, Trajectory
 from harness.grading import VERIFIER_SECONDS
 from harness.runs.schema import LONGEST_NAME
-from harness.seeds import derive
+from harness.seeds import derive_seed
 from harness.training.dialogue import Dialogue
 from harness.training.drafts import ask_after_drafts
-from harness.training.evaluations import Draft, Evaluation, Split
-from harness.training.rollout import rollout
+from harness.training.evaluations import Draft, EvalSpec, Split
+from harness.training.rollout import sample_rollouts
 
-GREEDY = Evaluation()
+GREEDY = EvalSpec()
 
 
 def evaluate(
     policy: Policy,
     task: Task,
     dialogue: Dialogue,
-    evaluation: Evaluation = GREEDY,
+    evaluation: EvalSpec = GREEDY,
     *,
     when: str,
     seed: int = 0,
@@ -40,22 +40,22 @@ def evaluate(
             a whole, as its draws belong together, and what is missing of it is handed on.
         verifier_seconds: As in `rollout.grade`.
     """
-    problems, samples = evaluation.chosen(task), evaluation.samples
-    behind, written = divmod(done, evaluation.batch * samples)
-    for begin in range(behind * evaluation.batch, len(problems), evaluation.batch):
-        own_seed = derive(seed, "evaluate", when, task.name, begin, *evaluation.stream)
+    problems, samples = evaluation.select_problems(task), evaluation.samples
+    behind, written = divmod(done, evaluation.problems_per_batch * samples)
+    for begin in range(behind * evaluation.problems_per_batch, len(problems), evaluation.problems_per_batch):
+        own_seed = derive_seed(seed, "evaluate", when, task.name, begin, *evaluation.random_stream)
         if evaluation.control:
-            batch = range(begin, min(begin + evaluation.batch, len(problems)))
+            batch = range(begin, min(begin + evaluation.problems_per_batch, len(problems)))
             groups = ask_after_drafts(
                 policy, task, dialogue, evaluation, problems, batch, seed=own_seed,
                 verifier_seconds=verifier_seconds,
             )  # fmt: skip
         else:
-            groups = rollout(
+            groups = sample_rollouts(
                 policy,
                 task,
                 dialogue,
-                problems[begin : begin + evaluation.batch],
+                problems[begin : begin + evaluation.problems_per_batch],
                 samples=samples,
                 attempts=evaluation.attempts,
                 offline_share=float(evaluation.draft == "reference"),
@@ -66,15 +66,17 @@ def evaluate(
         more = {"split": evaluation.split} if evaluation.split != "test" else {}
         more |= {"draft": evaluation.control} if evaluation.control else {}
         lines = [
-            line(t, when, task.name, i, evaluation.temperature) | more for group in groups for i, t in enumerate(group)
+            trajectory_to_record(t, when, task.name, i, evaluation.temperature) | more
+            for group in groups
+            for i, t in enumerate(group)
         ]
         record(lines[written:])
         written = 0
 
 
-def expected(task: Task, evaluation: Evaluation = GREEDY) -> list[tuple[str, int]]:
+def expected_records(task: Task, evaluation: EvalSpec = GREEDY) -> list[tuple[str, int]]:
     """(id, sample) of every record of a finished evaluation, in order."""
-    return [name_of(problem, i) for problem in evaluation.chosen(task) for i in range(evaluation.samples)]
+    return [name_of(problem, i) for problem in evaluation.select_problems(task) for i in range(evaluation.samples)]
 
 
 def name_of(problem: Problem, sample: int) -> tuple[str, int]:
@@ -86,7 +88,7 @@ def name_of(problem: Problem, sample: int) -> tuple[str, int]:
 PROBED: tuple[Split, ...] = ("validation", "train")
 
 
-def probe(
+def probe_second_attempts(
     policy: Policy, task: Task, dialogue: Dialogue, problems: int, verifier_seconds: float = VERIFIER_SECONDS
 ) -> dict[str, float]:
     """Accuracy of greedy second attempts in mid-training: after the policy's own first attempts and after fixed ones.
@@ -106,14 +108,14 @@ def probe(
             def record(lines: Sequence[dict[str, Any]], right: list[bool] = right) -> None:
                 right.extend(entry["attempts"][-1]["correct"] for entry in lines)
 
-            evaluation = Evaluation(split, problems=problems, draft=draft)
+            evaluation = EvalSpec(split, problems=problems, draft=draft)
             evaluate(policy, task, dialogue, evaluation, when="probe", verifier_seconds=verifier_seconds, record=record)
             found[f"acc_t2_{name}_{split}"] = sum(right) / len(right)
     return found
 
 
 def measure_midway(
-    policy: Policy, task: Task, dialogue: Dialogue, evaluation: Evaluation, verifier_seconds: float = VERIFIER_SECONDS
+    policy: Policy, task: Task, dialogue: Dialogue, evaluation: EvalSpec, verifier_seconds: float = VERIFIER_SECONDS
 ) -> dict[str, float]:
     """A greedy evaluation in mid-training, as counts: no record is kept that a table could take for the final one.
 
@@ -136,7 +138,9 @@ def measure_midway(
     }
 
 
-def line(trajectory: Trajectory, when: str, task: str, sample: int, temperature: float) -> dict[str, Any]:
+def trajectory_to_record(
+    trajectory: Trajectory, when: str, task: str, sample: int, temperature: float
+) -> dict[str, Any]:
     """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
 
     A repair task's records name the problem, not the given program (`name_of`): means then weigh problems alike. The

@@ -29,7 +29,7 @@ TOLD: Mapping[Draft, str] = {
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvalSpec:
     """One evaluation: of what, and how it is asked. Records of different ones are never averaged together.
 
     Attributes:
@@ -88,7 +88,7 @@ class Evaluation:
         return Asked(self.split, float(self.temperature), self.attempts, self.draft)
 
     @property
-    def stream(self) -> tuple[str, ...]:
+    def random_stream(self) -> tuple[str, ...]:
         """Names the random stream; nothing is drawn in greedy decoding, but drafts are."""
         if self.control:
             return ("draft", self.control)
@@ -96,7 +96,7 @@ class Evaluation:
         return tuple(map(str, (*self.key[:3], fixed))) if self.temperature else ()
 
     @property
-    def batch(self) -> int:
+    def problems_per_batch(self) -> int:
         """Problems that are asked together."""
         return max(1, ROWS // self.samples)
 
@@ -109,80 +109,80 @@ class Evaluation:
         parts += [{"own": "", **TOLD}[self.draft]]
         return ", ".join(filter(None, parts))
 
-    def chosen(self, task: Task) -> Sequence[Problem]:
+    def select_problems(self, task: Task) -> Sequence[Problem]:
         """The problems asked, evenly spaced over the split."""
         every: Sequence[Problem] = getattr(task, self.split)
         count = min(self.problems or len(every), len(every))
         return every if count == len(every) else [every[i * len(every) // count] for i in range(count)]
 
-    def holds(self, record: Mapping[str, Any]) -> bool:
+    def matches_record(self, record: Mapping[str, Any]) -> bool:
         """Whether a record of eval.jsonl belongs to this evaluation (of some task, at some time)."""
         return key_of(record).asked == self.key
 
 
 @register("evaluation", "pool")
-def pool(samples: int = 32, temperature: float = 0.7, problems: int | None = None, split: Split = "test") -> Evaluation:
+def pool(samples: int = 32, temperature: float = 0.7, problems: int | None = None, split: Split = "test") -> EvalSpec:
     """Sampled two-attempt trajectories: majority@k, pass@k, scaling (arXiv 2409.12917v2, section 6.2: 0.7)."""
-    return Evaluation(split, samples=samples, temperature=temperature, problems=problems)
+    return EvalSpec(split, samples=samples, temperature=temperature, problems=problems)
 
 
 @register("evaluation", "attempts")
-def attempts(count: int = 10, problems: int | None = None) -> Evaluation:
+def attempts(count: int = 10, problems: int | None = None) -> EvalSpec:
     """Greedy with more attempts than were trained (arXiv 2409.12917v2, appendix A.1: 10)."""
-    return Evaluation(attempts=count, problems=problems)
+    return EvalSpec(attempts=count, problems=problems)
 
 
 @register("evaluation", "validation")
-def validation(problems: int | None = 1000) -> Evaluation:
+def validation(problems: int | None = 1000) -> EvalSpec:
     """Greedy on the training task's validation problems (arXiv 2409.12917v2, figures 4b and 4c)."""
-    return Evaluation("validation", problems=problems)
+    return EvalSpec("validation", problems=problems)
 
 
 @register("evaluation", "train")
-def train(problems: int | None = 1000) -> Evaluation:
+def train(problems: int | None = 1000) -> EvalSpec:
     """Greedy on problems that were trained on (arXiv 2409.12917v2, figures 4b and 4c)."""
-    return Evaluation("train", problems=problems)
+    return EvalSpec("train", problems=problems)
 
 
 @register("evaluation", "fixed_first")
-def fixed_first(split: Split = "test", problems: int | None = None) -> Evaluation:
+def fixed_first(split: Split = "test", problems: int | None = None) -> EvalSpec:
     """Greedy second attempts after the base model's greedy first attempts (arXiv 2409.12917v2, figure 5)."""
-    return Evaluation(split, problems=problems, draft="reference")
+    return EvalSpec(split, problems=problems, draft="reference")
 
 
 @register("evaluation", "right_first")
-def right_first(split: Split = "test", problems: int | None = None, draws: int = 8) -> Evaluation:
+def right_first(split: Split = "test", problems: int | None = None, draws: int = 8) -> EvalSpec:
     """Control: greedy second attempts after a right draft: a sample of the policy, in repair tasks the solution.
 
     Args:
         draws: Most attempts sampled until one is right.
     """
-    return Evaluation(split, problems=problems, draft="right", draws=draws)
+    return EvalSpec(split, problems=problems, draft="right", draws=draws)
 
 
 @register("evaluation", "wrong_first")
-def wrong_first(split: Split = "test", problems: int | None = None, draws: int = 8) -> Evaluation:
+def wrong_first(split: Split = "test", problems: int | None = None, draws: int = 8) -> EvalSpec:
     """Control: greedy second attempts after a wrong draft: a sample of the policy, in repair tasks the given one.
 
     Args:
         draws: Most attempts sampled until one is wrong.
     """
-    return Evaluation(split, problems=problems, draft="wrong", draws=draws)
+    return EvalSpec(split, problems=problems, draft="wrong", draws=draws)
 
 
 @register("evaluation", "other_first")
-def other_first(split: Split = "test", problems: int | None = None) -> Evaluation:
+def other_first(split: Split = "test", problems: int | None = None) -> EvalSpec:
     """Control: greedy second attempts after the policy's attempt 1 at another problem; for `reliance`."""
-    return Evaluation(split, problems=problems, draft="other")
+    return EvalSpec(split, problems=problems, draft="other")
 
 
 @register("evaluation", "blind")
-def blind(split: Split = "test", problems: int | None = None) -> Evaluation:
+def blind(split: Split = "test", problems: int | None = None) -> EvalSpec:
     """Control: the second prompt without a draft, in the first turn (arXiv 2607.26117); for `gain over blind`."""
-    return Evaluation(split, attempts=1, problems=problems, draft="blind")
+    return EvalSpec(split, attempts=1, problems=problems, draft="blind")
 
 
 @register("evaluation", "relabelled")
-def relabelled(split: Split = "test", problems: int | None = None) -> Evaluation:
+def relabelled(split: Split = "test", problems: int | None = None) -> EvalSpec:
     """Control: the policy's own attempt 1 told by the user as somebody else's (arXiv 2606.05976); for `role gap`."""
-    return Evaluation(split, problems=problems, draft="relabelled")
+    return EvalSpec(split, problems=problems, draft="relabelled")

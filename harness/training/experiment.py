@@ -13,7 +13,7 @@ from harness.core import Budget, Example, Method, Phase, PolicySpec, Problem, Ta
 from harness.grading import VERIFIER_SECONDS, describe_error
 from harness.training.dialogue import Dialogue
 from harness.training.evaluate import PROBED
-from harness.training.evaluations import Evaluation, Split
+from harness.training.evaluations import EvalSpec, Split
 from harness.training.spending import CURRENCIES, Currency
 
 FOLDER_NAME = re.compile(r"[^\W_][\w.+-]*")  # no '..', no hidden folder, no path: results stay below --out
@@ -68,7 +68,7 @@ class Experiment:
     attempts: int = 2
     evaluate_before: bool = True
     checkpoint_every: int = 50
-    evaluations: Sequence[Evaluation] = ()
+    evaluations: Sequence[EvalSpec] = ()
     probe_every: int = 0
     probe_problems: int = 200
     verifier_seconds: float = VERIFIER_SECONDS
@@ -105,13 +105,13 @@ class Experiment:
         trains = False
         for phase in self.phases():
             trains = True
-            _rehearse(phase, self.budget)
+            _dry_run_credit(phase, self.budget)
         if trains and not self.steps:
             raise ValueError(
                 f"run.steps = 0, but row {self.name!r} trains: with no update its results would be the untrained "
                 "model's under a trained row's name. Give it steps, or run an untrained row (gin/base.gin)"
             )
-        for task in self.evaluated:
+        for task in self.evaluated_tasks:
             _require(task, "test")
         self._check_evaluations()
         if trains:
@@ -121,9 +121,9 @@ class Experiment:
                     f"run.problems = {self.problems} is more than the {len(self.task.train)} training problems "
                     f"of task {self.task.name!r}"
                 )
-        for task in {task.name: task for task in (self.task, *self.evaluated)}.values():
+        for task in {task.name: task for task in (self.task, *self.evaluated_tasks)}.values():
             _check_apart(task, self.task if trains else None)
-        names = [task.name for task in self.evaluated]
+        names = [task.name for task in self.evaluated_tasks]
         if len(set(names)) < len(names):
             raise ValueError(f"run.eval_tasks has two tasks of one name: {names}")
 
@@ -150,7 +150,7 @@ class Experiment:
             raise ValueError("run.gradient_probe_every and run.evaluate_every must be at least 0")
         if self.evaluate_every:
             _require(self.task, self.midway.split)
-        asked = [self.greedy, *self.evaluations]
+        asked = [self.greedy_evaluation, *self.evaluations]
         for i, evaluation in enumerate(asked):
             if evaluation.key in [other.key for other in asked[:i]]:
                 raise ValueError(
@@ -161,22 +161,22 @@ class Experiment:
         for split in dict.fromkeys(splits):
             _require(self.task, split)
         fixed = self.probe_every or any(e.draft == "reference" for e in asked)
-        if fixed and any(task.test[0].given for task in self.evaluated):
+        if fixed and any(task.test[0].given for task in self.evaluated_tasks):
             raise ValueError("a repair task's first attempts are given: they cannot be the base model's as well")
 
     @property
-    def midway(self) -> Evaluation:
+    def midway(self) -> EvalSpec:
         """What is asked every `evaluate_every` updates."""
-        return Evaluation(self.evaluate_split)
+        return EvalSpec(self.evaluate_split)
 
     @property
-    def greedy(self) -> Evaluation:
+    def greedy_evaluation(self) -> EvalSpec:
         """The evaluation that every run has, before and after training."""
-        return Evaluation(self.eval_split, attempts=self.attempts, problems=self.eval_problems)
+        return EvalSpec(self.eval_split, attempts=self.attempts, problems=self.eval_problems)
 
-    def tasks_of(self, evaluation: Evaluation) -> Sequence[Task]:
+    def tasks_of(self, evaluation: EvalSpec) -> Sequence[Task]:
         """What an evaluation is asked on: other splits than the test split are the training task's own."""
-        return self.evaluated if evaluation.split == "test" else (self.task,)
+        return self.evaluated_tasks if evaluation.split == "test" else (self.task,)
 
     @property
     def budget(self) -> Budget:
@@ -184,11 +184,11 @@ class Experiment:
         return Budget(self.steps, self.problems, self.samples)
 
     @property
-    def evaluated(self) -> Sequence[Task]:
+    def evaluated_tasks(self) -> Sequence[Task]:
         """The tasks evaluated on."""
         return self.eval_tasks or (self.task,)
 
-    def folder(self, out: Path) -> Path:
+    def run_folder(self, out: Path) -> Path:
         """Where the run's results live below `out`."""
         return out / self.task.name / self.policy.key / self.name / f"seed{self.seed}"
 
@@ -206,7 +206,7 @@ class Experiment:
         return phases
 
 
-def _rehearse(phase: Phase, budget: Budget) -> None:
+def _dry_run_credit(phase: Phase, budget: Budget) -> None:
     """Runs a phase's credit on a small made-up batch, so that what it cannot work with is known before hours of work.
 
     Raises:
@@ -217,7 +217,7 @@ def _rehearse(phase: Phase, budget: Budget) -> None:
         right = (problem + sample + index) % 2 == 0
         return Turn((0,), (0,), "", Verdict(float(right), right), index=index, logprobs=(0.0,))
 
-    samples = budget.trajectories(phase.turns)
+    samples = budget.trajectories_per_problem(phase.turns)
     problem = Problem("rehearsal", "", "", solution="")
     groups = [
         [Trajectory(problem, tuple(turn(p, s, i) for i in range(phase.turns))) for s in range(samples)]

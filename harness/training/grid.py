@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness import config
-from harness.registry import nearest
+from harness.registry import nearest_hint
 from harness.runs.store import FORMAT, IN_USE, InUseError, RunStore, StoreError, is_blank
 from harness.training.experiment import Experiment
 
@@ -60,7 +60,7 @@ class Suite:
             raise ValueError("suite.rows and suite.seeds must be lists with at least one entry")
 
     @property
-    def files(self) -> list[str]:
+    def row_files(self) -> list[str]:
         """The gin files of the rows, in order, each once.
 
         Raises:
@@ -74,7 +74,7 @@ class Suite:
                 continue
             found = fnmatch.filter(known, row)
             if not found:
-                raise ValueError(f"suite.rows: no gin file of the name {row!r} in gin/{nearest(row, known)}")
+                raise ValueError(f"suite.rows: no gin file of the name {row!r} in gin/{nearest_hint(row, known)}")
             files += [f"gin/{name}.gin" for name in found]
         return list(dict.fromkeys(files))
 
@@ -105,7 +105,7 @@ class Cell:
         return f"{self.name} seed {self.seed}"
 
     @property
-    def info(self) -> dict[str, Any]:
+    def run_info(self) -> dict[str, Any]:
         """run.json as it stands, {} where there is none; of one that cannot be read `status` (damaged) and `error`."""
         try:
             return read_info(self.folder)
@@ -115,10 +115,10 @@ class Cell:
     @property
     def status(self) -> str:
         """`done`, `failed`, `interrupted`, `running` (or killed while it was), `damaged`, `new`."""
-        return str(self.info.get("status", "new"))
+        return str(self.run_info.get("status", "new"))
 
     @property
-    def reached(self) -> int:
+    def steps_done(self) -> int:
         """Updates made so far."""
         with contextlib.suppress(OSError), open(self.folder / "metrics.jsonl", "rb") as file:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
@@ -140,7 +140,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info or {}
 
 
-def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
+def build_cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
     """Every cell of the grid, row by row. All are built once here: a mistake in one is known before any runs.
 
     Args:
@@ -152,20 +152,20 @@ def cells(suite: Suite, out: Path, options: Sequence[str] = ()) -> list[Cell]:
         ConfigError: a row that cannot be built (it is named), or a folder that holds a run of another config.
     """
     found: list[Cell] = []
-    for name in (name for binding in suite.bindings for name in config.bound(binding)):
+    for name in (name for binding in suite.bindings for name in config.bound_names(binding)):
         if name.rpartition("/")[2] == "run.seed":
             raise config.ConfigError("run.seed is the suite's business: bind suite.seeds, as in 'suite.seeds = [0, 1]'")
-    for file in suite.files:
+    for file in suite.row_files:
         try:
-            config.parse([file, *suite.on], suite.bindings)
-            experiment: Experiment = config.build("run")
+            config.parse_gin([file, *suite.on], suite.bindings)
+            experiment: Experiment = config.build_root("run")
         except config.ConfigError as error:
             raise config.ConfigError(f"row {file}: {error}") from error
-        text = config.operative()
+        text = config.operative_config()
         for seed in suite.seeds:
-            folder = dataclasses.replace(experiment, seed=seed).folder(out)
-            old = RunStore(folder).config if not is_blank(folder) else None
-            changed = config.differences(old, text, ignore=("run.seed",)) if old else []
+            folder = dataclasses.replace(experiment, seed=seed).run_folder(out)
+            old = RunStore(folder).saved_config if not is_blank(folder) else None
+            changed = config.describe_differences(old, text, ignore=("run.seed",)) if old else []
             if changed:
                 raise config.ConfigError(
                     f"{folder} holds a run with another config; these bindings differ (old -> new):\n  "
@@ -193,7 +193,7 @@ class Launch:
 
     def __call__(self) -> str:
         """Runs the cell to its end and returns its status; raises RuntimeError when it failed."""
-        with self.console() as console:
+        with self.console_path() as console:
             process = subprocess.Popen(self.cell.command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         clock = Clock(self.cell, process)
         try:
@@ -203,7 +203,7 @@ class Launch:
             process.kill()
             process.wait()
             raise
-        if error := settle(self.cell, code, clock.reason):
+        if error := settle_cell(self.cell, code, clock.reason):
             raise RuntimeError(f"{self.cell.label}: {error}")
         return self.cell.status
 
@@ -213,7 +213,7 @@ class Launch:
 
         return DelayedSubmission(self)
 
-    def console(self) -> IO[bytes]:
+    def console_path(self) -> IO[bytes]:
         """The cell's screen, kept beside its results."""
         self.cell.folder.mkdir(parents=True, exist_ok=True)
         return open(self.cell.folder / CONSOLE, "ab")
@@ -251,7 +251,7 @@ class Clock:
             self._process.kill()
 
 
-def settle(cell: Cell, code: int, reason: str | None = None) -> str | None:
+def settle_cell(cell: Cell, code: int, reason: str | None = None) -> str | None:
     """After a cell's process ended: its error, or None when it is done, another process's, or can be gone on with.
 
     A process that could not say itself why it ended (killed, out of memory, no import) is recorded as failed here. What
@@ -265,7 +265,7 @@ def settle(cell: Cell, code: int, reason: str | None = None) -> str | None:
         return None
     store = RunStore(cell.folder)
     try:
-        store.lock()  # first: what is read before it may have been written anew since
+        store.acquire_lock()  # first: what is read before it may have been written anew since
         info = read_info(cell.folder)
         status = info.get("status")
         if status != "done" and info and code == 2 and not reason:  # refused: what is there stays as it is
@@ -277,14 +277,14 @@ def settle(cell: Cell, code: int, reason: str | None = None) -> str | None:
             last = "" if reason else _last_error(cell.folder / CONSOLE)
             info |= {"error": f"{how}: {last}" if last else how}
             store.info = info
-            store.update(format=FORMAT, name=cell.name, seed=cell.seed, status="failed")
+            store.update_run_json(format=FORMAT, name=cell.name, seed=cell.seed, status="failed")
         return str(info.get("error") or f"exit status {code}")
     except InUseError:
         return None
     except (StoreError, OSError) as error:
         return str(error)
     finally:
-        store.close()
+        store.release_lock()
 
 
 def _last_error(path: Path) -> str:

@@ -24,26 +24,26 @@ from typing import Any
 
 from harness.core import Credit, Display, Example, Phase, Policy, Problem, Task, Turn, Verdict
 from harness.grading import GradingError, describe_error
-from harness.runs.integrity import count_records, sha256
+from harness.runs.integrity import count_records, file_sha256
 from harness.runs.schema import key_of
 from harness.runs.store import (
     EVALUATED,
     FAILED_BATCH,
     RunStore,
     StoreError,
-    dump,
     dump_all,
+    dump_json_line,
     read_jsonl,
-    sync,
+    sync_to_disk,
     write_atomic,
 )
-from harness.seeds import derive, draw
+from harness.seeds import derive_seed, epoch_indices
 from harness.training.drafts import require_room
-from harness.training.evaluate import PROBED, evaluate, expected, measure_midway, probe
-from harness.training.evaluations import Evaluation
+from harness.training.evaluate import PROBED, evaluate, expected_records, measure_midway, probe_second_attempts
+from harness.training.evaluations import EvalSpec
 from harness.training.experiment import Experiment, _check_examples
-from harness.training.monitors import BonusFarming, of_examples, of_groups
-from harness.training.rollout import rollout
+from harness.training.monitors import BonusFarming, rollout_metrics, update_metrics
+from harness.training.rollout import sample_rollouts
 from harness.training.spending import count_sampled, count_trained
 
 COMMIT = "commit.json"
@@ -102,22 +102,22 @@ class Allowance:
 TOKENS = ("sampled_tokens", "read_tokens", "trained_tokens", "flops")  # newer than the other counts
 
 
-def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
+def run_experiment(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
     """Runs an experiment in its opened store from wherever the store says it stands."""
-    _measure_prompts(experiment, policy)
+    _check_prompt_lengths(experiment, policy)
     phases = experiment.phases()
-    found = policy.ranks.first(store.last_checkpoint)
+    found = policy.ranks.run_on_rank0(store.last_checkpoint)
     position = Position()
     if found:
         fields, folder = found
         position = _restored(fields, experiment, phases, folder)
-        policy.ranks.each(lambda: _load(policy, folder))
+        policy.ranks.run_on_all_ranks(lambda: _load(policy, folder))
     if experiment.gradient_probe_every and not hasattr(policy, "measure_gradient"):
         raise ValueError("run.gradient_probe_every needs a policy that has a gradient (measure_gradient)")
     if experiment.budget_in == "flops" and not _parameters(policy):
         raise ValueError("run.budget_in = 'flops' needs a policy that tells engine.parameters_without_embeddings")
-    policy.ranks.first(lambda: store.rewind(position.step))
-    with _Interrupts(policy.ranks.any) as interrupts:
+    policy.ranks.run_on_rank0(lambda: store.drop_steps_after(position.step))
+    with _Interrupts(policy.ranks.any_rank) as interrupts:
         if experiment.evaluate_before or not phases:
             _evaluate(experiment, policy, store, display, "before", interrupts, fresh=found is None)
         _train(experiment, phases, policy, store, display, position, interrupts)
@@ -127,12 +127,12 @@ def execute(experiment: Experiment, policy: Policy, store: RunStore, display: Di
             _evaluate(experiment, policy, store, display, _end(phases), interrupts, evaluation)
         if phases:
             policy.export(store.folder / "model")
-        cut_prompts = sum(policy.ranks.together(lambda: policy.cut_prompts))
-        store.update(
+        cut_prompts = sum(policy.ranks.all_gather_object(lambda: policy.cut_prompts))
+        store.update_run_json(
             spent=position.spent,
             training_seconds=round(position.seconds, 3),
             cut_prompts=cut_prompts,
-            **policy.ranks.first(lambda: _count_whole(experiment, phases, store, position)),
+            **policy.ranks.run_on_rank0(lambda: _count_whole(experiment, phases, store, position)),
         )
 
 
@@ -144,13 +144,13 @@ def _count_whole(
     Raises:
         StoreError: records, steps or the configuration are not what the run has written.
     """
-    asked = [("before", experiment.greedy)] if experiment.evaluate_before or not phases else []
-    asked += [("after", experiment.greedy)] if phases else []
+    asked = [("before", experiment.greedy_evaluation)] if experiment.evaluate_before or not phases else []
+    asked += [("after", experiment.greedy_evaluation)] if phases else []
     asked += [(_end(phases), evaluation) for evaluation in experiment.evaluations]
     total = 0
     for when, evaluation in asked:
         for task in experiment.tasks_of(evaluation):
-            wanted = len(expected(task, evaluation))
+            wanted = len(expected_records(task, evaluation))
             if (there := _written(store, task, when, evaluation)) < wanted:
                 raise StoreError(
                     f"{store.folder / 'eval.jsonl'} holds {there} of {wanted} records of the evaluation "
@@ -162,7 +162,7 @@ def _count_whole(
         raise StoreError(f"{store.folder / 'eval.jsonl'} holds {len(records)} records, {total} were written")
     store.check_whole(position.step)
     (store.folder / FAILED_BATCH).unlink(missing_ok=True)  # of an earlier start, which was then mended
-    return {"records": count_records(records), "sha256": store.hashes()}
+    return {"records": count_records(records), "sha256": store.file_hashes()}
 
 
 def _parameters(policy: Policy) -> int:
@@ -207,20 +207,22 @@ def _load(policy: Policy, folder: Path) -> None:
         raise StoreError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
+def _check_prompt_lengths(experiment: Experiment, policy: Policy) -> None:
     """Finds a conversation that the limits of length may not hold now, not after hours of work.
 
     Of further evaluations with more attempts than are trained only as many are counted: replies there are seldom as
     long as they may be, and an attempt that finds no room counts as truncated.
     """
     dialogue, turns = experiment.dialogue, max((phase.turns for phase in experiment.phases()), default=0)
-    looks = [Evaluation(split) for split in (PROBED if experiment.probe_every else ())]
+    looks = [EvalSpec(split) for split in (PROBED if experiment.probe_every else ())]
     looks += [experiment.midway] if experiment.evaluate_every else []
     asked = [(experiment.task, experiment.task.train, turns, 0)] if turns else []
-    for evaluation in (experiment.greedy, *experiment.evaluations, *looks):
+    for evaluation in (experiment.greedy_evaluation, *experiment.evaluations, *looks):
         attempts = min(evaluation.attempts, max(turns, experiment.attempts))
         further = len(dialogue.plan(evaluation.attempts)) - len(dialogue.plan(attempts))
-        asked += [(task, evaluation.chosen(task), attempts, further) for task in experiment.tasks_of(evaluation)]
+        asked += [
+            (task, evaluation.select_problems(task), attempts, further) for task in experiment.tasks_of(evaluation)
+        ]
     for task, problems, attempts, further in asked:
 
         def measure(
@@ -234,7 +236,7 @@ def _measure_prompts(experiment: Experiment, policy: Policy) -> None:
                 policy.require_room(task.chat(p, []), asks, p.given, counted, further)
             return []
 
-        policy.ranks.map(measure, problems)
+        policy.ranks.shard_map(measure, problems)
     for evaluation in experiment.evaluations:
         if evaluation.control:
             for task in experiment.tasks_of(evaluation):
@@ -250,7 +252,7 @@ def _train(
     position: Position,
     interrupts: _Interrupts,
 ) -> None:
-    log = policy.ranks.first(lambda: read_jsonl(store.folder / "metrics.jsonl")[0])
+    log = policy.ranks.run_on_rank0(lambda: read_jsonl(store.folder / "metrics.jsonl")[0])
     parameters = _parameters(policy)
     farming = BonusFarming(log)
     saved = position.step
@@ -263,7 +265,7 @@ def _train(
             line = _step(experiment, phase, _adapted(phase, log), policy, position, store, allowed)
             position.seconds += time.monotonic() - started
             if experiment.probe_every and position.step % experiment.probe_every == 0:
-                line |= probe(
+                line |= probe_second_attempts(
                     policy, experiment.task, experiment.dialogue, experiment.probe_problems, experiment.verifier_seconds
                 )
             if experiment.evaluate_every and position.step % experiment.evaluate_every == 0:
@@ -272,8 +274,8 @@ def _train(
                 )
                 line |= {f"spent_{name}": count for name, count in position.spent.items()}
             line["trajectories_per_second"] = position.trajectories / position.seconds
-            line["bonus_farming"] = farming.see(line)
-            store.log(line)
+            line["bonus_farming"] = farming.update_flag(line)
+            store.append_step(line)
             log.append(line)
             display.advance(line)
             stop = interrupts.come()
@@ -360,20 +362,20 @@ def _update(
     groups: list[Any] = []
     if position.phase_step % phase.refresh_every == 0:
         updates = min(phase.refresh_every, phase.steps - position.phase_step)
-        chosen = draw(experiment.seed, "problems", len(task.train), position.drawn, updates * budget.problems)
+        chosen = epoch_indices(experiment.seed, "problems", len(task.train), position.drawn, updates * budget.problems)
         for i in range(0, len(chosen), budget.problems):
             if i and getattr(position, experiment.budget_in) >= allowed.most:
                 break
             drawn = chosen[i : i + budget.problems]
-            sampled = rollout(
+            sampled = sample_rollouts(
                 policy,
                 task,
                 experiment.dialogue,
                 [task.train[j] for j in drawn],
-                samples=budget.trajectories(phase.turns),
+                samples=budget.trajectories_per_problem(phase.turns),
                 attempts=phase.turns,
                 offline_share=phase.given_share,
-                seed=derive(experiment.seed, "rollout", position.step + i // budget.problems),
+                seed=derive_seed(experiment.seed, "rollout", position.step + i // budget.problems),
                 temperature=policy.temperature,
                 verifier_seconds=experiment.verifier_seconds,
             )
@@ -384,14 +386,14 @@ def _update(
         batch += position.pool
         _check_examples(phase, position.pool)
         batch.clear()
-        random.Random(derive(experiment.seed, "shuffle", position.step)).shuffle(position.pool)
-        line |= of_groups(groups)
+        random.Random(derive_seed(experiment.seed, "shuffle", position.step)).shuffle(position.pool)
+        line |= rollout_metrics(groups)
         if phase.restart and position.phase_step == 0:
             policy.restart()
     on_policy = phase.refresh_every == 1
     examples = policy.encoded(position.pool if on_policy else _minibatch(position.pool, phase, position.phase_step))
     denominator = {
-        "trajectory": budget.problems * budget.trajectories(phase.turns),
+        "trajectory": budget.problems * budget.trajectories_per_problem(phase.turns),
         "example": len(examples),
         "token": sum(len(example.turn.tokens) for example in examples),  # targets set as text are encoded above
     }[phase.mean_over] or 1  # no example to fit, then only measured ones
@@ -401,7 +403,7 @@ def _update(
         if experiment.gradient_probe_every and (position.step + 1) % experiment.gradient_probe_every == 0:
             line |= policy.measure_gradient(batch, denominator)  # type: ignore[attr-defined]  # execute has asked for it
         stats, norm = policy.step(batch, denominator, fresh=on_policy and not restarted)
-        line |= of_examples(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
+        line |= update_metrics(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
         position.add(count_trained(batch, allowed.parameters))
         line["loss_nll"] = -sum(e.weight * s.logprob for e, s in zip(batch, stats, strict=True)) / denominator
     else:
@@ -439,14 +441,14 @@ def _evaluate(
     display: Display,
     when: str,
     interrupts: _Interrupts,
-    evaluation: Evaluation | None = None,
+    evaluation: EvalSpec | None = None,
     fresh: bool = True,
 ) -> None:
     """Writes what is missing of one evaluation; keeps what whole batches an interrupted one has left."""
-    evaluation = evaluation or experiment.greedy
+    evaluation = evaluation or experiment.greedy_evaluation
     for task in experiment.tasks_of(evaluation):
-        done = policy.ranks.first(lambda task=task: _written(store, task, when, evaluation, last=True))
-        total = len(expected(task, evaluation))
+        done = policy.ranks.run_on_rank0(lambda task=task: _written(store, task, when, evaluation, last=True))
+        total = len(expected_records(task, evaluation))
         if done >= total:
             continue
         if not fresh:
@@ -454,7 +456,7 @@ def _evaluate(
         display.phase(" ".join(filter(None, ("evaluate", task.name, str(evaluation), when))), total, done)
 
         def record(lines: Sequence[dict[str, Any]]) -> None:
-            store.record(lines)
+            store.append_records(lines)
             display.advance(count=len(lines))
             if interrupts.come():
                 raise Stopped
@@ -465,7 +467,7 @@ def _evaluate(
         )  # fmt: skip
 
 
-def _written(store: RunStore, task: Task, when: str, evaluation: Evaluation, last: bool = False) -> int:
+def _written(store: RunStore, task: Task, when: str, evaluation: EvalSpec, last: bool = False) -> int:
     """How many records of this evaluation are written: always the first ones, in order.
 
     Args:
@@ -475,8 +477,12 @@ def _written(store: RunStore, task: Task, when: str, evaluation: Evaluation, las
         StoreError: records are missing, doubled or in another order: the file was changed by something else.
     """
     records, path = store.sound_records(), store.folder / "eval.jsonl"
-    mine = [i for i, r in enumerate(records) if r["when"] == when and r["task"] == task.name and evaluation.holds(r)]
-    wanted = expected(task, evaluation)
+    mine = [
+        i
+        for i, r in enumerate(records)
+        if r["when"] == when and r["task"] == task.name and evaluation.matches_record(r)
+    ]
+    wanted = expected_records(task, evaluation)
     for place, i in enumerate(mine):
         found = records[i]["id"], records[i]["sample"]
         if place >= len(wanted) or found != wanted[place]:
@@ -493,7 +499,7 @@ def _written(store: RunStore, task: Task, when: str, evaluation: Evaluation, las
     return len(mine)
 
 
-def _told(task: Task, when: str, evaluation: Evaluation) -> str:
+def _told(task: Task, when: str, evaluation: EvalSpec) -> str:
     return " ".join(filter(None, (when, task.name, str(evaluation))))
 
 
@@ -502,7 +508,7 @@ def _end(phases: Sequence[Phase]) -> str:
     return "after" if phases else "before"
 
 
-def supplement(
+def add_evaluations(
     experiment: Experiment, policy: Policy, store: RunStore, display: Display, config: str, entry: Mapping[str, Any]
 ) -> int:
     """Adds the experiment's further evaluations to a run that is done; what it has already stays as it is.
@@ -525,29 +531,29 @@ def supplement(
     """
     when, beside = _end(experiment.phases()), RunStore(store.folder / "evaluating")
     there = store.sound_records()
-    if beside.folder.is_dir() and beside.config not in (None, config):
+    if beside.folder.is_dir() and beside.saved_config not in (None, config):
         raise StoreError(
             f"{beside.folder} holds an interrupted supplement of another config: finish that, or remove it"
         )
-    missing = [e for e in experiment.evaluations if not any(r["when"] == when and e.holds(r) for r in there)]
+    missing = [e for e in experiment.evaluations if not any(r["when"] == when and e.matches_record(r) for r in there)]
     if missing:
         beside.folder.mkdir(exist_ok=True)
         beside.save_config(config)
-    with _Interrupts(policy.ranks.any) as interrupts:
+    with _Interrupts(policy.ranks.any_rank) as interrupts:
         for evaluation in missing:
             _evaluate(experiment, policy, beside, display, when, interrupts, evaluation)
     known = count_records(there)
-    added = [record for record in beside.recorded() if key_of(record).label not in known]
+    added = [record for record in beside.read_records() if key_of(record).label not in known]
     if added:
-        sync(beside.folder / "eval.jsonl")
+        sync_to_disk(beside.folder / "eval.jsonl")
         path = store.folder / "eval.jsonl"
         commit = {
             "records": added,
-            "before": sha256(path),
+            "before": file_sha256(path),
             "after": hashlib.sha256(path.read_bytes() + dump_all(added)).hexdigest(),
             "supplements": [*store.info.get("supplements", []), {**entry, "records": len(added)}],
         }
-        write_atomic(beside.folder / COMMIT, dump(commit))
+        write_atomic(beside.folder / COMMIT, dump_json_line(commit))
         finish_supplement(store)
     elif beside.folder.is_dir():
         _remove_whole(beside.folder, store)
@@ -571,7 +577,7 @@ def finish_supplement(store: RunStore) -> None:
         added, before, after, supplements = (commit[key] for key in ("records", "before", "after", "supplements"))
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is damaged ({error}): remove {path.parent} and ask again") from error
-    found = sha256(store.folder / "eval.jsonl")
+    found = file_sha256(store.folder / "eval.jsonl")
     if found not in (before, after):
         raise StoreError(
             f"{store.folder / 'eval.jsonl'} was changed by something else while a supplement was interrupted "
@@ -581,9 +587,9 @@ def finish_supplement(store: RunStore) -> None:
         store.add_records(added)
     fields: dict[str, Any] = {"supplements": supplements}
     if "sha256" in store.info:  # else the run is of before these were recorded
-        fields["records"] = count_records(store.recorded())
+        fields["records"] = count_records(store.read_records())
         fields["sha256"] = {**store.info["sha256"], "eval.jsonl": after}
-    store.update(**fields)
+    store.update_run_json(**fields)
     _remove_whole(path.parent, store)
 
 
@@ -594,7 +600,7 @@ def _remove_whole(folder: Path, store: RunStore) -> None:
 
 def _checkpoint(store: RunStore, policy: Policy, position: Position) -> None:
     fields = {f.name: getattr(position, f.name) for f in dataclasses.fields(position)}
-    store.checkpoint({**fields, "pool": [dataclasses.asdict(e) for e in position.pool]}, policy.save)
+    store.write_checkpoint({**fields, "pool": [dataclasses.asdict(e) for e in position.pool]}, policy.save)
 
 
 def _example(item: dict[str, Any]) -> Example:

@@ -14,7 +14,7 @@ from harness.metrics import METRICS, tabulate
 WINDOW = 25
 
 
-def of_groups(groups: Sequence[Group]) -> dict[str, Any]:
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, Any]:
     """Rewards, accuracies, flips and failures of a batch of trajectories, per attempt (suffix _t1, _t2, ...)."""
     trajectories = [trajectory for group in groups for trajectory in group]
     line: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def _record(number: int, attempts: Sequence[Turn]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def of_examples(groups: Sequence[Group], examples: Sequence[Example], stats: Sequence[TurnStats]) -> dict[str, Any]:
+def update_metrics(groups: Sequence[Group], examples: Sequence[Example], stats: Sequence[TurnStats]) -> dict[str, Any]:
     """KL, entropy, bonus and advantages of what was trained on, per attempt, before the update.
 
     `kl_t*` is per turn (summed over tokens, nats; left out where it was not measured), `entropy_t*` per token;
@@ -92,7 +92,7 @@ def _advantage_variances(groups: Sequence[Group], examples: Mapping[int, Example
     if not returns:
         return {}
     found = {}
-    for entry in registry.entries("advantage"):
+    for entry in registry.list_entries("advantage"):
         advantage = entry.build()
         if all(len(group) >= advantage.least_samples for group in returns):
             values = [value for group in advantage(returns, known) for value in group]
@@ -110,9 +110,9 @@ class BonusFarming:
     def __init__(self, history: Sequence[Mapping[str, Any]] = ()) -> None:
         self._steps: deque[tuple[float, float]] = deque(maxlen=2 * WINDOW)
         for line in history:
-            self.see(line)
+            self.update_flag(line)
 
-    def see(self, line: Mapping[str, Any]) -> bool:
+    def update_flag(self, line: Mapping[str, Any]) -> bool:
         """Takes one step's line; returns the flag."""
         if line.get("acc_t1") is None or line.get("delta") is None:
             return False

@@ -24,7 +24,7 @@ def check_origin(store: RunStore, experiment: Experiment) -> None:
     told = []
     versions = store.info.get("eval_tasks")
     data, graders = (found if isinstance(found := store.info.get(key), dict) else {} for key in ("data", "graders"))
-    for task in {task.name: task for task in (experiment.task, *experiment.evaluated)}.values():
+    for task in {task.name: task for task in (experiment.task, *experiment.evaluated_tasks)}.values():
         then = versions.get(task.name) if isinstance(versions, dict) else None
         then = store.info.get("task_version") if then is None and task.name == store.info.get("task") else then
         if then is not None and str(then) != str(task.version):
@@ -64,7 +64,7 @@ def describe_run(experiment: Experiment, command: str, operative: str, files: Se
 
     Args:
         command: The command line.
-        operative: The configuration in force, as text (`config.operative`).
+        operative: The configuration in force, as text (`config.operative_config`).
         files: The gin files that the command names.
     """
     budget, (parent, difference) = experiment.budget, config.lineage(experiment.name, files)
@@ -73,16 +73,16 @@ def describe_run(experiment: Experiment, command: str, operative: str, files: Se
         "name": experiment.name,
         "task": experiment.task.name,
         "task_version": experiment.task.version,
-        "eval_tasks": {task.name: task.version for task in experiment.evaluated},
+        "eval_tasks": {task.name: task.version for task in experiment.evaluated_tasks},
         "data": _data(experiment),
         "policy": experiment.policy.key,
         "seed": experiment.seed,
-        "bindings": config.lines(operative),
+        "bindings": config.parse_bindings(operative),
         "parent": parent,
         "difference": difference,
         "budget": {"steps": budget.steps, "problems": budget.problems, "samples": budget.samples},
         "spent": {"trajectories": 0, "responses": 0, "updates": 0},
-        "plugins": {f"{entry.kind}.{entry.name}": entry.source for entry in registry.entries()},
+        "plugins": {f"{entry.kind}.{entry.name}": entry.source for entry in registry.list_entries()},
         "versions": _versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -105,19 +105,23 @@ def _versions() -> dict[str, str | None]:
 
 def _data(experiment: Experiment) -> dict[str, Any]:
     """{task: where its problems came from}, for tasks that read data."""
-    tasks = {task.name: getattr(task, "provenance", None) for task in (experiment.task, *experiment.evaluated)}
+    tasks = {task.name: getattr(task, "provenance", None) for task in (experiment.task, *experiment.evaluated_tasks)}
     return {name: told for name, told in tasks.items() if told is not None}
 
 
 def isolation_of(experiment: Experiment) -> dict[str, str]:
     """{task: the walls its verifier runs programs behind}, for verifiers that run any."""
-    tasks = {task.name: getattr(task.verifier, "isolation", None) for task in (experiment.task, *experiment.evaluated)}
+    tasks = {
+        task.name: getattr(task.verifier, "isolation", None) for task in (experiment.task, *experiment.evaluated_tasks)
+    }
     return {name: str(getattr(walls, "level", walls)) for name, walls in tasks.items() if walls is not None}
 
 
 def graders_of(experiment: Experiment) -> dict[str, dict[str, str]]:
     """`graders`, {task: what graded it, with mode and versions}, of verifiers that say; empty when none does."""
-    tasks = {task.name: getattr(task.verifier, "grader", None) for task in (experiment.task, *experiment.evaluated)}
+    tasks = {
+        task.name: getattr(task.verifier, "grader", None) for task in (experiment.task, *experiment.evaluated_tasks)
+    }
     known = {name: str(grader) for name, grader in tasks.items() if grader is not None}
     return {"graders": known} if known else {}
 

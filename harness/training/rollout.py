@@ -8,11 +8,11 @@ import math
 from collections.abc import Sequence
 
 from harness.core import Group, Policy, Problem, Task, Trajectory, Turn, Verdict
-from harness.grading import VERIFIER_SECONDS, grade
+from harness.grading import VERIFIER_SECONDS, grade_responses
 from harness.training.dialogue import Dialogue
 
 
-def rollout(
+def sample_rollouts(
     policy: Policy,
     task: Task,
     dialogue: Dialogue,
@@ -33,7 +33,7 @@ def rollout(
     problems, and all return the whole.
 
     Raises:
-        GradingError: as `grade`.
+        GradingError: as `grade_responses`.
         ValueError: the policy gives its own tokens log-probabilities that are not finite.
     """
     policy.refresh()
@@ -57,7 +57,7 @@ def rollout(
         first = policy.open(chats, offline, seed + 1, temperature, reference=True, place=place).reply()
         return [[*a, *b] for a, b in zip(own, converse(offline, seed + 1, first), strict=True)]
 
-    return policy.ranks.map(mine, problems)
+    return policy.ranks.shard_map(mine, problems)
 
 
 def _converse(
@@ -92,7 +92,7 @@ def _converse(
             turns = session.reply()
             _check_finite(each, turns)
         pairs = list(zip(each, (turn.text for turn in turns), strict=True))
-        verdicts = grade(task.verifier, pairs, verifier_seconds) if scored else None
+        verdicts = grade_responses(task.verifier, pairs, verifier_seconds) if scored else None
         for i, turn in enumerate(turns):
             verdict = verdicts[i] if verdicts else Verdict(0.0, False)
             if turn.truncated and verdict.status == "no_answer":

@@ -55,7 +55,7 @@ class Tune:
             raise ValueError(f"tune.metric is one of {', '.join(METRICS)}, not {self.metric!r}")
         if "." not in self.parameter:
             raise ValueError(f"tune.parameter is a binding's name such as 'hf.lr', not {self.parameter!r}")
-        _ = self.suite([]).files  # unknown rows are known now
+        _ = self.suite([]).row_files  # unknown rows are known now
 
     def suite(self, files: Sequence[str]) -> Suite:
         """The suite of these files, or of the rows as they are where there are none."""
@@ -73,7 +73,7 @@ class Tune:
     @property
     def trials(self) -> list[tuple[str, str, Any]]:
         """(row's name, its gin file, value) of every trial but for seeds: as many for each row."""
-        return [(Path(file).stem, file, value) for file in self.suite([]).files for value in self.values]
+        return [(Path(file).stem, file, value) for file in self.suite([]).row_files for value in self.values]
 
     def write_suite(self, folder: Path) -> Path:
         """Writes a gin file for every trial, and the suite of them; returns the suite's path.

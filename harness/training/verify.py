@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core import Problem, Task, Verdict
-from harness.grading import grade
+from harness.grading import grade_responses
 from harness.runs import archive
 from harness.runs.integrity import READ, changed_run, count_records
 from harness.runs.store import RunStore, StoreError
-from harness.terminal import inert
+from harness.terminal import escape_controls
 from harness.training.evaluate import name_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Report:
         return [*self.files, *self.counts, *self.verdicts]
 
 
-def verify(folder: Path, trust: bool = False) -> Report:
+def verify_run(folder: Path, trust: bool = False) -> Report:
     """Checks one run.
 
     Args:
@@ -69,7 +69,7 @@ def verify(folder: Path, trust: bool = False) -> Report:
     from harness.training.provenance import check_origin
 
     store = RunStore(folder)
-    info, text = store.read_info(), store.config
+    info, text = store.read_info(), store.saved_config
     if info is None or text is None:
         raise StoreError(f"{folder} holds no run: it needs run.json and config.gin")
     if info.get("status") != "done":
@@ -91,17 +91,17 @@ def verify(folder: Path, trust: bool = False) -> Report:
             for label in sorted(then.keys() | now.keys())
             if then.get(label) != now.get(label)
         ]
-    config.prepare(Experiment, "run")
+    config.prepare_gin(Experiment, "run")
     for left_out in config.parse_recorded(folder / "config.gin", trust=trust):
-        print(f"verify: {inert(left_out)}", file=sys.stderr)
-    experiment: Experiment = config.build("run")
+        print(f"verify: {escape_controls(left_out)}", file=sys.stderr)
+    experiment: Experiment = config.build_root("run")
     check_origin(store, experiment)
     _grade_again(experiment, records, report)
     return report
 
 
 def _grade_again(experiment: Experiment, records: Sequence[dict[str, Any]], report: Report) -> None:
-    tasks = {task.name: task for task in (experiment.task, *experiment.evaluated)}
+    tasks = {task.name: task for task in (experiment.task, *experiment.evaluated_tasks)}
     for name in dict.fromkeys(record["task"] for record in records):
         mine = [(i, record) for i, record in enumerate(records, 1) if record["task"] == name]
         if name not in tasks:
@@ -136,7 +136,9 @@ def _grade_task(task: Task, seconds: float, records: Sequence[tuple[int, dict[st
             todo.append((f"{where}, attempt {number})", attempt))
             pairs.append((problem, attempt["text"]))
     report.graded += len(pairs)
-    for (where, attempt), verdict in zip(todo, grade(task.verifier, pairs, seconds) if pairs else (), strict=True):
+    for (where, attempt), verdict in zip(
+        todo, grade_responses(task.verifier, pairs, seconds) if pairs else (), strict=True
+    ):
         now = _fields(verdict, bool(attempt.get("truncated")))
         told = [f"{key} was {attempt.get(key)!r}, is {now[key]!r}" for key in COMPARED if attempt.get(key) != now[key]]
         if told:

@@ -20,7 +20,7 @@ from archs import make
 from harness.core import Example, Turn
 from harness.policy import HF, NotFiniteError
 from harness.policy.engine import Policy
-from harness.policy.precision import halve
+from harness.policy.precision import cast_frozen_to_bf16
 
 CHATS = [[{"role": "user", "content": text}] for text in ("a", "ab", "b")]
 
@@ -148,10 +148,10 @@ def test_where_memory_runs_out_the_microbatch_is_halved_and_the_gradient_stays(m
     whole, halved = spec.load("cpu"), spec.load("cpu")
     turns = turns_of(whole, samples=6)
     examples = [Example(turn, 1.0 + turn.index, 0.1) for turn in turns]
-    expected = whole.accumulate(examples, 7.0)
+    expected = whole.accumulate_gradients(examples, 7.0)
     seen = short_of_memory(halved, 32)
     with pytest.warns(UserWarning, match="halved to 32 tokens"):
-        found = halved.accumulate(examples, 7.0)
+        found = halved.accumulate_gradients(examples, 7.0)
     assert max(seen) > 32
     for a, b in zip(found, expected, strict=True):
         assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), abs=1e-5)
@@ -207,7 +207,7 @@ def test_a_conversation_that_outgrows_the_window_has_empty_truncated_attempts(ar
         if a.tokens and len(b.context + b.tokens) <= 160:
             assert a.tokens == b.tokens  # the others go on as if there were no full row beside them
     written = [turn for row in found for turn in row]
-    for turn, scored in zip(written, policy.logprobs(written), strict=True):
+    for turn, scored in zip(written, policy.turn_logprobs(written), strict=True):
         assert list(turn.logprobs) == pytest.approx(scored, abs=1e-4)
     examples = policy.encoded([Example(turn, 1.0, 0.1) for turn in written])
     assert [e.turn.tokens for e in examples] == [turn.tokens for turn in written]
@@ -370,7 +370,7 @@ def test_an_adapter_that_a_lora_run_has_left_is_refused_as_a_model(micro_folder:
     again = HF(path=str(micro_folder), max_new_tokens=2, lora_rank=2).load("cpu")
     again.adopt(tmp_path / "model")  # as harness.evaluate takes it
     turns = turns_of(policy)
-    assert again.logprobs(turns) == policy.logprobs(turns)
+    assert again.turn_logprobs(turns) == policy.turn_logprobs(turns)
     path = tmp_path / "model" / "adapter_model.safetensors"
     found = safetensors.torch.load_file(path)
     safetensors.torch.save_file({name: value * float("nan") for name, value in found.items()}, path)
@@ -381,7 +381,7 @@ def test_an_adapter_that_a_lora_run_has_left_is_refused_as_a_model(micro_folder:
 def test_packed_weights_are_not_rounded() -> None:
     layer = torch.nn.Linear(4, 4).requires_grad_(False)
     layer.weight = torch.nn.Parameter(torch.zeros(8, 1, dtype=torch.uint8), requires_grad=False)
-    halve(layer)
+    cast_frozen_to_bf16(layer)
     assert layer.weight.dtype == torch.uint8
     assert layer.bias.dtype == torch.bfloat16
 
@@ -401,15 +401,15 @@ def test_a_run_measures_its_conversations_before_anything_else(
     """The embedded model's window is 256. Ten attempts of 32 tokens would pass it, and are seldom so long."""
     from harness import config
     from harness.training.experiment import Experiment
-    from harness.training.loop import _measure_prompts
+    from harness.training.loop import _check_prompt_lengths
 
-    config.prepare(Experiment, "run")
-    config.parse([str(config.ROOT / "gin" / "score_full.gin")], bindings)
-    experiment = config.build("run")
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin([str(config.ROOT / "gin" / "score_full.gin")], bindings)
+    experiment = config.build_root("run")
     policy = copy.copy(embedded)
     policy.spec = experiment.policy
     if found is None:
-        _measure_prompts(experiment, policy)
+        _check_prompt_lengths(experiment, policy)
         return
     with pytest.raises(ValueError, match=f"window of 256: .*{found}"):
-        _measure_prompts(experiment, policy)
+        _check_prompt_lengths(experiment, policy)

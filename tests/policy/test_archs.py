@@ -43,11 +43,11 @@ def test_an_architecture_is_read_as_plain_forwards_read_it(name: str, tmp_path: 
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     turns = [turn for turn in two_turns(policy) if turn.tokens]
     assert max(len(turn.context) for turn in turns) > 60
-    for turn, scored in zip(turns, policy.logprobs(turns), strict=True):
+    for turn, scored in zip(turns, policy.turn_logprobs(turns), strict=True):
         expected = plain(model, turn)
         assert list(turn.logprobs) == pytest.approx(expected, abs=1e-4)
         assert scored == pytest.approx(expected, abs=1e-4)
-    policy.accumulate([Example(turn, 1.0, 0.0) for turn in turns], 1.0)
+    policy.accumulate_gradients([Example(turn, 1.0, 0.0) for turn in turns], 1.0)
     loss = torch.zeros(())
     for turn in turns:
         ids = torch.tensor([[*turn.context, *turn.tokens]])
@@ -67,7 +67,7 @@ def test_layers_computed_again_drop_nothing(name: str, tmp_path: Path) -> None:
     once, again = (HF(path=str(folder), max_new_tokens=12, checkpoint_layers=on).load("cpu") for on in (False, True))
     turns = two_turns(once)
     for policy in (once, again):
-        policy.accumulate([Example(turn, 1.0, 0.1) for turn in turns], len(turns))
+        policy.accumulate_gradients([Example(turn, 1.0, 0.1) for turn in turns], len(turns))
     for (_, p), (_, q) in zip(once._trained(), again._trained(), strict=True):
         if p.grad is not None or q.grad is not None:
             assert torch.allclose(p.grad, q.grad, atol=1e-5)  # type: ignore[arg-type]

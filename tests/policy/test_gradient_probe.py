@@ -90,9 +90,9 @@ def test_probes_and_evaluations_on_the_way_change_no_byte(tmp_path: Path) -> Non
     rows = mechanism.made_of(runs)
     assert {row[0] for row in rows} == {"score_full"}
     assert sum(row[2] for row in rows) == 2
-    assert "## What an update is made of" in mechanism.markdown(runs, "x")
+    assert "## What an update is made of" in mechanism.render_markdown(runs, "x")
     bare, _ = reader.read_runs(tmp_path / "plain", whens=("after",))
-    assert "made of" not in mechanism.markdown(bare, "x")
+    assert "made of" not in mechanism.render_markdown(bare, "x")
 
 
 def test_a_policy_without_a_gradient_is_told(tmp_path: Path) -> None:

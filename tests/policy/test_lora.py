@@ -19,13 +19,15 @@ def test_the_reference_is_the_adapter_off(micro_folder: Path, tmp_path: Path) ->
     plain = HF(path=str(micro_folder), max_new_tokens=4).load("cpu")
     chats = [[{"role": "user", "content": text}] for text in ("a", "ab", "b")]
     turns = policy.open(chats, 4, seed=0, temperature=1.0).reply()
-    base = plain.logprobs(turns)
+    base = plain.turn_logprobs(turns)
 
     stats, _ = policy.step([Example(turn, 1.0, 0.1) for turn in turns], 12)
-    assert sum(abs(s.kl) for s in stats if s.kl is not None) == pytest.approx(0.0, abs=1e-5)  # an untrained adapter changes nothing
-    for found, expected in zip(policy.logprobs(turns, reference=True), base, strict=True):
+    assert sum(abs(s.kl) for s in stats if s.kl is not None) == pytest.approx(
+        0.0, abs=1e-5
+    )  # an untrained adapter changes nothing
+    for found, expected in zip(policy.turn_logprobs(turns, reference=True), base, strict=True):
         assert found == pytest.approx(expected, abs=1e-5)
-    moved = policy.logprobs(turns)
+    moved = policy.turn_logprobs(turns)
     assert max(abs(x - y) for a, b in zip(moved, base, strict=True) for x, y in zip(a, b, strict=True)) > 1e-3
     trained = {name for name, p in policy.model.named_parameters() if p.requires_grad}
     assert trained
@@ -36,7 +38,7 @@ def test_the_reference_is_the_adapter_off(micro_folder: Path, tmp_path: Path) ->
 
     policy.save(tmp_path)
     policy.restart()
-    for found, expected in zip(policy.logprobs(turns), base, strict=True):
+    for found, expected in zip(policy.turn_logprobs(turns), base, strict=True):
         assert found == pytest.approx(expected, abs=1e-5)
     policy.load(tmp_path)
-    assert policy.logprobs(turns) == moved
+    assert policy.turn_logprobs(turns) == moved

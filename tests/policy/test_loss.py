@@ -17,7 +17,7 @@ from harness.core import Example, Problem, Trajectory, Turn, Verdict
 from harness.credit import BatchMean, Conditioned, LeaveOneOut, NoBonus, Progress, Raw
 from harness.policy import HF
 from harness.policy.engine import KL_EVERY, UNGRADED, Policy
-from harness.policy.loss import merge, pack
+from harness.policy.loss import merge_examples, pack_rows
 from methods.score import Phase1, Phase2
 
 ASK, AGAIN = "a", "b"
@@ -25,7 +25,7 @@ ASK, AGAIN = "a", "b"
 
 def gradient(policy: Policy, examples: Sequence[Example], denominator: float = 1.0) -> torch.Tensor:
     policy.optimizer.zero_grad()
-    policy.accumulate(examples, denominator)
+    policy.accumulate_gradients(examples, denominator)
     found = torch.cat([p.grad.flatten().double() for p in policy.model.parameters() if p.grad is not None])
     policy.optimizer.zero_grad()
     return found
@@ -40,7 +40,7 @@ def replies(policy: Policy, context: tuple[int, ...], index: int) -> Iterator[Tu
     """Every reply of at most two tokens: `<|end|>`, or two tokens of which only the second may end it."""
     vocabulary, end = range(len(policy.tokenizer)), policy.end_ids[0]
     for tokens in [(end,), *((x, y) for x in vocabulary if x != end for y in vocabulary)]:
-        yield Turn(context, tokens, policy.chat.text(tokens), UNGRADED, index=index)
+        yield Turn(context, tokens, policy.chat.decode_reply(tokens), UNGRADED, index=index)
 
 
 def reward(turn: Turn) -> float:
@@ -55,13 +55,13 @@ def graded(turn: Turn) -> Turn:
 def all_trajectories(policy: Policy) -> list[tuple[Trajectory, float, float]]:
     """(trajectory, p(y1), p(y2 | y1)) for every two-turn conversation on one prompt."""
     problem = Problem("p", ASK, "a")
-    context = tuple(policy.chat.opening([{"role": "user", "content": ASK}]))
+    context = tuple(policy.chat.encode_opening([{"role": "user", "content": ASK}]))
     found = []
     firsts = [graded(turn) for turn in replies(policy, context, 0)]
-    for first, logp1 in zip(firsts, policy.logprobs(firsts), strict=True):
-        follow = context + first.tokens + tuple(policy.chat.follow(AGAIN, first.tokens))
+    for first, logp1 in zip(firsts, policy.turn_logprobs(firsts), strict=True):
+        follow = context + first.tokens + tuple(policy.chat.encode_followup(AGAIN, first.tokens))
         seconds = [graded(turn) for turn in replies(policy, follow, 1)]
-        for second, logp2 in zip(seconds, policy.logprobs(seconds), strict=True):
+        for second, logp2 in zip(seconds, policy.turn_logprobs(seconds), strict=True):
             found.append((Trajectory(problem, (first, second)), math.exp(sum(logp1)), math.exp(sum(logp2))))
     return found
 
@@ -182,7 +182,7 @@ def test_gradient_equals_finite_differences(micro_folder: Path, kl: str) -> None
     def surrogate(shift: float) -> float:
         for p, d in zip(policy.model.parameters(), direction, strict=True):
             p += shift * d.view_as(p)
-        batch = pack(policy._trees(examples), policy.pad_id, policy.device)
+        batch = pack_rows(policy._trees(examples), policy.pad_id, policy.device)
         _, loss = policy._surrogate(batch, examples, 16)
         for p, d in zip(policy.model.parameters(), direction, strict=True):
             p -= shift * d.view_as(p)
@@ -195,9 +195,9 @@ def test_gradient_equals_finite_differences(micro_folder: Path, kl: str) -> None
 
 def test_one_forward_gives_both_turns_what_two_forwards_give(micro: Policy) -> None:
     turns = [turn for group in sampled_groups(micro, 8, 4, seed=3) for t in group for turn in t.turns]
-    assert len(merge([Example(turn) for turn in turns])) <= len(turns) // 2
-    together = micro.logprobs(turns)
-    apart = [micro.logprobs([turn])[0] for turn in turns]
+    assert len(merge_examples([Example(turn) for turn in turns])) <= len(turns) // 2
+    together = micro.turn_logprobs(turns)
+    apart = [micro.turn_logprobs([turn])[0] for turn in turns]
     plain = [_plain_logprobs(micro, turn) for turn in turns]
     for a, b, c in zip(together, apart, plain, strict=True):
         assert a == pytest.approx(b, abs=1e-5)
@@ -206,7 +206,7 @@ def test_one_forward_gives_both_turns_what_two_forwards_give(micro: Policy) -> N
 
 def test_sampler_and_trainer_agree(micro: Policy) -> None:
     turns = [turn for group in sampled_groups(micro, 8, 4, seed=4) for t in group for turn in t.turns]
-    for turn, scored in zip(turns, micro.logprobs(turns), strict=True):
+    for turn, scored in zip(turns, micro.turn_logprobs(turns), strict=True):
         assert list(turn.logprobs) == pytest.approx(scored, abs=1e-5)
 
 
@@ -258,11 +258,11 @@ def test_kl_estimators_agree_in_expectation_at_the_samplers_policy(micro_folder:
         with torch.no_grad():
             for p in policy.model.parameters():
                 p += 0.02 * torch.randn_like(p)
-        context = tuple(policy.chat.opening([{"role": "user", "content": ASK}]))
+        context = tuple(policy.chat.encode_opening([{"role": "user", "content": ASK}]))
         turns = [Turn(context, (token,), "", UNGRADED) for token in range(len(policy.tokenizer))]
-        probability = [math.exp(x[0]) for x in policy.logprobs(turns)]
+        probability = [math.exp(x[0]) for x in policy.turn_logprobs(turns)]
         examples = [Example(turn, 0.0, p) for turn, p in zip(turns, probability, strict=True)]
-        stats = policy.accumulate(examples, 1.0)
+        stats = policy.accumulate_gradients(examples, 1.0)
         values[kl] = sum(p * (s.kl or 0.0) for p, s in zip(probability, stats, strict=True))
         slopes[kl] = gradient(policy, examples)
     assert values["k1"] == pytest.approx(values["exact"], rel=1e-3)
@@ -308,7 +308,7 @@ def test_the_reference_is_asked_only_where_a_kl_is_in_force_or_logged(
     assert not any(any(row) for row in measured[1:KL_EVERY])
     micro.step([dataclasses.replace(examples[0], kl=0.1), *examples[1:]], 4)
     assert len(asked) == 3
-    micro.logprobs([examples[0].turn])
+    micro.turn_logprobs([examples[0].turn])
     assert len(asked) == 3
 
 
@@ -322,4 +322,4 @@ def test_rows_without_weight_and_kl_are_measured_without_a_backward(micro: Polic
     assert all(trains[i] == (e.turn.context + e.turn.tokens in weighted) for i, e in enumerate(examples))
     only = gradient(micro, [e for e in examples if e.weight], 24)
     assert distance(gradient(micro, examples, 24), only) < 1e-5
-    assert all(stat.tokens and stat.logprob < 0 for stat in micro.accumulate(examples, 24))
+    assert all(stat.tokens and stat.logprob < 0 for stat in micro.accumulate_gradients(examples, 24))

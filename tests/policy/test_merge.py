@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import Example, Turn, Verdict
-from harness.policy.loss import merge, microbatches, pack
-from harness.policy.tree import Cost, plant
+from harness.policy.loss import merge_examples, pack_rows, split_microbatches
+from harness.policy.tree import Cost, build_trees
 
 PAD = 9
 IDS = st.lists(st.integers(0, 2), max_size=4).map(tuple)  # few ids, so that sequences often extend each other
@@ -34,7 +34,7 @@ def examples_of(draw: st.DrawFn) -> list[Example]:
 
 @given(examples_of())
 def test_every_turn_with_tokens_is_in_one_row_after_its_own_context(examples: Sequence[Example]) -> None:
-    rows = merge(examples)
+    rows = merge_examples(examples)
     spans = {i: (row, begin, end) for row in rows for i, begin, end in row.spans}
     assert sum(len(row.spans) for row in rows) == len(spans)
     assert sorted(spans) == [i for i, e in enumerate(examples) if e.turn.tokens]
@@ -44,7 +44,7 @@ def test_every_turn_with_tokens_is_in_one_row_after_its_own_context(examples: Se
 
 @given(examples_of())
 def test_there_are_as_few_rows_as_can_be(examples: Sequence[Example]) -> None:
-    rows = merge(examples)
+    rows = merge_examples(examples)
     wanted = {e.turn.context + e.turn.tokens for e in examples if e.turn.tokens}
     assert {row.ids for row in rows} <= wanted
     longest = {ids for ids in wanted if not any(o != ids and o[: len(ids)] == ids for o in wanted)}
@@ -55,14 +55,14 @@ def test_there_are_as_few_rows_as_can_be(examples: Sequence[Example]) -> None:
 def test_packed_batches_give_back_every_turn_after_its_own_context(
     examples: Sequence[Example], limit: int, shared: bool
 ) -> None:
-    rows = merge(examples)
-    trees = plant(rows, Cost(token=1.0, pair=0.0) if shared else None, limit)
+    rows = merge_examples(examples)
+    trees = build_trees(rows, Cost(token=1.0, pair=0.0) if shared else None, limit)
     assert sorted(i for tree in trees for i, _, _ in tree.spans) == sorted(i for row in rows for i, _, _ in row.spans)
-    batches = list(microbatches(trees, limit))
+    batches = list(split_microbatches(trees, limit))
     assert sum(map(len, batches)) == len(trees)
     found: dict[int, tuple[int, ...]] = {}
     for batch in batches:
-        packed = pack(batch, PAD, "cpu")
+        packed = pack_rows(batch, PAD, "cpu")
         width = packed.ids_BT.shape[1]
         assert packed.ids_BT.numel() <= limit or len(batch) == 1
         assert int((packed.ids_BT != PAD).sum()) == sum(len(tree.ids) for tree in batch)

@@ -44,7 +44,7 @@ def test_sampler_and_trainer_agree_over_three_turns(policy: Policy) -> None:
     third = session.reply()
     turns = [*first, *third]
     assert max(len(turn.context) for turn in third) > 40
-    for turn, scored in zip(turns, policy.logprobs(turns), strict=True):
+    for turn, scored in zip(turns, policy.turn_logprobs(turns), strict=True):
         assert list(turn.logprobs) == pytest.approx(scored, abs=2e-4)
 
 
@@ -78,31 +78,31 @@ def test_what_a_template_would_rewrite_stays(folders: dict[str, Path]) -> None:
 
 def test_a_rejected_system_turn_goes_to_the_head_of_the_users(folders: dict[str, Path]) -> None:
     chat = HF(path=str(folders["gemma2"]), attention="eager").load("cpu").chat
-    text = chat.tokenizer.decode(chat.opening(ASKED))
+    text = chat.tokenizer.decode(chat.encode_opening(ASKED))
     assert text == f"<bos><start_of_turn>user\n{SYSTEM}\n\n{ASKED[1]['content']}<end_of_turn>\n<start_of_turn>model\n"
 
 
 def test_the_default_system_text_comes_once_and_only_where_none_is_given(folders: dict[str, Path]) -> None:
     chat = HF(path=str(folders["qwen2.5"])).load("cpu").chat
-    assert "created by Alibaba" in chat.tokenizer.decode(chat.opening(ASKED[1:]))
-    assert "created by Alibaba" not in chat.tokenizer.decode(chat.opening(ASKED))
-    assert "Alibaba" not in chat.tokenizer.decode(chat.follow(AGAIN, ()))
+    assert "created by Alibaba" in chat.tokenizer.decode(chat.encode_opening(ASKED[1:]))
+    assert "created by Alibaba" not in chat.tokenizer.decode(chat.encode_opening(ASKED))
+    assert "Alibaba" not in chat.tokenizer.decode(chat.encode_followup(AGAIN, ()))
 
 
 def test_the_prompt_is_the_same_on_every_day(folders: dict[str, Path]) -> None:
     chat = HF(path=str(folders["llama3"])).load("cpu").chat
-    text = chat.tokenizer.decode(chat.opening(ASKED))
+    text = chat.tokenizer.decode(chat.encode_opening(ASKED))
     assert "Today Date: 26 Jul 2024" in text
     assert datetime.date.today().strftime("%d %b %Y") not in text
     assert text.count("<|begin_of_text|>") == 1
     dated = HF(path=str(folders["llama3"]), template_options={"date_string": "1 Jan 2030"}).load("cpu").chat
-    assert "Today Date: 1 Jan 2030" in dated.tokenizer.decode(dated.opening(ASKED))
+    assert "Today Date: 1 Jan 2030" in dated.tokenizer.decode(dated.encode_opening(ASKED))
 
 
 def test_thinking_is_a_binding(folders: dict[str, Path]) -> None:
     chat = HF(path=str(folders["qwen3"]), template_options={"enable_thinking": False}).load("cpu").chat
-    assert chat.tokenizer.decode(chat.opening(ASKED)).endswith("assistant\n<think>\n\n</think>\n\n")
-    assert chat.tokenizer.decode(chat.follow(AGAIN, ())).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert chat.tokenizer.decode(chat.encode_opening(ASKED)).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert chat.tokenizer.decode(chat.encode_followup(AGAIN, ())).endswith("assistant\n<think>\n\n</think>\n\n")
 
 
 def test_a_base_model_is_asked_in_plain_text(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_base_model_is_asked_in_plain_text(folders: dict[str, Path], tmp_path:
         session.ask([AGAIN] * 2)
         rest = policy.tokenizer.decode(session.contexts[0][len(first[0].context + first[0].tokens) :])
         assert rest == f"\n\n{AGAIN}\n\n"
-        assert policy.chat.given("340.")[-1] == policy.tokenizer.eos_token_id
+        assert policy.chat.encode_given("340.")[-1] == policy.tokenizer.eos_token_id
     with pytest.raises(ValueError, match=r"'plane' is not known \(nearest: plain\)"):
         HF(path=str(folders["qwen2.5"]), chat="plane").load("cpu")
 
@@ -148,7 +148,7 @@ def test_layers_computed_again_give_the_same_gradient(folders: dict[str, Path]) 
     calls = []
     again.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     for policy in (plain, again):
-        policy.accumulate([Example(turn, 1.0, 0.1) for turn in turns], 4)
+        policy.accumulate_gradients([Example(turn, 1.0, 0.1) for turn in turns], 4)
     assert len(calls) == 2  # forward, and again in backward
     for (_, p), (_, q) in zip(plain._trained(), again._trained(), strict=True):
         assert p.grad is not None
@@ -165,10 +165,10 @@ def test_a_halved_reference_computes_what_autocast_does(folders: dict[str, Path]
     assert weights == {torch.bfloat16}
     assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
     turns = policy.open([ASKED], 4, seed=0, temperature=1.0).reply()
-    assert policy.logprobs(turns) == policy.logprobs(turns, reference=True)
+    assert policy.turn_logprobs(turns) == policy.turn_logprobs(turns, reference=True)
     again = policy.open([ASKED], 4, seed=0, temperature=1.0, reference=True).reply()
     assert [t.tokens for t in again] == [t.tokens for t in turns]
-    for turn, scored in zip(turns, policy.logprobs(turns), strict=True):
+    for turn, scored in zip(turns, policy.turn_logprobs(turns), strict=True):
         assert list(turn.logprobs) == pytest.approx(scored, abs=0.1)
     policy.step([Example(turn, 1.0, 0.1) for turn in turns], 4)
     before = {name: p.clone() for name, p in policy._trained()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.policy.ranks import Ranks, RanksError, require
+from harness.policy.ranks import Ranks, RanksError, check_world_size
 from harness.run import main
 
 ROOT = Path(__file__).parents[2]
@@ -93,19 +93,19 @@ def test_accelerate_launch_matches_one_process(tmp_path: Path) -> None:
 def test_the_number_of_processes_is_asserted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    require(None)
-    require(1)
+    check_world_size(None)
+    check_world_size(1)
     with pytest.raises(RanksError, match=r"--processes 2, but 1 were started: use accelerate launch"):
-        require(2)
+        check_world_size(2)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what accelerate launch leaves in the environment
     with pytest.raises(RanksError, match="started one process"):
-        require(None)
-    require(1)
+        check_world_size(None)
+    check_world_size(1)
 
 
 def test_one_process_is_no_special_case() -> None:
     ranks = Ranks()
-    assert ranks.map(lambda part, begin: [begin, *part], [4, 5]) == [0, 4, 5]
-    assert ranks.map(lambda part, begin: ["never"], []) == []
+    assert ranks.shard_map(lambda part, begin: [begin, *part], [4, 5]) == [0, 4, 5]
+    assert ranks.shard_map(lambda part, begin: ["never"], []) == []
     with pytest.raises(KeyError):
-        ranks.each(lambda: {}["x"])
+        ranks.run_on_all_ranks(lambda: {}["x"])

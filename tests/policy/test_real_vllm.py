@@ -46,7 +46,7 @@ def largest_gap(policy: Any, turns: list[Any]) -> float:
     """The largest mean difference per token between the two log-probabilities of one turn, in nats."""
     return max(
         sum(abs(a - b) for a, b in zip(turn.logprobs, scored, strict=True)) / len(scored)
-        for turn, scored in zip(turns, policy.logprobs(turns), strict=True)
+        for turn, scored in zip(turns, policy.turn_logprobs(turns), strict=True)
     )
 
 

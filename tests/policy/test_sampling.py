@@ -10,7 +10,7 @@ from tiny import build
 
 from harness.policy import HF
 from harness.policy.engine import Policy
-from harness.policy.sampling import Sampler, draw, fine_uniforms
+from harness.policy.sampling import Sampler, fine_uniforms, sample_tokens
 
 TEXTS = ["a", "ab", "b", "aab", "ba", "bbbb"]
 
@@ -34,9 +34,9 @@ def test_reusing_the_cache_at_turn_two_changes_no_token(policy: Policy) -> None:
     session = policy.open([[{"role": "user", "content": text}] for text in TEXTS], 4, 0, 1.0)
     session.reply()
     session.ask(["b"] * len(first))
-    reused = session._samplers[0].reply(uniform, 1.0)
+    reused = session._samplers[0].sample_reply(uniform, 1.0)
     fresh = Sampler(policy.model, [turn.context for turn in second], 1, policy.end_ids, policy.pad_id)
-    for a, b in zip(reused, fresh.reply(uniform, 1.0), strict=True):
+    for a, b in zip(reused, fresh.sample_reply(uniform, 1.0), strict=True):
         assert a.tokens == b.tokens
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
 
@@ -68,7 +68,7 @@ def test_greedy_takes_the_likeliest_token(policy: Policy) -> None:
 
 def test_draw_inverts_the_distribution() -> None:
     logits = torch.tensor([[0.5, 0.25, 0.25]]).log().expand(4, 3)
-    token, logprob = draw(logits, torch.tensor([0.0, 0.4999, 0.5, 0.9999]), 1.0)
+    token, logprob = sample_tokens(logits, torch.tensor([0.0, 0.4999, 0.5, 0.9999]), 1.0)
     assert token.tolist() == [0, 0, 1, 2]
     assert logprob.exp().tolist() == pytest.approx([0.5, 0.5, 0.25, 0.25])
 
@@ -80,9 +80,9 @@ def test_draw_reaches_every_part_of_a_large_vocabulary_and_no_masked_token() -> 
     logits[0, 0], logits[0, -masked:] = 18.4, float("-inf")
     likely = float(logits.double().softmax(-1)[0, 0])
     place = (torch.arange(rows).double() + 0.5) / rows  # evenly over the tail
-    token, _ = draw(logits.expand(rows, size), likely + (1 - likely) * place, 1.0)
+    token, _ = sample_tokens(logits.expand(rows, size), likely + (1 - likely) * place, 1.0)
     assert token.tolist() == pytest.approx((place * (size - masked)).tolist(), abs=100)
-    last, logprob = draw(logits, torch.tensor([1 - 2.0**-24]), 1.0)
+    last, logprob = sample_tokens(logits, torch.tensor([1 - 2.0**-24]), 1.0)
     assert int(last) < size - masked
     assert bool(torch.isfinite(logprob).all())
 
@@ -99,7 +99,7 @@ def test_samples_follow_the_models_distribution(policy: Policy) -> None:
     session = policy.open([[{"role": "user", "content": "a"}]], 20_000, 0, 1.0)
     replies = session.reply()
     counts = torch.bincount(torch.tensor([turn.tokens[0] for turn in replies]), minlength=6) / len(replies)
-    ids = torch.tensor([policy.chat.opening([{"role": "user", "content": "a"}])])
+    ids = torch.tensor([policy.chat.encode_opening([{"role": "user", "content": "a"}])])
     expected = policy.model(input_ids=ids).logits[0, -1].softmax(-1)
     assert torch.allclose(counts, expected, atol=0.015)
 
@@ -111,7 +111,7 @@ def test_given_replies_are_read_like_sampled_ones(policy: Policy) -> None:
     second = session.reply()
     assert [turn.by for turn in given] == ["given"] * 2
     assert given[0].tokens == (4, 5, 1)
-    scored = policy.logprobs(second)
+    scored = policy.turn_logprobs(second)
     for turn, values in zip(second, scored, strict=True):
         assert list(turn.logprobs) == pytest.approx(values, abs=1e-5)
 
@@ -141,7 +141,7 @@ def test_a_stop_text_ends_a_reply_and_changes_nothing_before_it(tmp_path: Path) 
         assert (
             first.tokens[-1] in policy.end_ids or second.context[len(read)] in policy.end_ids
         )  # closed by the template
-    for turn, values in zip(cut[1], stopping.logprobs(cut[1]), strict=True):
+    for turn, values in zip(cut[1], stopping.turn_logprobs(cut[1]), strict=True):
         assert list(turn.logprobs) == pytest.approx(values, abs=1e-4)
 
 

@@ -101,12 +101,12 @@ def test_the_end_token_is_found_behind_blanks(
     special: list[str], eos: str, template: str, rest: str, tmp_path: Path
 ) -> None:
     policy = load(byte_level(special, eos, template, "<s>"), tmp_path, [1])
-    assert policy.chat.closing == 1
+    assert policy.chat.closing_token == 1
     written = policy.tokenizer("340", add_special_tokens=False)["input_ids"]
-    assert policy.tokenizer.decode(policy.chat.follow("Again", [*written, 1])) == rest  # the end stands once
-    assert 1 in policy.chat.follow("Again", written)  # of a truncated reply the template's own stands there
-    opening = policy.chat.opening(USER)
-    assert [*opening, *policy.chat.given("The answer")] == whole(policy.tokenizer, "The answer")[
+    assert policy.tokenizer.decode(policy.chat.encode_followup("Again", [*written, 1])) == rest  # the end stands once
+    assert 1 in policy.chat.encode_followup("Again", written)  # of a truncated reply the template's own stands there
+    opening = policy.chat.encode_opening(USER)
+    assert [*opening, *policy.chat.encode_given("The answer")] == whole(policy.tokenizer, "The answer")[
         : -1 if "\n" in rest else None
     ]
 
@@ -126,8 +126,10 @@ def test_a_turns_end_that_the_files_do_not_name_ends_a_reply(plain: bool, tmp_pa
     policy = load(fast, tmp_path, ids[:1])
     assert policy.end_ids == ids
     reply = [*policy.tokenizer("340", add_special_tokens=False)["input_ids"], ids[1]]
-    assert ids[1] not in policy.chat.follow("Again", reply)[:1]
-    assert [*policy.chat.opening(USER), *reply, *policy.chat.follow("Again", reply)] == whole(fast, "340", "Again")
+    assert ids[1] not in policy.chat.encode_followup("Again", reply)[:1]
+    assert [*policy.chat.encode_opening(USER), *reply, *policy.chat.encode_followup("Again", reply)] == whole(
+        fast, "340", "Again"
+    )
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -139,14 +141,15 @@ def test_harmony_is_left_alone(named: bool, tmp_path: Path) -> None:
         fast.add_special_tokens({"extra_special_tokens": marks})
     policy = load(fast, tmp_path, [4, 5])
     assert policy.end_ids == [4, 5]
-    assert policy.chat.given("340")[-1] == 4  # a target ends as the policy's own replies do
+    assert policy.chat.encode_given("340")[-1] == 4  # a target ends as the policy's own replies do
 
 
 def test_of_named_templates_the_default_is_taken(tmp_path: Path) -> None:
     named = {"default": CHATML_TEMPLATE, "tool_use": "{{ 'tools' }}"}
     policy = load(byte_level(CHATML, "<|im_end|>", named), tmp_path / "a", [2])
     assert (
-        policy.tokenizer.decode(policy.chat.opening(USER)) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+        policy.tokenizer.decode(policy.chat.encode_opening(USER))
+        == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
     fast = byte_level(CHATML, "<|im_end|>", {"rag": CHATML_TEMPLATE, "tool_use": CHATML_TEMPLATE})
     with pytest.raises(ValueError, match="none is 'default': rag, tool_use"):
@@ -158,8 +161,8 @@ def test_of_named_templates_the_default_is_taken(tmp_path: Path) -> None:
 def test_pieces_are_those_of_the_whole_conversation(scheme: str, template: str) -> None:
     fast = pieces(scheme, template)
     chat = ChatFormat(fast, [2], {})
-    answer = chat.given("The answer")
-    found = [*chat.opening(USER), *answer, *chat.follow("Again", answer)]
+    answer = chat.encode_given("The answer")
+    found = [*chat.encode_opening(USER), *answer, *chat.encode_followup("Again", answer)]
     assert found == whole(fast, "The answer", "Again")
 
 
@@ -167,9 +170,9 @@ def test_pieces_are_those_of_the_whole_conversation(scheme: str, template: str) 
 def test_plain_texts_get_no_blank_between_them(scheme: str, tmp_path: Path) -> None:
     policy = load(pieces(scheme, MISTRAL), tmp_path, [2], chat="plain")
     chat, fast = policy.chat, policy.tokenizer
-    written = chat.given("ok")[:-1]
+    written = chat.encode_given("ok")[:-1]
     at_once = [1, *fast("Hi\n\nok\n\nAgain\n\n", add_special_tokens=False)["input_ids"]]
-    assert [*chat.opening(USER), *written, *chat.follow("Again", written)] == at_once
+    assert [*chat.encode_opening(USER), *written, *chat.encode_followup("Again", written)] == at_once
 
 
 def test_a_given_text_is_graded_without_the_templates_blank(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_a_template_with_tokens_the_model_has_no_row_for_is_refused(tmp_path: Pa
     fast.add_special_tokens({"extra_special_tokens": ["<|new_start|>"]})
     fast.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"a prompt has the token '<\|new_start\|>' \(id 320\)"):
-        HF(path=str(tmp_path)).load("cpu").prompt([{"role": "user", "content": "<|new_start|>"}])
+        HF(path=str(tmp_path)).load("cpu").encode_prompt([{"role": "user", "content": "<|new_start|>"}])
     fast.chat_template = CHATML_TEMPLATE.replace("<|im_start|>", "<|new_start|>")
     fast.save_pretrained(tmp_path)
     with pytest.raises(

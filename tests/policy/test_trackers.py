@@ -14,7 +14,7 @@ import synthetic
 
 from harness import run
 from harness.config import ConfigError
-from harness.metrics.stats import wilson
+from harness.metrics.stats import wilson_interval
 from harness.policy import trackers
 from harness.training.display import evaluation_numbers
 
@@ -42,7 +42,7 @@ def test_the_numbers_of_evaluations_come_with_their_intervals() -> None:
     found = evaluation_numbers(rows)
     right = [sum(row["attempts"][i]["correct"] for row in rows[:20]) for i in (0, 1)]
     assert [found[f"synthetic/after/acc_t{i + 1}"] for i in (0, 1)] == [5 * count for count in right]
-    low, high = wilson(right[0], 20)[1:]
+    low, high = wilson_interval(right[0], 20)[1:]
     assert found["synthetic/after/acc_t1_lo"] == pytest.approx(100 * low)
     assert found["synthetic/after/acc_t1_hi"] == pytest.approx(100 * high)
     assert found["synthetic/after/delta"] == pytest.approx(5 * (right[1] - right[0]))
@@ -97,12 +97,12 @@ def test_wandb_has_one_project_and_knows_a_resumed_run_again(tmp_path: Path, mon
     told = trackers.TrackedRun(tmp_path, "score_full", 7, ("arithmetic", "embedded"), {"run.steps": "3"})
     for steps in ((1, 2), (3,)):
         said: list[str] = []
-        mirror = trackers.Mirror(Quiet(), ["wandb"], told, said.append)
+        mirror = trackers.TrackerDisplay(Quiet(), ["wandb"], told, said.append)
         for step in steps:
             mirror.advance({"step": step, "acc_t1": step / 4, "phase": "p"})
         if steps == (3,):
             mirror.report({"arithmetic/after/acc_t2": 50.0, "arithmetic/after/acc_t2_lo": 40.0}, 3)
-        mirror.finish()
+        mirror.finish_trackers()
         assert said == []
         time.sleep(1.1)  # wandb names its folders by the second
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
@@ -138,10 +138,10 @@ def test_trackio_knows_a_resumed_run_again(tmp_path: Path, monkeypatch: pytest.M
     told = trackers.TrackedRun(tmp_path / "run", "score_full", 7, ("arithmetic",), {"run.steps": "3"})
     for step in (1, 2):
         said: list[str] = []
-        mirror = trackers.Mirror(Quiet(), ["trackio"], told, said.append)
+        mirror = trackers.TrackerDisplay(Quiet(), ["trackio"], told, said.append)
         mirror.advance({"step": step, "acc_t1": step / 4, "phase": "p"})
         mirror.report({"arithmetic/after/acc_t2": 50.0}, step)
-        mirror.finish()
+        mirror.finish_trackers()
         assert said == []
     storage = pytest.importorskip("trackio.sqlite_storage").SQLiteStorage
     assert storage.get_projects() == ["self-correction"]
@@ -175,7 +175,7 @@ def test_a_service_is_told_project_group_name_and_a_lasting_id(
     told = trackers.TrackedRun(tmp_path, "score_full", 7, ("arithmetic",), {"hf.lr": "1e-5"})
     said: list[str] = []
     for _ in range(2):
-        trackers.Mirror(Quiet(), [name], told, said.append).finish()
+        trackers.TrackerDisplay(Quiet(), [name], told, said.append).finish_trackers()
     assert said == []
     (project, first), (_, second) = calls
     assert project == "self-correction"
@@ -204,18 +204,18 @@ def test_a_tracker_that_breaks_is_named_once_and_left_out(tmp_path: Path, monkey
 
     monkeypatch.setitem(trackers.LOGGER_TYPE_TO_CLASS, "wandb", Breaks)
     said: list[str] = []
-    mirror = trackers.Mirror(Quiet(), ["wandb"], trackers.TrackedRun(tmp_path, "row", 0), said.append)
+    mirror = trackers.TrackerDisplay(Quiet(), ["wandb"], trackers.TrackedRun(tmp_path, "row", 0), said.append)
     for step in (1, 2):
         mirror.advance({"step": step, "acc_t1": 0.5, "phase": "1_phase1"})
-    mirror.finish()
+    mirror.finish_trackers()
     assert said == ["tracker wandb is left out from here on: ConnectionError: the service is gone"]
 
 
 def test_a_tracker_that_is_not_there_is_refused_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nearest: tensorboard"):
-        trackers.check(["tensorbord"])
+        trackers.check_trackers(["tensorbord"])
     missing = next(n for n in ("clearml", "dvclive", "aim") if n not in map(str, trackers.get_available_trackers()))
     with pytest.raises(ConfigError, match=f"'{missing}' is not installed"):
-        trackers.check([missing])
+        trackers.check_trackers([missing])
     assert start(tmp_path, "--tracker", "tensorbord") == 2
     assert not list(tmp_path.rglob("run.json"))

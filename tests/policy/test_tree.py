@@ -13,8 +13,8 @@ from tiny import build
 from harness.core import Example, Turn, TurnStats
 from harness.policy import HF
 from harness.policy.engine import UNGRADED, Policy
-from harness.policy.loss import merge, pack
-from harness.policy.tree import Cost, Row, Tree, cost, masks, plant
+from harness.policy.loss import merge_examples, pack_rows
+from harness.policy.tree import Cost, Row, Tree, attention_masks, build_trees, decoder_cost
 
 ALWAYS = Cost(1.0, 0.0)  # attention for nothing: rows are put together whenever they begin alike
 CHATS = [[{"role": "user", "content": text}] for text in ("Problem: 1+1 = ?", "Problem: 47*6+58 = ? Think.", "5")]
@@ -42,7 +42,7 @@ def moved(policy: Policy) -> Policy:
 
 def gradient(policy: Policy, examples: list[Example], shares: bool) -> tuple[torch.Tensor, list[TurnStats]]:
     policy.shares_prompts = shares
-    stats = policy.accumulate(examples, len(examples))
+    stats = policy.accumulate_gradients(examples, len(examples))
     found = torch.cat([p.grad.flatten() for _, p in policy._trained() if p.grad is not None])
     policy.optimizer.zero_grad()
     return found, stats
@@ -71,8 +71,8 @@ def test_a_tree_has_the_log_probabilities_and_gradient_of_plain_rows(kind: str, 
     policy._cost = ALWAYS
     examples = branching(policy)
     tokens = sum(len(tree.ids) for tree in policy._trees(examples))
-    assert tokens < 0.8 * sum(len(row.ids) for row in merge(examples))
-    assert max(len(row.ids) for row in merge(examples)) > 60
+    assert tokens < 0.8 * sum(len(row.ids) for row in merge_examples(examples))
+    assert max(len(row.ids) for row in merge_examples(examples)) > 60
     plain, apart = gradient(policy, examples, False)
     shared, together = gradient(policy, examples, True)
     assert float((shared - plain).norm() / plain.norm()) < tolerance
@@ -80,9 +80,9 @@ def test_a_tree_has_the_log_probabilities_and_gradient_of_plain_rows(kind: str, 
         for name in ("logprob", "kl", "entropy"):
             assert getattr(b, name) / b.tokens == pytest.approx(getattr(a, name) / a.tokens, abs=max(1e-5, tolerance))
     turns = [example.turn for example in examples]
-    shared_logprobs = policy.logprobs(turns)
+    shared_logprobs = policy.turn_logprobs(turns)
     policy.shares_prompts = False
-    for a, b in zip(policy.logprobs(turns), shared_logprobs, strict=True):
+    for a, b in zip(policy.turn_logprobs(turns), shared_logprobs, strict=True):
         assert b == pytest.approx(a, abs=max(2e-5, tolerance))
 
 
@@ -103,7 +103,7 @@ def test_the_self_test_sees_a_model_that_makes_its_own_positions(tmp_path: Path)
 
     from harness.policy.selftest import takes_trees
 
-    asked = policy.scorer, policy.chat.opening(CHATS[0]), policy.chat.follow("?", ()), 1e-4
+    asked = policy.scorer, policy.chat.encode_opening(CHATS[0]), policy.chat.encode_followup("?", ()), 1e-4
     assert takes_trees(*asked)
     decoder.forward = deaf
     assert not takes_trees(*asked)
@@ -111,13 +111,13 @@ def test_the_self_test_sees_a_model_that_makes_its_own_positions(tmp_path: Path)
 
 def test_a_token_sees_its_ancestors_and_nothing_else(micro: Policy) -> None:
     rows = [(1, 2, 9), (1, 2, 5, 6), (1, 2, 5, 4), (1, 3)]
-    (tree,) = plant([Row(ids, [(i, 1, len(ids))]) for i, ids in enumerate(rows)], ALWAYS, 99)
+    (tree,) = build_trees([Row(ids, [(i, 1, len(ids))]) for i, ids in enumerate(rows)], ALWAYS, 99)
     assert tree.ids == [1, 2, 9, 5, 6, 4, 3]
     assert tree.positions == [0, 1, 2, 2, 3, 3, 1]
-    batch = pack([tree, Tree([Row((7, 8))])], 0, "cpu")
+    batch = pack_rows([tree, Tree([Row((7, 8))])], 0, "cpu")
     assert batch.positions_BT is not None
     assert batch.ends_BT is not None
-    seen = masks(micro.model.config, batch.positions_BT, batch.ends_BT)[0, 0]
+    seen = attention_masks(micro.model.config, batch.positions_BT, batch.ends_BT)[0, 0]
     paths = [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [0, 1, 3, 5], [0, 6]]
     assert [row.nonzero()[:, 0].tolist() for row in seen] == paths
     for example, before, places in tree.spans:
@@ -128,7 +128,7 @@ def test_a_token_sees_its_ancestors_and_nothing_else(micro: Policy) -> None:
 def test_rows_are_put_together_only_where_that_saves_a_fifth(micro: Policy) -> None:
     def tokens(prompt: int, price: Cost | None, longest: int = 9999) -> int:
         rows = [Row((*range(100, 100 + prompt), i, *range(9)), [(i, prompt, prompt + 10)]) for i in range(4)]
-        return sum(len(tree.ids) for tree in plant(rows, price, longest))
+        return sum(len(tree.ids) for tree in build_trees(rows, price, longest))
 
     assert tokens(90, None) == 400
     assert tokens(90, ALWAYS) == 130
@@ -136,4 +136,4 @@ def test_rows_are_put_together_only_where_that_saves_a_fifth(micro: Policy) -> N
     assert tokens(5, ALWAYS) == 45  # of 60
     assert tokens(90, Cost(1.0, 1.0)) == 400  # attention over all pairs of the tree costs more than it saves
     assert tokens(90, ALWAYS, longest=115) == 220  # two trees
-    assert cost(micro.model).token > 0
+    assert decoder_cost(micro.model).token > 0

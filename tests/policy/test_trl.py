@@ -74,7 +74,7 @@ def test_loss_and_gradient_equal_trls_rloo(micro_folder: Path, tmp_path: Path) -
     assert any(e.weight for e in examples)
 
     policy = HF(path=str(micro_folder)).load("cpu")
-    policy.accumulate(examples, len(rows))
+    policy.accumulate_gradients(examples, len(rows))
     grad = torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
     assert float((grad - seen["grad"]).abs().max()) < 1e-5
     # TRL's loss is written with the ratio pi / pi_old, which is 1 here: its value is minus the mean advantage.

@@ -75,7 +75,7 @@ def test_ids_go_in_and_ids_with_the_trainers_logprobs_come_out(vllm: None, micro
     for a, b in zip(two_turns(own, 0.0), two_turns(other, 0.0), strict=True):
         assert (a.tokens, a.context, a.truncated) == (b.tokens, b.context, b.truncated)
     turns = two_turns(other, 1.0)
-    for turn, scored in zip(turns, other.logprobs(turns), strict=True):
+    for turn, scored in zip(turns, other.turn_logprobs(turns), strict=True):
         assert list(turn.logprobs) == pytest.approx(scored, abs=1e-5)
     assert len({turn.tokens for turn in turns}) > 4
 
@@ -87,7 +87,7 @@ def test_new_weights_are_handed_over_before_sampling(vllm: None, micro_folder: P
     with pytest.raises(RuntimeError, match=r"call policy\.refresh"):
         policy.open(CHATS, 1, 0, 1.0)
     again = two_turns(policy, 1.0)
-    for turn, scored in zip(again, policy.logprobs(again), strict=True):
+    for turn, scored in zip(again, policy.turn_logprobs(again), strict=True):
         assert list(turn.logprobs) == pytest.approx(scored, abs=1e-5)
 
 
@@ -102,16 +102,16 @@ def test_a_cache_that_vllm_keeps_stops_the_run(vllm: None, micro_folder: Path) -
 
 def test_memory_is_planned_for_the_conversations_asked_for(vllm: None, micro_folder: Path) -> None:
     policy = HF(path=str(micro_folder), max_new_tokens=6, sampler="vllm").load("cpu")
-    assert policy.room == policy.window
+    assert policy.max_conversation_tokens == policy.window
     policy.require_room(CHATS[2], ["b"])
-    opening, ask = len(policy.chat.opening(CHATS[2])), len(policy.chat.follow("b", ()))
-    assert opening + 6 + ask + 6 <= policy.room < policy.window
-    planned = policy.room
+    opening, ask = len(policy.chat.encode_opening(CHATS[2])), len(policy.chat.encode_followup("b", ()))
+    assert opening + 6 + ask + 6 <= policy.max_conversation_tokens < policy.window
+    planned = policy.max_conversation_tokens
     policy.require_room(CHATS[2], ["b"], further=1)
-    assert policy.room == planned + 6 + ask
+    assert policy.max_conversation_tokens == planned + 6 + ask
     assert policy.vllm._llm is not None  # type: ignore[union-attr]
     policy.require_room(CHATS[2], ["b"] * 3)
-    assert policy.room == planned + 6 + ask, "the engine runs: its plan stands"
+    assert policy.max_conversation_tokens == planned + 6 + ask, "the engine runs: its plan stands"
 
 
 def test_another_gpu_than_the_first_is_refused(micro_folder: Path) -> None:

@@ -16,7 +16,7 @@ from harness.policy.engine import Policy
 from harness.policy.ranks import Ranks, RanksError, end_process
 from harness.tasks.arithmetic import Arithmetic
 from harness.training.dialogue import Intrinsic
-from harness.training.rollout import rollout
+from harness.training.rollout import sample_rollouts
 from verifiers.exact import Exact
 
 MODEL, FOLDER = sys.argv[1], Path(sys.argv[2])
@@ -42,7 +42,7 @@ def alone() -> Policy:
 
 
 def sample(policy: Policy) -> list[Any]:
-    groups = rollout(policy, TASK, Intrinsic(), TASK.test, samples=3, attempts=2, seed=7, temperature=1.0)
+    groups = sample_rollouts(policy, TASK, Intrinsic(), TASK.test, samples=3, attempts=2, seed=7, temperature=1.0)
     return [turn for group in groups for t in group for turn in t.turns]
 
 
@@ -53,7 +53,7 @@ def gap(a: Policy, b: Policy) -> float:
 
 
 def _gap(a: Any, b: Any) -> float:
-    return float((sharding.whole(a) - sharding.whole(b)).detach().abs().max())
+    return float((sharding.gather_tensor(a) - sharding.gather_tensor(b)).detach().abs().max())
 
 
 def compare(policy: Policy, one: Policy, folder: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def compare(policy: Policy, one: Policy, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"same_tokens": [t.tokens for t in sample(policy)] == [t.tokens for t in turns]}
     examples = [Example(t, 1.0 - 0.3 * i % 2, 0.1) for i, t in enumerate(turns)]
     for engine in (policy, one):
-        engine.accumulate(examples, len(turns))
+        engine.accumulate_gradients(examples, len(turns))
     pairs = zip(policy._trained(), one._trained(), strict=True)
     found["gradient_gap"] = max(_gap(p.grad, q.grad) for (_, p), (_, q) in pairs)
     found["gradient"] = max(_gap(q.grad, 0 * q) for _, q in one._trained())
@@ -71,7 +71,8 @@ def compare(policy: Policy, one: Policy, folder: Path) -> dict[str, Any]:
     for count in (len(examples), 1):  # the second batch has fewer rows than processes
         (stats, norm), (stats_one, norm_one) = (engine.step(examples[:count], count) for engine in (policy, one))
         found[f"stats_gap_{count > 1}"] = max(
-            abs(a.logprob - b.logprob) + abs((a.kl or 0.0) - (b.kl or 0.0)) for a, b in zip(stats, stats_one, strict=True)
+            abs(a.logprob - b.logprob) + abs((a.kl or 0.0) - (b.kl or 0.0))
+            for a, b in zip(stats, stats_one, strict=True)
         )
         found[f"norm_gap_{count > 1}"] = abs(norm - norm_one)
     found["weights_gap"] = gap(policy, one)
@@ -106,13 +107,13 @@ def main() -> None:
             raise ValueError("no such thing")
 
     try:
-        ranks.each(fail)
+        ranks.run_on_all_ranks(fail)
     except RanksError as error:
         report["failure"] = str(error)
     except ValueError:
         pass  # this is the process that failed
-    report["any"] = [ranks.any(ranks.rank == 1), ranks.any(False)]
-    report["map"] = ranks.map(lambda part, begin: [(begin + i) * x for i, x in enumerate(part)], [1, 2, 3])
+    report["any"] = [ranks.any_rank(ranks.rank == 1), ranks.any_rank(False)]
+    report["map"] = ranks.shard_map(lambda part, begin: [(begin + i) * x for i, x in enumerate(part)], [1, 2, 3])
 
     os.environ["ACCELERATE_USE_FSDP"] = "true"
     sharded = SPEC.load("cpu")
@@ -121,7 +122,7 @@ def main() -> None:
     report["sharded"] = compare(sharded, alone(), FOLDER / "fsdp")
     if ranks.is_first:
         (FOLDER / "report.json").write_text(json.dumps(report))
-    ranks.leave()
+    ranks.shut_down()
     end_process(0)
 
 

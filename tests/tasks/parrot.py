@@ -27,7 +27,7 @@ def teach(folder: Path, lessons: list[tuple[list[Message], str]]) -> Path:
     policy = HF(path=str(folder), lr=5e-3).load("cpu")
     examples = policy.encoded(
         [
-            Example(Turn(tuple(policy.chat.opening(chat)), (), text, Verdict(1.0, True)), weight=1.0)
+            Example(Turn(tuple(policy.chat.encode_opening(chat)), (), text, Verdict(1.0, True)), weight=1.0)
             for chat, text in lessons
         ]
     )

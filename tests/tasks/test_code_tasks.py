@@ -49,7 +49,7 @@ def test_reference_programs_pass_through_the_task(build):
     """A sample of every EVERYth problem: tests/verifiers grades all of them; so does EVERY=1 here."""
     verifier = CodeTests(time_limit=20)
     task = build(verifier, data=real(FILES[build][0]))
-    parts = [task.part(name) for name in PARTS] if isinstance(task, MBPP) else [task.test]
+    parts = [task.part_problems(name) for name in PARTS] if isinstance(task, MBPP) else [task.test]
     problems = [p for part in parts for p in part[::EVERY]]
     verdicts = verifier.batch([(p, str(p.solution)) for p in problems])
     failed = [p.id for p, verdict in zip(problems, verdicts, strict=True) if not verdict.correct]
@@ -78,7 +78,7 @@ def test_buggy_programs_fail_and_their_repair_is_attempt_2():
 def test_every_problem_of_mbpp_has_a_function_its_tests_call():
     task = MBPP(nobody, data=real("mbpp.jsonl"))
     for part in PARTS:
-        for problem in task.part(part):
+        for problem in task.part_problems(part):
             assert entry_points(problem.meta["code"], problem.meta["tests"]), problem.id
 
 

@@ -10,8 +10,8 @@ import pytest
 from real_data import real
 
 from harness.core import Problem
-from harness.tasks.math import GOLD, Math, divide, held_out, math500, text_hash
-from harness.tasks.source import DataError, Row, digest
+from harness.tasks.math import GOLD, Math, held_out, load_math500, split_problems, text_hash
+from harness.tasks.source import DataError, Row, rows_digest
 from verifiers.math_answer import MathAnswer
 
 
@@ -26,14 +26,14 @@ INDEX = {text_hash("What is 1 + 1?"): "test/algebra/1.json", text_hash("What is 
 def test_test_problems_are_found_by_text_whatever_their_place_and_id():
     rows = [row("What is 3 + 3?"), row("What is 2 + 2?"), row("What is 1 + 1?", unique_id="wrong/id")]
     assert held_out(rows, INDEX) == {1: ("test/geometry/7.json", True), 2: ("test/algebra/1.json", True)}
-    parts = divide(rows, "12000/500", INDEX, "boxed")
+    parts = split_problems(rows, "12000/500", INDEX, "boxed")
     assert [p.id for p in parts.test] == ["test/geometry/7.json", "test/algebra/1.json"]
     assert [p.id for p in parts.train] == [f"math/{text_hash('What is 3 + 3?')[:16]}"]
 
 
 def test_a_text_that_differs_in_blanks_is_found_by_id_and_counted():
     rows = [row("What is  1 + 1?", unique_id="test/algebra/1.json"), row("What is 2 + 2?")]
-    parts = divide(rows, "12000/500", INDEX, "boxed")
+    parts = split_problems(rows, "12000/500", INDEX, "boxed")
     assert parts.by_id == ("test/algebra/1.json",)
     assert len(parts.test) == 2
 
@@ -44,7 +44,7 @@ def test_an_id_used_twice_takes_the_row_whose_text_is_the_test_problem():
         row("What is 1 + 1?", unique_id="test/algebra/1.json"),
         row("What is 2 + 2?"),
     ]
-    parts = divide(rows, "12000/500", INDEX, "boxed")
+    parts = split_problems(rows, "12000/500", INDEX, "boxed")
     assert [p.prompt for p in parts.test] == ["What is 1 + 1?", "What is 2 + 2?"]
     assert [p.id for p in parts.train] == ["test/algebra/1.json#2"]
 
@@ -61,7 +61,7 @@ def test_rows_without_a_gold_answer_are_dropped_and_named_and_answers_stripped()
         row("a", "", unique_id="train/number_theory/7115.json"),
         row("b", "$ $", unique_id="train/number_theory/7117.json"),
     ]
-    parts = divide(rows, "12000/500", INDEX, "boxed")
+    parts = split_problems(rows, "12000/500", INDEX, "boxed")
     assert [p.answer for p in parts.test] == ["2", "2"]
     assert parts.dropped == {"train/number_theory/7115.json": "train", "train/number_theory/7117.json": "train"}
     assert parts.train == ()
@@ -69,24 +69,24 @@ def test_rows_without_a_gold_answer_are_dropped_and_named_and_answers_stripped()
 
 def test_the_original_split_is_told_by_the_id_or_the_file():
     rows = [row("a", unique_id="test/algebra/1.json", part="train"), row("b", part="test"), row("c", part="train")]
-    parts = divide(rows, "7500/5000", INDEX, "boxed")
+    parts = split_problems(rows, "7500/5000", INDEX, "boxed")
     assert ([p.prompt for p in parts.test], [p.prompt for p in parts.train]) == (["a", "b"], ["c"])
     with pytest.raises(DataError, match="neither a unique_id nor the file's name"):
-        divide([row("d")], "7500/5000", INDEX, "boxed")
+        split_problems([row("d")], "7500/5000", INDEX, "boxed")
 
 
 def test_levels_and_solutions_of_both_forms():
-    (problem,) = divide(
+    (problem,) = split_problems(
         [row("a", part="test", level="Level 5", type="Algebra")], "7500/5000", INDEX, "final_answer"
     ).test
     assert problem.meta == {"level": 5, "subject": "Algebra"}
     assert str(problem.solution).endswith("Final Answer: The final answer is $1$. I hope it is correct.")
-    (boxed,) = divide([row("a", part="test", level="Level ?")], "7500/5000", INDEX, "boxed").test
+    (boxed,) = split_problems([row("a", part="test", level="Level ?")], "7500/5000", INDEX, "boxed").test
     assert (boxed.meta["level"], boxed.solution) == (None, r"It is \boxed{1}.")
 
 
 def test_the_index_is_the_500_of_math500():
-    index = math500()
+    index = load_math500()
     assert len(index) == len(set(index.values())) == 500
     assert all(name.startswith("test/") and name.endswith(".json") for name in index.values())
     assert Counter(map(len, index)) == {64: 500}
@@ -96,7 +96,7 @@ def whole_copy(path: Path, train: int = 12_000, answers: dict[str, str] | None =
     """A file of MATH's shape: the 500 test ids, and as many training rows as asked for, all with toy problems."""
     rows = [
         {"problem": f"Toy {name}", "solution": "x", "answer": (answers or {}).get(name, "1"), "unique_id": name}
-        for name in sorted(math500().values())
+        for name in sorted(load_math500().values())
     ]
     rows += [
         {"problem": f"What is {i} + 1?", "solution": "x", "answer": f"{i + 1}", "unique_id": f"train/toy/{i}.json"}
@@ -133,7 +133,7 @@ def test_other_sizes_and_other_answers_than_the_pinned_are_refused(tmp_path):
 
 
 def test_a_row_without_solution_serves_and_one_without_either_is_told(tmp_path):
-    (only,) = divide(
+    (only,) = split_problems(
         [Row({"problem": "a", "answer": "3", "solution": ""}, "", "test")], "7500/5000", INDEX, "boxed"
     ).test
     assert (only.answer, only.solution) == ("3", None)
@@ -144,7 +144,7 @@ def test_a_row_without_solution_serves_and_one_without_either_is_told(tmp_path):
 
 def test_a_training_problem_that_is_a_test_problem_is_counted(tmp_path):
     path = whole_copy(tmp_path / "math.jsonl", train=3)
-    leaked = {"problem": f"Toy  {min(math500().values())}", "answer": "1"}
+    leaked = {"problem": f"Toy  {min(load_math500().values())}", "answer": "1"}
     path.write_text(path.read_text() + json.dumps(leaked) + "\n")
     task = Math(MathAnswer("final_answer"), data=str(path), pin=None)
     assert task.provenance["training_problems_that_are_test_problems"] == 1
@@ -164,9 +164,9 @@ def test_prompt_and_verifier_must_agree_on_the_form():
 def test_gold_answers_of_math500_pass_through_the_task(tmp_path):
     lines = Path(real("math500_answers.jsonl")).read_text(encoding="utf-8").splitlines()
     known = [json.loads(line) for line in lines]
-    assert {item["problem_sha256"]: item["unique_id"] for item in known} == math500()
+    assert {item["problem_sha256"]: item["unique_id"] for item in known} == load_math500()
     gold = {item["unique_id"]: item["answer"] for item in known}
-    assert digest({"unique_id": name, "answer": answer.strip()} for name, answer in gold.items()) == GOLD
+    assert rows_digest({"unique_id": name, "answer": answer.strip()} for name, answer in gold.items()) == GOLD
     task = Math(MathAnswer("final_answer"), data=str(whole_copy(tmp_path / "math.jsonl", answers=gold)))
     assert (len(task.train), len(task.test)) == (11_999, 500)
     said = [f"Final Answer: The final answer is ${p.answer}$. I hope it is correct." for p in task.test]

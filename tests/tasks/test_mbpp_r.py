@@ -14,13 +14,13 @@ from harness.build_mbpp_r import main as run_build_mbpp_r
 from harness.core import Problem, Verdict
 from harness.metrics.repair import is_repair, repair_rates, same_program
 from harness.run import main as run
-from harness.runs.store import append
+from harness.runs.store import append_jsonl
 from harness.tasks.code_prompts import RETRY
 from harness.tasks.mbpp import MBPP
 from harness.tasks.mbpp_r import MBPPR, file_hash, provenance_path
 from harness.tasks.source import DataError
 from harness.tools import mbpp_r
-from harness.training.display import cells
+from harness.training.display import format_metrics
 from verifiers.code_tests import CodeTests
 
 RIGHT = {"add": "return a + b", "twice": "return 2 * a", "big": "return a if a > b else b", "neg": "return -a"}
@@ -97,13 +97,13 @@ def test_a_models_own_errors_become_a_hashed_set_with_provenance(home, built):
 def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(home, built, monkeypatch, capsys):
     out, parts = home / "again.jsonl", ("--bind", "build_mbpp_r.parts = ('test', 'validation')")
     monkeypatch.setattr(mbpp_r, "BATCH", 2)
-    monkeypatch.setattr(mbpp_r, "append", stop_after(1))
+    monkeypatch.setattr(mbpp_r, "append_jsonl", stop_after(1))
     assert run_build_mbpp_r(words(home, "--out", str(out), *parts)) == 130
     assert "the same command goes on" in capsys.readouterr().err
     kept = (home / "again.samples.jsonl").read_text()
     assert len(kept.splitlines()) == 3  # the recipe and the first batch
     (home / "again.samples.jsonl").write_text(kept + '{"id": "mbpp/5')  # killed while writing
-    monkeypatch.setattr(mbpp_r, "append", stop_after(99))
+    monkeypatch.setattr(mbpp_r, "append_jsonl", stop_after(99))
     assert run_build_mbpp_r(words(home, "--out", str(out), *parts)) == 0
     assert [r["wrong_code"] for r in lines(out)] == [r["wrong_code"] for r in lines(built)[:2]]
     first = out.read_bytes()
@@ -120,7 +120,7 @@ def stop_after(batches: int):
         if count[0] == batches:
             raise KeyboardInterrupt
         count[0] += 1
-        append(path, found)
+        append_jsonl(path, found)
 
     return stopped
 
@@ -187,7 +187,7 @@ def test_problems_weigh_alike_and_copies_are_counted_by_syntax():
     assert (rates["problems"], rates["programs"], rates["repaired"]) == (2, 4, 1)
     assert (rates["macro"], rates["per_program"], rates["copied"]) == (0.5, 0.25, 0.5)
     assert not is_repair([{**records[0], "attempts": records[0]["attempts"][:1]}])
-    shown = cells(records)
+    shown = format_metrics(records)
     assert list(shown) == ["problems", "Acc@t1", "Acc@t2", "copied unchanged", "wrong programs given",
                            "Acc@t2 over programs"]  # fmt: skip
     assert (shown["problems"], shown["Acc@t1"], shown["Acc@t2 over programs"]) == ("2", "given, all wrong", "25.0")

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from harness.tools.mutants import mutants
+from harness.tools.mutants import list_mutants
 
 SOURCE = '''
 import math
@@ -24,7 +24,7 @@ def biggest(numbers, floor: int = 0):
 
 
 def test_every_mutant_is_another_program_with_the_entry_point():
-    found = list(mutants(SOURCE, "biggest"))
+    found = list(list_mutants(SOURCE, "biggest"))
     texts = [text for text, _ in found]
     assert len(set(texts)) == len(texts) > 10
     assert ast.unparse(ast.parse(SOURCE)) not in texts
@@ -33,11 +33,11 @@ def test_every_mutant_is_another_program_with_the_entry_point():
         assert "1, 2 or 3 numbers" in text  # docstrings stay
         assert "floor: int" in text
         compile(text, "mutant", "exec")
-    assert found == list(mutants(SOURCE, "biggest"))
+    assert found == list(list_mutants(SOURCE, "biggest"))
 
 
 def test_the_edits_are_the_ones_described():
-    found = {change: text for text, change in mutants(SOURCE, "biggest")}
+    found = {change: text for text, change in list_mutants(SOURCE, "biggest")}
     assert "number >= best" in found["line 10: > becomes >="]
     assert "number > best or number" in found["line 10: and becomes or"]
     assert "number == floor" in found["line 10: != becomes =="]
@@ -50,6 +50,6 @@ def test_the_edits_are_the_ones_described():
 
 def test_what_cannot_be_mutated_is_named():
     with pytest.raises(ValueError, match="does not define 'smallest'"):
-        next(mutants(SOURCE, "smallest"))
+        next(list_mutants(SOURCE, "smallest"))
     with pytest.raises(ValueError, match="does not parse"):
-        next(mutants("def f(:", "f"))
+        next(list_mutants("def f(:", "f"))

@@ -8,7 +8,7 @@ import pytest
 from real_data import real
 
 from harness.core import Problem, Verdict
-from harness.tasks.code_prompts import SHOTS, Shot, heads, mbpp_prompt
+from harness.tasks.code_prompts import SHOTS, Shot, function_heads, mbpp_prompt
 from harness.tasks.humaneval import HumanEval
 from harness.tasks.math import Math
 from harness.tasks.mbpp import MBPP
@@ -71,7 +71,9 @@ def test_mbpp_shows_all_tests_one_or_none():
 
 def test_hidden_tests_show_the_heads_of_what_they_call_and_no_more():
     code = "class Pair(object): \n    x = 1\ndef helper(a):\n    return a\ndef longest(pairs, n): \n    return n"
-    assert heads(code, ["assert longest([Pair(5, 24)], 4) == 3"]) == "class Pair(object):\ndef longest(pairs, n):"
+    assert (
+        function_heads(code, ["assert longest([Pair(5, 24)], 4) == 3"]) == "class Pair(object):\ndef longest(pairs, n):"
+    )
 
 
 def test_humaneval_asks_or_continues():
@@ -96,6 +98,6 @@ def test_settings_that_do_not_exist_are_named():
 @pytest.mark.data
 def test_the_solved_examples_are_tasks_2_3_and_4():
     task = MBPP(nobody, data=real("mbpp.jsonl"))
-    found = [p for p in task.part("prompt") if p.meta["task_id"] in (2, 3, 4)]
+    found = [p for p in task.part_problems("prompt") if p.meta["task_id"] in (2, 3, 4)]
     assert [Shot(p.prompt, p.meta["tests"], p.meta["code"]) for p in found] == list(SHOTS)
     assert task.chat(found[0], [])[0]["content"] == mbpp_prompt(SHOTS[0], 3, "shown")

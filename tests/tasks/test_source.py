@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tasks.source import DataError, Hub, checked, digest, load, pinned
+from harness.tasks.source import DataError, Hub, check_columns, check_pin, load_source_rows, rows_digest
 
 HUB = Hub("nobody/no-such-data", "0" * 40, home="example.org/data.jsonl")
 ROWS = [{"task_id": i, "text": f"line {i}\u2028 of text", "tests": ["a", "b"]} for i in range(3)]
@@ -40,9 +40,9 @@ def write(folder: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", ["jsonl", "json", "json.gz", "jsonl.gz", "parquet"])
 def test_every_form_gives_the_same_rows(tmp_path, form):
-    loaded = checked(load("toy", HUB, str(write(tmp_path, form))), SCHEMA)
+    loaded = check_columns(load_source_rows("toy", HUB, str(write(tmp_path, form))), SCHEMA)
     assert [dict(row.fields) for row in loaded.rows] == ROWS
-    assert digest(row.fields for row in loaded.rows) == digest(reversed(ROWS))
+    assert rows_digest(row.fields for row in loaded.rows) == rows_digest(reversed(ROWS))
 
 
 def test_a_folder_is_all_its_files_and_names_tell_their_part(tmp_path):
@@ -50,9 +50,9 @@ def test_a_folder_is_all_its_files_and_names_tell_their_part(tmp_path):
     (tmp_path / "algebra" / "train-0.jsonl").write_text(jsonl(ROWS[:1]))
     (tmp_path / "test.jsonl").write_text(jsonl(ROWS[1:]))
     (tmp_path / "README.md").write_text("no data")
-    loaded = load("toy", HUB, str(tmp_path))
+    loaded = load_source_rows("toy", HUB, str(tmp_path))
     assert [(row.fields["task_id"], row.part) for row in loaded.rows] == [(0, "train"), (1, "test"), (2, "test")]
-    assert len(load("toy", HUB, [str(tmp_path / "test.jsonl"), str(tmp_path / "algebra")]).rows) == 3
+    assert len(load_source_rows("toy", HUB, [str(tmp_path / "test.jsonl"), str(tmp_path / "algebra")]).rows) == 3
 
 
 @pytest.mark.parametrize(
@@ -71,22 +71,22 @@ def test_a_folder_is_all_its_files_and_names_tell_their_part(tmp_path):
 def test_a_damaged_file_is_told_by_line_and_field(tmp_path, text, told):
     (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=told):
-        checked(load("toy", HUB, str(tmp_path / "rows.jsonl")), SCHEMA)
+        check_columns(load_source_rows("toy", HUB, str(tmp_path / "rows.jsonl")), SCHEMA)
 
 
 def test_a_file_that_is_not_there_or_no_data_is_named(tmp_path):
     write(tmp_path, "jsonl")
     with pytest.raises(DataError, match=r"no file .*row\.jsonl \(nearest: rows\.jsonl\)"):
-        load("toy", HUB, str(tmp_path / "row.jsonl"))
+        load_source_rows("toy", HUB, str(tmp_path / "row.jsonl"))
     (tmp_path / "rows.csv").write_text("a,b")
     with pytest.raises(DataError, match=r"rows\.csv is no \.jsonl"):
-        load("toy", HUB, str(tmp_path / "rows.csv"))
+        load_source_rows("toy", HUB, str(tmp_path / "rows.csv"))
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(DataError, match=r"rows\.parquet is no parquet file"):
-        load("toy", HUB, str(tmp_path / "rows.parquet"))
+        load_source_rows("toy", HUB, str(tmp_path / "rows.parquet"))
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS).encode())[:30])
     with pytest.raises(DataError, match=r"cut\.jsonl\.gz cannot be read"):
-        load("toy", HUB, str(tmp_path / "cut.jsonl.gz"))
+        load_source_rows("toy", HUB, str(tmp_path / "cut.jsonl.gz"))
 
 
 def test_a_repositorys_splits_are_parts_and_its_configurations_follow_one_another(tmp_path):
@@ -104,7 +104,7 @@ def test_a_repositorys_splits_are_parts_and_its_configurations_follow_one_anothe
         )
         + "---\n"
     )
-    loaded = load("toy", Hub(str(tmp_path), "main", ("algebra", "geometry")), None)
+    loaded = load_source_rows("toy", Hub(str(tmp_path), "main", ("algebra", "geometry")), None)
     assert [(row.fields["text"], row.part) for row in loaded.rows] == [
         ("algebra train", "train"), ("algebra test", "test"), ("geometry train", "train"), ("geometry test", "test"),
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_repositorys_splits_are_parts_and_its_configurations_follow_one_anothe
 def test_an_unreachable_hub_is_told_at_once_with_the_way_on():
     started = time.monotonic()
     with pytest.raises(DataError) as caught:
-        load("toy", HUB, None)
+        load_source_rows("toy", HUB, None)
     message = str(caught.value)
     assert "cannot be reached (HF_HUB_OFFLINE is set)" in message
     assert "--bind \"task.toy.data = '/path/to/file'\"" in message
@@ -144,10 +144,10 @@ def test_a_hub_that_refuses_is_not_asked_again_and_again():
 
 
 def test_other_data_than_the_pinned_is_refused_with_both_digests(tmp_path):
-    loaded = load("toy", HUB, str(write(tmp_path, "jsonl")))
-    right = pinned("toy", loaded, ("task_id", "text"), None, 3).digest
-    assert pinned("toy", loaded, ("task_id", "text"), right, 3).digest == right
+    loaded = load_source_rows("toy", HUB, str(write(tmp_path, "jsonl")))
+    right = check_pin("toy", loaded, ("task_id", "text"), None, 3).digest
+    assert check_pin("toy", loaded, ("task_id", "text"), right, 3).digest == right
     with pytest.raises(
         DataError, match=rf"3 rows with digest {right[:12]}.* not 4 rows with ffff.*task\.toy\.pin = None"
     ):
-        pinned("toy", loaded, ("task_id", "text"), "f" * 64, 4)
+        check_pin("toy", loaded, ("task_id", "text"), "f" * 64, 4)

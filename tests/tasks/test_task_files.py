@@ -10,16 +10,16 @@ import pytest
 from real_data import real
 
 from harness import config
-from harness.tasks.math import math500
+from harness.tasks.math import load_math500
 from harness.training.experiment import Experiment
 
 HERE = Path(__file__).parent
 
 
 def build(files: list[str], *bindings: str) -> Experiment:
-    config.prepare(Experiment, "run")
-    config.parse(files, bindings)
-    return config.build("run")
+    config.prepare_gin(Experiment, "run")
+    config.parse_gin(files, bindings)
+    return config.build_root("run")
 
 
 def code_data(folder: Path) -> list[str]:
@@ -57,21 +57,21 @@ def test_code_files_put_any_row_on_the_benchmark(tmp_path, file, trained, evalua
         ["gin/score_full.gin", f"gin/task/{file}.gin", "gin/protocol/paper_mbpp.gin"], *code_data(tmp_path)
     )
     assert experiment.task.name == trained
-    assert [task.name for task in experiment.evaluated] == evaluated
+    assert [task.name for task in experiment.evaluated_tasks] == evaluated
     assert (experiment.steps, experiment.problems * experiment.samples) == (1_500, 128)
     spec: Any = experiment.policy
     assert (spec.lr, spec.temperature) == (1e-5, 1.0)
-    told = config.lines(config.operative())
+    told = config.parse_bindings(config.operative_config())
     assert (told["score_phase1.kl_first"], told["BETA2"], told["progress.alpha"]) == ("%BETA2", "0.25", "10.0")
-    (tmp_path / "saved.gin").write_text(config.operative())
+    (tmp_path / "saved.gin").write_text(config.operative_config())
     again = build([str(tmp_path / "saved.gin")])
-    assert config.lines(config.operative()) == told
+    assert config.parse_bindings(config.operative_config()) == told
     assert again.task.version == experiment.task.version
 
 
 def test_evaluation_only_needs_a_row_that_trains_nothing(tmp_path):
     experiment = build(["gin/base.gin", "gin/task/humaneval.gin"], *code_data(tmp_path))
-    assert [len(task.test) for task in experiment.evaluated] == [1, 1]
+    assert [len(task.test) for task in experiment.evaluated_tasks] == [1, 1]
     with pytest.raises(config.ConfigError, match="task 'humaneval' has no train problems"):
         build(["gin/score_full.gin", "gin/task/humaneval.gin"], *code_data(tmp_path))
 
@@ -79,11 +79,13 @@ def test_evaluation_only_needs_a_row_that_trains_nothing(tmp_path):
 def test_transfer_trains_on_the_rows_own_task(tmp_path):
     experiment = build(["gin/score_full.gin", "gin/eval/transfer_humaneval.gin"], *code_data(tmp_path))
     assert experiment.task.name == "arithmetic"
-    assert [task.name for task in experiment.evaluated] == ["humaneval", "humanevalfix"]
+    assert [task.name for task in experiment.evaluated_tasks] == ["humaneval", "humanevalfix"]
 
 
 def test_math_file_and_its_saved_config(tmp_path):
-    rows = [{"problem": f"Toy {n}", "solution": "x", "answer": "1", "unique_id": n} for n in sorted(math500().values())]
+    rows = [
+        {"problem": f"Toy {n}", "solution": "x", "answer": "1", "unique_id": n} for n in sorted(load_math500().values())
+    ]
     rows += [{"problem": f"What is {i}?", "solution": "x", "answer": f"{i}"} for i in range(200)]
     (tmp_path / "math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = ["MODEL = 'my/model'", f"task.math.data = '{tmp_path / 'math.jsonl'}'", "task.math.pin = None"]
@@ -92,11 +94,11 @@ def test_math_file_and_its_saved_config(tmp_path):
     spec: Any = experiment.policy
     assert (spec.lr, spec.temperature) == (5e-6, 1.0)
     assert (len(experiment.task.train), len(experiment.task.test)) == (200, 500)
-    told = config.lines(config.operative())
+    told = config.parse_bindings(config.operative_config())
     assert (told["task.math.split"], told["verifier.math.answer_form"]) == ("'12000/500'", "'final_answer'")
-    (tmp_path / "saved.gin").write_text(config.operative())
+    (tmp_path / "saved.gin").write_text(config.operative_config())
     build([str(tmp_path / "saved.gin")])
-    assert config.lines(config.operative()) == told
+    assert config.parse_bindings(config.operative_config()) == told
     with pytest.raises(config.ConfigError, match=r"answer_form alike"):
         build(["gin/score_full.gin", "gin/task/math.gin"], *data, "task.math.answer_form = 'boxed'")
 
@@ -115,4 +117,4 @@ def test_the_issues_binding_works_on_the_real_files():
             ("mbpp", "mbpp.jsonl"), ("humaneval", "humaneval.jsonl"), ("humanevalfix", "humanevalfix_python.jsonl")
         )),
     )  # fmt: skip
-    assert (len(experiment.task.train), [len(task.test) for task in experiment.evaluated]) == (374, [164, 164])
+    assert (len(experiment.task.train), [len(task.test) for task in experiment.evaluated_tasks]) == (374, [164, 164])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from harness import registry
 from harness.core import Problem, Trajectory, Turn, Verdict
 from harness.training import provenance
-from harness.training.evaluate import line
+from harness.training.evaluate import trajectory_to_record
 from verifiers.boxed import final_answer, last_boxed
 from verifiers.check import main
 from verifiers.code_tests import BadTests, CodeTests, answer_of
@@ -116,11 +116,11 @@ def test_a_missing_file_is_said_so(tmp_path, capsys):
 def test_below_the_floor_nothing_runs_without_consent(capsys):
     weak = Sandbox(workers=1, bubblewrap=False, seccomp=False)
     with pytest.raises(UnsafeMachine, match="--unsafe-exec"):
-        weak.demand()
+        weak.require_isolation()
     weak.close()
     willing = Sandbox(workers=1, bubblewrap=False, seccomp=False, unsafe=True)
-    assert not willing.demand().safe
-    assert not willing.demand().safe
+    assert not willing.require_isolation().safe
+    assert not willing.require_isolation().safe
     said = capsys.readouterr().err.splitlines()
     assert said == [willing.isolation.warning]
     assert "without a sound sandbox: " in said[0]
@@ -142,7 +142,7 @@ def test_a_python_that_the_lower_user_cannot_read_is_named(unsafe, monkeypatch, 
     monkeypatch.setattr(pool, "_configuration", configuration)
     box = Sandbox(workers=1, bubblewrap=False, seccomp=False, unsafe=unsafe)
     with pytest.raises(UnsafeMachine) if not unsafe else contextlib.nullcontext() as caught:
-        assert "uid" not in box.demand().layers
+        assert "uid" not in box.require_isolation().layers
     told = str(caught.value) if caught else capsys.readouterr().err
     assert f"{closed}/lib cannot be read" in told
     box.close()
@@ -153,7 +153,7 @@ def test_closing_all_pools_ends_their_processes():
     """Also those of a pool that only the shared table still holds."""
     code = (
         "from verifiers import workers as w; from verifiers.sandbox.pool import shared_sandbox\n"
-        "box = shared_sandbox(1); box.demand(); pids = box.pool.pids(); del box; w.close_all()\n"
+        "box = shared_sandbox(1); box.require_isolation(); pids = box.pool.child_pids(); del box; w.close_all()\n"
         "import os, pathlib; print(len(pids), [p for p in pids if pathlib.Path(f'/proc/{p}').exists()])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
@@ -174,8 +174,8 @@ def test_help_loads_nothing_heavy():
 
 
 def test_both_verifiers_are_registered_and_can_be_pickled():
-    assert registry.get("verifier", "math").build is MathAnswer
-    assert registry.get("verifier", "code").build is CodeTests
+    assert registry.get_entry("verifier", "math").build is MathAnswer
+    assert registry.get_entry("verifier", "code").build is CodeTests
     assert pickle.loads(pickle.dumps(MathAnswer("final_answer"))).answer_form == "final_answer"
     assert pickle.loads(pickle.dumps(CodeTests(time_limit=2))).time_limit == 2
 
@@ -185,7 +185,7 @@ def test_bad_tests_and_settings_fail_early():
         with pytest.raises(BadTests):
             answer_of(row)
     with pytest.raises(BadTests):
-        CodeTests().judge(Problem("", "", "not json"), "x")
+        CodeTests().judge_response(Problem("", "", "not json"), "x")
     with pytest.raises(ValueError, match="answer_form"):
         MathAnswer("guess")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="mode"):
@@ -196,7 +196,7 @@ def test_tests_decide_about_compat_never_the_program():
     verifier = CodeTests(time_limit=3)
     stubborn = "class E:\n    def __eq__(s, o): return True\ndef f(*a): return E()"
     handed = Problem("", "", json.dumps({"test_list": ["assert f(lambda x: x + 1, 2) == 3"]}))
-    graded = verifier.judge(handed, "def f(g, x): return g(x)")
+    graded = verifier.judge_response(handed, "def f(g, x): return g(x)")
     assert (graded.mode, graded.verdict.flag, graded.verdict.correct) == ("compat", "compat", True)
     forge = "\nclass E:\n    def __eq__(s, o): return True\ndef g(x): return E()"
     for test, program in {  # values whose handing on once made the tests fall back to one process
@@ -205,19 +205,19 @@ def test_tests_decide_about_compat_never_the_program():
         "assert g(type(f(3))) == 4": "class K: pass\ndef f(x): return K()",
         "try:\n    f(3)\nexcept Exception as e:\n    assert g(e) == 4": "def f(x): raise ValueError",
     }.items():
-        graded = verifier.judge(Problem("", "", json.dumps({"test_list": [test]})), program + forge)
+        graded = verifier.judge_response(Problem("", "", json.dumps({"test_list": [test]})), program + forge)
         assert (graded.mode, graded.verdict.flag, graded.verdict.correct) == ("split", "", False), test
     large = Problem("", "", json.dumps({"test_list": ["assert f([1]) == 1", "assert f([1] * 900000) == 900000"]}))
-    assert verifier.judge(large, "def f(x): return len(x)").mode == "split"
+    assert verifier.judge_response(large, "def f(x): return len(x)").mode == "split"
     plain = Problem("", "", json.dumps({"test_list": ["assert f(1) == 3"]}))
-    graded = verifier.judge(plain, stubborn)
+    graded = verifier.judge_response(plain, stubborn)
     assert (graded.mode, graded.verdict.correct) == ("split", False)
 
 
 def test_a_compat_verdict_is_flagged_in_the_record_and_only_there():
     def record(flag: str) -> dict:
         turn = Turn((1,), (2,), "x", Verdict(1.0, True, flag=flag))
-        return line(Trajectory(Problem("0", "", ""), (turn,)), "after", "t", 0, 0.0)["attempts"][0]
+        return trajectory_to_record(Trajectory(Problem("0", "", ""), (turn,)), "after", "t", 0, 0.0)["attempts"][0]
 
     assert record("compat")["flag"] == "compat"
     assert "flag" not in record("")
@@ -227,13 +227,13 @@ def test_run_records_name_the_graders_and_their_walls():
     def task(name: str, verifier: object) -> SimpleNamespace:
         return SimpleNamespace(name=name, verifier=verifier)
 
-    ran = SimpleNamespace(task=task("math", MathAnswer()), evaluated=[task("code", CodeTests(mode="compat"))])
+    ran = SimpleNamespace(task=task("math", MathAnswer()), evaluated_tasks=[task("code", CodeTests(mode="compat"))])
     graders = provenance.graders_of(ran)["graders"]  # pyright: ignore[reportArgumentType]
     assert graders["math"].startswith("math ")
     assert "math-verify 0.9" in graders["math"]
     assert "compat" in graders["code"]
     assert list(provenance.isolation_of(ran)) == ["code"]  # pyright: ignore[reportArgumentType]
-    plain = SimpleNamespace(task=task("arithmetic", Exact()), evaluated=[])
+    plain = SimpleNamespace(task=task("arithmetic", Exact()), evaluated_tasks=[])
     assert provenance.graders_of(plain) == {}  # pyright: ignore[reportArgumentType]
 
 
@@ -332,7 +332,7 @@ def types_in(value):
 @settings(max_examples=150, deadline=None)
 @given(VALUES)
 def test_values_cross_unchanged(value):
-    back = literals.read(literals.write(value))
+    back = literals.read_value(literals.write_value(value))
     assert back == value
     assert types_in(back) == types_in(value)
 
@@ -346,7 +346,7 @@ def test_values_cross_unchanged(value):
 )
 def test_hostile_value_text_is_refused_or_plain(text):
     try:
-        value = literals.read(text)
+        value = literals.read_value(text)
     except ValueError:
         return
     assert type(value).__module__ in (

@@ -610,11 +610,11 @@ def test_random_tests_cannot_be_foreseen_and_stay_the_same():
         replay = f"import random\n{seeding}R = random.Random(0)\ndef f(s): return str(R.randint(1, 10**9))"
         assert not code(problem, replay).correct
         assert not code(problem, replay.replace("(R.", "(random.")).correct
-    first, again = (code.judge(problem, "def f(s): return s").reason for _ in range(2))
+    first, again = (code.judge_response(problem, "def f(s): return s").reason for _ in range(2))
     assert first == again
     assert "[" in first
     other = Problem("", "", json.dumps({"test_list": [test + "\n"]}))
-    assert code.judge(other, "def f(s): return s").reason != first
+    assert code.judge_response(other, "def f(s): return s").reason != first
 
 
 def test_a_shortage_of_threads_is_the_graders_and_is_not_remembered():

@@ -112,20 +112,23 @@ def test_from_worker_threads(verifier):
 
 def test_from_a_forked_process(verifier):
     assert verifier(*NEXT).correct  # the parent's workers are running when the fork happens
-    before = verifier.pool().pids()
+    before = verifier.worker_pool().child_pids()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             code = (
-                0 if withstand(verifier, list(ATTACKS)) == [] and not set(before) & set(verifier.pool().pids()) else 2
+                0
+                if withstand(verifier, list(ATTACKS)) == []
+                and not set(before) & set(verifier.worker_pool().child_pids())
+                else 2
             )
-            verifier.pool().close()
+            verifier.worker_pool().close()
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert verifier(*NEXT).correct
-    assert verifier.pool().pids() == before
+    assert verifier.worker_pool().child_pids() == before
 
 
 def test_gold_answers_out_of_reach_are_errors_not_wrong_answers(verifier):
@@ -151,7 +154,7 @@ def test_the_callers_alarm_is_left_alone(verifier):
 
 def test_a_dead_worker_is_replaced(verifier):
     assert verifier(*NEXT).correct
-    for pid in verifier.pool().pids():
+    for pid in verifier.worker_pool().child_pids():
         os.kill(pid, signal.SIGKILL)
     verifier._cache.clear()
     time.sleep(0.2)
@@ -172,4 +175,4 @@ def test_many_threads_share_a_bounded_pool(verifier):
         thread.join()
     assert len(answers) == 24
     assert all(verdict.correct for verdict in answers)
-    assert len(verifier.pool().pids()) <= 2
+    assert len(verifier.worker_pool().child_pids()) <= 2

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from verifiers.sandbox.programs import canonical, extract
+from verifiers.sandbox.programs import canonical_program, extract_program
 
 PROMPT = 'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """Sum of xs.\n    >>> total([1, 2])\n    3\n    """\n'
 WHOLE = "def total(xs):\n    return sum(xs)"
@@ -65,7 +65,7 @@ MESSY = {
 
 @pytest.mark.parametrize("name", MESSY)
 def test_messy_answers_give_a_program_that_works(name):
-    program = extract(MESSY[name], PROMPT, ["total"])
+    program = extract_program(MESSY[name], PROMPT, ["total"])
     assert program is not None
     names: dict = {}
     exec(compile(program, "<program>", "exec"), names)
@@ -84,22 +84,22 @@ def test_messy_answers_give_a_program_that_works(name):
     ],
 )
 def test_answers_without_a_program_give_none(text):
-    assert extract(text, PROMPT, ["total"]) is None or "total" not in text
+    assert extract_program(text, PROMPT, ["total"]) is None or "total" not in text
 
 
 def test_no_program_without_a_prompt_to_continue():
-    assert extract("return 5", "", ["total"]) is None
-    assert extract("just words here", "", []) is None
+    assert extract_program("return 5", "", ["total"]) is None
+    assert extract_program("just words here", "", []) is None
 
 
 def test_equal_programs_are_one_answer_whatever_their_formatting():
     tidy = "def f(a, b):\n    return a + b"
-    assert canonical("def f( a,b ):  # sum\n  return (a+b)\n") == tidy == canonical(tidy)
-    assert canonical("def f(a, b):\n    return a - b") != tidy
-    assert canonical("no program (") == "no program ("
-    assert canonical("(" * 5_000) == "(" * 5_000
+    assert canonical_program("def f( a,b ):  # sum\n  return (a+b)\n") == tidy == canonical_program(tidy)
+    assert canonical_program("def f(a, b):\n    return a - b") != tidy
+    assert canonical_program("no program (") == "no program ("
+    assert canonical_program("(" * 5_000) == "(" * 5_000
     deep = "x = " + "-" * 3_000 + "1"
-    assert canonical(deep) in (deep, deep.replace("- ", "-"))
+    assert canonical_program(deep) in (deep, deep.replace("- ", "-"))
 
 
 def test_threads_parse_while_garbage_is_collected():
@@ -116,7 +116,7 @@ def test_threads_parse_while_garbage_is_collected():
     gc.set_threshold(50)
     try:
         with ThreadPoolExecutor(8) as threads:
-            assert len(set(threads.map(canonical, [code + "#" * i for i in range(200)]))) == 1
+            assert len(set(threads.map(canonical_program, [code + "#" * i for i in range(200)]))) == 1
     finally:
         gc.set_threshold(*thresholds)
         gc.callbacks.remove(pause)
@@ -124,5 +124,5 @@ def test_threads_parse_while_garbage_is_collected():
 
 def test_hostile_text_is_answered():
     for text in ("(" * 100_000, "[" * 50_000 + "]" * 50_000, "-" * 90_000 + "1", "```" * 60_000, "def " * 50_000, "\0"):
-        program = extract(text, PROMPT, ["total"])
+        program = extract_program(text, PROMPT, ["total"])
         assert program is None or ast.parse(program)

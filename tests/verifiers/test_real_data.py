@@ -11,7 +11,7 @@ import pytest
 
 from harness.core import Problem
 from verifiers.code_tests import CodeTests, Graded, answer_of
-from verifiers.math_answer import MathAnswer, usable
+from verifiers.math_answer import MathAnswer, usable_problems
 
 FOLDER = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared")) / "data"
 FOLDER = FOLDER if FOLDER.exists() else FOLDER.parent
@@ -121,5 +121,5 @@ def test_no_two_different_answers_are_confused():
 
 def test_rows_without_a_gold_answer_are_dropped_and_counted():
     problems = [Problem(str(i), "", answer) for i, answer in enumerate([*answers(), "", "  ", "$$"])]
-    kept, dropped = usable(problems)
+    kept, dropped = usable_problems(problems)
     assert (len(kept), dropped) == (500, 3)

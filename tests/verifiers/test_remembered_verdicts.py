@@ -19,7 +19,7 @@ class Counting(CodeTests):
 
     def judge(self, problem: Problem, text: str) -> Graded:
         self.ran += 1
-        return super().judge(problem, text)
+        return super().judge_response(problem, text)
 
 
 def test_equal_items_are_run_once_and_stay_apart_from_others() -> None:

@@ -66,7 +66,7 @@ def top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     return found
 
 
-def cut(text: str, pattern: re.Pattern[str], keep_empty: bool = False) -> list[str]:
+def split_top_level(text: str, pattern: re.Pattern[str], keep_empty: bool = False) -> list[str]:
     """The stretches between a pattern's top-level matches; empty stretches dropped unless they are kept."""
     parts, at = [], 0
     for match in top_level(text, pattern):
@@ -86,38 +86,38 @@ _THOUSANDS = re.compile(r"[-+]?(?:\\?\$)?\s*\d{1,3}(?:,\d{3})+(?!\d|,)(?:\.\d+)?
 
 
 @functools.lru_cache(maxsize=8192)
-def form(text: str) -> Form:
+def parse_form(text: str) -> Form:
     """What an answer is, its members, and the brackets (or the shape) that must agree."""
     text = text.strip()
-    if "\\begin" in text and (found := matrix(text)):
+    if "\\begin" in text and (found := parse_matrix(text)):
         kind, rows = found
         return "matrix", [cell for row in rows for cell in row], f"{kind} {[len(row) for row in rows]}"
     if text.startswith("[") and (rows := _list_of_rows(text)):
         return "matrix", [cell for row in rows for cell in row], f"matrix {[len(row) for row in rows]}"
     if top_level(text, CUP):
-        return "union", cut(text, CUP), ""
-    if len(items := cut(joined_thousands(text), JOIN)) > 1:
+        return "union", split_top_level(text, CUP), ""
+    if len(items := split_top_level(joined_thousands(text), JOIN)) > 1:
         return "list", items, ""
-    if inside := unbracketed(text, "\\{", "\\}"):
-        return "set", cut(joined_thousands(inside), JOIN), ""
+    if inside := strip_brackets(text, "\\{", "\\}"):
+        return "set", split_top_level(joined_thousands(inside), JOIN), ""
     if text in ("\\{\\}", "\\{ \\}", "\\emptyset"):
         return "set", [], ""
     if len(signs := plus_minus(text)) > 1:
         return "list", signs, ""
     if top_level(text, RELATION):
         return "relation", [text], ""
-    if inside := unbracketed(text, "\\langle", "\\rangle"):
-        return "tuple", cut(inside, COMMA), "()"
+    if inside := strip_brackets(text, "\\langle", "\\rangle"):
+        return "tuple", split_top_level(inside, COMMA), "()"
     if text[:1] in ("(", "[", "]") and text[-1:] in (")", "]", "["):
         inside = text[1:-1]
-        if len(items := cut(inside, COMMA)) > 1 and is_balanced(inside):
+        if len(items := split_top_level(inside, COMMA)) > 1 and is_balanced(inside):
             return "tuple", items, text[0] + text[-1]
     if re.fullmatch(r"[^:]+(?::[^:]+)+", text) and not top_level(text, re.compile(r"\\text")):
         return "ratio", [part.strip() for part in text.split(":")], str(text.count(":"))
     return "scalar", [text], ""
 
 
-def matrix(text: str) -> tuple[str, list[list[str]]] | None:
+def parse_matrix(text: str) -> tuple[str, list[list[str]]] | None:
     r"""The rows of one matrix, a scalar before it multiplied in and ^T carried out; `det` between bars."""
     start = text.find("\\begin")
     factor, rest = re.sub(r"\\(?:cdot|times)\s*$", "", text[:start].strip()).strip(), text[start:]
@@ -143,7 +143,7 @@ def matrix(text: str) -> tuple[str, list[list[str]]] | None:
     if kind == "det" and (factor or turned or divisor):
         return None
     lines = [row for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
-    rows = [cut(row, re.compile("&"), keep_empty=True) for row in lines]
+    rows = [split_top_level(row, re.compile("&"), keep_empty=True) for row in lines]
     if factor:
         factor = f"{factor}1" if factor in ("-", "+") else factor
         rows = [[f"({factor})({cell})" for cell in row] for row in rows]
@@ -159,10 +159,10 @@ def _list_of_rows(text: str) -> list[list[str]] | None:
     inside = text[1:-1].strip()
     if not text.endswith("]") or not inside.startswith("[") or not inside.endswith("]"):
         return None
-    rows = cut(inside, COMMA)
+    rows = split_top_level(inside, COMMA)
     if not all(row.startswith("[") and row.endswith("]") and is_balanced(row[1:-1]) for row in rows):
         return None
-    cells = [cut(row[1:-1], COMMA) for row in rows]
+    cells = [split_top_level(row[1:-1], COMMA) for row in rows]
     return cells if len({len(row) for row in cells}) == 1 and cells[0] else None
 
 
@@ -178,7 +178,7 @@ def joined_thousands(text: str) -> str:
     return text
 
 
-def unbracketed(text: str, left: str, right: str) -> str | None:
+def strip_brackets(text: str, left: str, right: str) -> str | None:
     inside = text[len(left) : -len(right)]
     return inside.strip() if text.startswith(left) and text.endswith(right) and is_balanced(inside) else None
 
@@ -223,12 +223,12 @@ def split_relation(text: str) -> tuple[list[str], list[str]] | None:
 _FLIP = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 
 
-def upward(relation: tuple[list[str], list[str]]) -> tuple[tuple[str, str], str]:
+def is_upward(relation: tuple[list[str], list[str]]) -> tuple[tuple[str, str], str]:
     (left, right), (sign,) = relation
     return ((right, left), _FLIP[sign]) if sign in (">", "\\ge") else ((left, right), sign)
 
 
-def rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]]:
+def order_rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]]:
     sides, signs = relation
     if signs and all(sign in (">", "\\ge", "=") for sign in signs):
         return sides[::-1], [_FLIP.get(sign, sign) for sign in signs[::-1]]
@@ -236,7 +236,7 @@ def rising(relation: tuple[list[str], list[str]]) -> tuple[list[str], list[str]]
 
 
 @functools.lru_cache(maxsize=8192)
-def unwrapped(text: str) -> str:
+def strip_braces(text: str) -> str:
     """Without plain braces around everything, which TeX does not print, and a system of equations as their list."""
     if match := _SYSTEM.fullmatch(text):
         text = ", ".join(row.strip().rstrip(",") for row in match[1].split("\\\\") if row.strip())

@@ -181,7 +181,7 @@ MOST_PASSES = 5
 
 
 @functools.lru_cache(maxsize=8192)
-def clean(text: str) -> str:
+def clean_latex(text: str) -> str:
     """One spelling for every way to typeset the same answer; idempotent on its own output.
 
     A rule can make the text that another one of this pass has looked for: without its full stop `1 2/3.` is a mixed
@@ -295,7 +295,7 @@ def _commands(text: str) -> str:
     return "".join(parts)
 
 
-def plain(text: str) -> str:
+def unwrap_text(text: str) -> str:
     r"""The text with `\text{...}` and its kin unwrapped."""
     for _ in range(3):
         text, count = _TEXT.subn(r" \1 ", text)
@@ -311,19 +311,19 @@ _SPOKEN = re.compile(
 _SQRT = re.compile(r"\\sqrt\s*(\.?\d+|[a-z])")
 
 
-def normalise(text: str) -> str:
+def normalise_answer(text: str) -> str:
     r"""A string that equal spellings share: blanks out, `\frac12` braced, `.5` with its zero, `x =` kept.
 
     Used for the second rung and as the canonical form of an answer.
     """
-    return canonical(clean(text))
+    return canonical_answer(clean_latex(text))
 
 
 @functools.lru_cache(maxsize=8192)
-def canonical(text: str) -> str:
-    """As `normalise`, for a text that is clean already."""
+def canonical_answer(text: str) -> str:
+    """As `normalise_answer`, for a text that is clean already."""
     spoken = _SPOKEN.search(text) is not None
-    text = plain(text)
+    text = unwrap_text(text)
     if re.fullmatch(r"[-+]? ?\d{1,3}(,\d{3})+(\.\d+)?", text):  # before blanks go: `32, 349` is two numbers
         text = text.replace(",", "")
     text = _FRAC.sub(_braced, text)

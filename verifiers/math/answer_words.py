@@ -6,7 +6,7 @@ import functools
 import re
 import unicodedata
 
-from verifiers.math.answer_text import plain
+from verifiers.math.answer_text import unwrap_text
 
 _CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)|\\(?:text|textbf|textit|textrm|mathrm)\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\}")
 
@@ -22,7 +22,7 @@ def is_text(text: str) -> bool:
     """Words, not mathematics: `\\text{east}`, Evelyn, 4:30 p.m."""
     if re.search(r"\d\s*(?:\\text\s*\{)?\s*[ap]\.?\s?m\b\.?", text, re.I):
         return True
-    bare = plain(text)
+    bare = unwrap_text(text)
     if _MATHY.search(bare):
         return False
     if re.search(r"\\(?:text|mbox|textbf)\s*\{[^{}]*[^\W\d_]{2,}[^{}]*\}", text):
@@ -33,12 +33,12 @@ def is_text(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=8192)
-def words(text: str) -> tuple[str, ...]:
+def text_words(text: str) -> tuple[str, ...]:
     """The words of a text answer, without case and punctuation; an article counts only where it stands alone.
 
     Lists of words (`A, B and C`) come in a fixed order. Letters of every script are kept.
     """
-    bare = unicodedata.normalize("NFKC", _ACCENT.sub(_accented, plain(text))).casefold()
+    bare = unicodedata.normalize("NFKC", _ACCENT.sub(_accented, unwrap_text(text))).casefold()
     bare = re.sub(r"\b([ap])\.?\s*m\b\.?", r"\1m", bare)
     bare = re.sub(r"(\d):00(?=\s*[ap]m)", r"\1", bare)
     found = []
@@ -53,11 +53,11 @@ def words(text: str) -> tuple[str, ...]:
 
 def same_words(gold: str, given: str) -> bool:
     """Whether two texts say the same words; `right-angled` may be written as one word or two."""
-    if words(gold) == words(given):
+    if text_words(gold) == text_words(given):
         return True
     if not re.search(r"\w-\w", gold + given):
         return False
-    options = [{words(text), words(text.replace("-", " "))} for text in (gold, given)]
+    options = [{text_words(text), text_words(text.replace("-", " "))} for text in (gold, given)]
     return bool(options[0] & options[1])
 
 
@@ -75,7 +75,7 @@ def choice_of(text: str, lenient: bool = False) -> str | None:
     """The letter of a multiple-choice answer."""
     if match := _CHOICE.fullmatch(text):
         return (match[1] or match[2]).upper()
-    if lenient and (match := re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?\s*\.?", plain(text).strip())):
+    if lenient and (match := re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?\s*\.?", unwrap_text(text).strip())):
         return match[1].upper()
     return None
 
@@ -85,4 +85,4 @@ _EMPTY = frozenset([("no solution",), ("no solutions",), ("empty set",)])
 
 def is_empty(text: str) -> bool:
     """The empty set, in signs or words."""
-    return text in ("\\{\\}", "\\{ \\}", "\\emptyset") or (is_text(text) and words(text) in _EMPTY)
+    return text in ("\\{\\}", "\\{ \\}", "\\emptyset") or (is_text(text) and text_words(text) in _EMPTY)

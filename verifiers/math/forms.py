@@ -19,22 +19,22 @@ from verifiers.math import quantities
 from verifiers.math.answer_parts import (
     JOIN,
     OR,
-    cut,
-    form,
     is_constant,
     is_expression,
     is_loose,
     is_name,
+    is_upward,
     joined_thousands,
+    order_rising,
+    parse_form,
     plus_minus,
-    rising,
     split_relation,
+    split_top_level,
+    strip_braces,
+    strip_brackets,
     top_level,
-    unbracketed,
-    unwrapped,
-    upward,
 )
-from verifiers.math.answer_text import canonical, clean
+from verifiers.math.answer_text import canonical_answer, clean_latex
 from verifiers.math.answer_words import choice_of, is_empty, is_text, same_words
 from verifiers.math.latex_math import CannotTell
 from verifiers.math.real_sets import Piece, RealSet, real_set
@@ -64,7 +64,7 @@ _CONDITION = re.compile(
 _VALUE = re.compile(r"[a-zA-Z]\(x\)")
 
 
-def equal(gold: str, given: str, leaf: Leaf, question: str = "") -> bool:
+def answers_equal(gold: str, given: str, leaf: Leaf, question: str = "") -> bool:
     """Whether the given answer is the gold answer.
 
     Args:
@@ -74,9 +74,9 @@ def equal(gold: str, given: str, leaf: Leaf, question: str = "") -> bool:
         question: The problem's text. It decides two things only: whether a percent sign or a number base that one
             side leaves out was asked for.
     """
-    gold, given = clean(gold), clean(given)
-    if canonical(gold) == canonical(given):
-        return bool(canonical(gold))
+    gold, given = clean_latex(gold), clean_latex(given)
+    if canonical_answer(gold) == canonical_answer(given):
+        return bool(canonical_answer(gold))
     for text in (gold, given):
         if found := _OPAQUE.search(text):
             raise CannotTell(f"{found[0]} inside an answer")
@@ -96,8 +96,8 @@ class _Comparison:
         self.leaf, self.question, self.depth = leaf, question.lower(), 0
 
     def equal(self, gold: str, given: str) -> bool:
-        if canonical(gold) == canonical(given):
-            return bool(canonical(gold))
+        if canonical_answer(gold) == canonical_answer(given):
+            return bool(canonical_answer(gold))
         if not gold or not given or self.depth > 6:
             return False
         self.depth += 1
@@ -107,7 +107,7 @@ class _Comparison:
             self.depth -= 1
 
     def _equal(self, gold: str, given: str) -> bool:
-        gold, given = unwrapped(gold), unwrapped(given)
+        gold, given = strip_braces(gold), strip_braces(given)
         if bool(_CONDITION.search(gold)) != bool(_CONDITION.search(given)):
             gold, given = _CONDITION.sub("", gold), _CONDITION.sub("", given)
         if (_WEDGE.search(gold) and _VEE.search(given)) or (_VEE.search(gold) and _WEDGE.search(given)):
@@ -128,11 +128,11 @@ class _Comparison:
             if is_empty(gold) or is_empty(given):
                 return is_empty(gold) and is_empty(given)
             return is_text(gold) and is_text(given) and same_words(gold, given)
-        if (pairs := assignments(gold)) is not None or assignments(given) is not None:
-            decided = self._assignments(pairs, assignments(given), gold, given)
+        if (pairs := parse_assignments(gold)) is not None or parse_assignments(given) is not None:
+            decided = self._assignments(pairs, parse_assignments(given), gold, given)
             if decided is not None:
                 return decided
-        one, other = form(gold), form(given)
+        one, other = parse_form(gold), parse_form(given)
         if "relation" in (one[0], other[0]):
             return self._relations(gold, given)
         if one[0] == "scalar" and other[0] == "scalar":
@@ -156,9 +156,9 @@ class _Comparison:
         r"""`x \equiv 2 \pmod 5`: the name, the modulus, and the residue (any number of its class)."""
         if one is None or other is None:
             return False
-        if canonical(one["modulus"]) != canonical(other["modulus"]):
+        if canonical_answer(one["modulus"]) != canonical_answer(other["modulus"]):
             return False
-        if one["name"] and other["name"] and canonical(one["name"]) != canonical(other["name"]):
+        if one["name"] and other["name"] and canonical_answer(one["name"]) != canonical_answer(other["name"]):
             return False
         residues = [re.split(r"\s*,\s*", match["residue"].strip()) for match in (one, other)]
         modulus = one["modulus"]
@@ -185,13 +185,13 @@ class _Comparison:
         known, text = (one, given) if one is not None else (other, gold)
         if known is None:
             return None
-        kind, items, _ = form(text)
+        kind, items, _ = parse_form(text)
         if kind == "relation" and (sides := split_relation(text)) and sides[1] == ["="]:
-            names, values = (form(side) for side in sides[0])
+            names, values = (parse_form(side) for side in sides[0])
             if names[0] == values[0] == "tuple" and len(names[1]) == len(values[1]):
                 rest = ", ".join(f"{name}={value}" for name, value in zip(names[1], values[1], strict=True))
                 ours, theirs = (gold, rest) if one is not None else (rest, given)
-                return assignments(rest) is not None and self.equal(ours, theirs)
+                return parse_assignments(rest) is not None and self.equal(ours, theirs)
             return None
         if kind not in ("tuple", "list") or len(items) != len(known) or top_level(text, OR):
             return False
@@ -244,12 +244,12 @@ class _Comparison:
             parts, signs = (one or other) or ([], [])
             if set(signs) != {"="}:
                 return False
-            if one is not None and form(given)[0] != "scalar" and not is_name(parts[0]):
+            if one is not None and parse_form(given)[0] != "scalar" and not is_name(parts[0]):
                 return False
             return self._assigned(parts, given if one is not None else gold, from_gold=one is not None)
         if set(one[1]) == {"="} and set(other[1]) == {"="} and len(one[0]) == len(other[0]) == 2:
             (left_a, right_a), (left_b, right_b) = one[0], other[0]
-            if canonical(left_a) == canonical(left_b):
+            if canonical_answer(left_a) == canonical_answer(left_b):
                 return self.equal(right_a, right_b)
             if {"y"} < {left_a, left_b} and any(_VALUE.fullmatch(left) for left in (left_a, left_b)):
                 return self.equal(right_a, right_b)  # f(x) = ... as y = ...
@@ -259,13 +259,13 @@ class _Comparison:
                 return False
             return self._proportional(left_a, right_a, left_b, right_b, signed=False)
         if len(one[0]) == len(other[0]) == 2:
-            a, b = upward(one), upward(other)
+            a, b = is_upward(one), is_upward(other)
             if a[1] != b[1]:
                 return False
             if a[1] in ("<", "\\le"):
                 return self._proportional(*a[0], *b[0], signed=True)
-            return canonical(a[0][0]) == canonical(b[0][0]) and self.equal(a[0][1], b[0][1])
-        a, b = rising(one), rising(other)
+            return canonical_answer(a[0][0]) == canonical_answer(b[0][0]) and self.equal(a[0][1], b[0][1])
+        a, b = order_rising(one), order_rising(other)
         if a[1] != b[1] or len(a[0]) != len(b[0]):
             return False
         return all(self.equal(x, y) for x, y in zip(a[0], b[0], strict=True))
@@ -292,7 +292,7 @@ class _Comparison:
         if any(is_loose(part) for part in (left_a, right_a, left_b, right_b)):
             return False
         a, b = f"({left_a})-({right_a})", f"({left_b})-({right_b})"
-        ratio = getattr(self.leaf, "proportional", None)
+        ratio = getattr(self.leaf, "is_proportional", None)
         if ratio is None:
             return self.leaf(a, b) or (not signed and self.leaf(a, f"-({b})"))
         return ratio(a, b, signed)
@@ -300,7 +300,7 @@ class _Comparison:
     # sets of reals -----------------------------------------------------------------------------------------------
 
     def _same_sets(self, gold: RealSet, given: RealSet) -> bool:
-        if gold.name and given.name and canonical(gold.name) != canonical(given.name):
+        if gold.name and given.name and canonical_answer(gold.name) != canonical_answer(given.name):
             return False
         if len(gold.pieces) != len(given.pieces):
             return False
@@ -320,7 +320,7 @@ class _Comparison:
     # scalars -----------------------------------------------------------------------------------------------------
 
     def _scalars(self, gold: str, given: str) -> bool:
-        a, b = quantities.split(gold), quantities.split(given)
+        a, b = quantities.split_quantity(gold), quantities.split_quantity(given)
         if a.base or b.base:
             if a.base and b.base:
                 return a.base == b.base and a.number == b.number
@@ -328,14 +328,14 @@ class _Comparison:
             asked = re.search(rf"\bbase[ -]*\$?{base}\b|base_?\{{?{base}\b", self.question) or any(
                 f"base {word}" in self.question for word, value in quantities._WORD_BASES.items() if value == base
             )
-            return bool(asked) and canonical(a.number) == canonical(b.number)
+            return bool(asked) and canonical_answer(a.number) == canonical_answer(b.number)
         if a.percent or b.percent:
             return self._percents(a, b)
         a = quantities.Quantity(gold) if a.weak and not b.unit else a
         b = quantities.Quantity(given) if b.weak and not a.unit else b
         if {a.unit, b.unit} == {"degree", ""} and "\\pi" in (a.number if b.unit else b.number):
             a, b = (replace(x, unit=x.unit or "radian") for x in (a, b))
-        factor = quantities.convertible(a, b)
+        factor = quantities.conversion_factor(a, b)
         if factor is None:
             angles = {a.unit: a.number, b.unit: b.number}
             if set(angles) == {"degree", "radian"}:
@@ -344,7 +344,7 @@ class _Comparison:
         number = b.number if factor == 1 else f"({b.number})\\cdot({factor.numerator}/{factor.denominator})"
         if not a.number or not number:
             return False
-        if canonical(a.number) == canonical(number):
+        if canonical_answer(a.number) == canonical_answer(number):
             return True
         if is_loose(a.number) or is_loose(number):
             raise CannotTell("a scalar with more in it than a number")
@@ -387,7 +387,7 @@ _MEMBER = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(\\\{.*\\\
 def _membership(text: str) -> str:
     r"""`x \in \{1, 2\}` as the set, when it is one that is listed."""
     match = _MEMBER.fullmatch(text)
-    if match and (inside := unbracketed(match[2], "\\{", "\\}")) and not top_level(inside, _CONDITIONED):
+    if match and (inside := strip_brackets(match[2], "\\{", "\\}")) and not top_level(inside, _CONDITIONED):
         return match[2]
     return text
 
@@ -395,10 +395,10 @@ def _membership(text: str) -> str:
 _CONDITIONED = re.compile(r"\||:|\\in(?![A-Za-z])|[<>=]|\\(?:le|ge|ne)(?![A-Za-z])")
 
 
-def assignments(text: str) -> dict[str, str] | None:
+def parse_assignments(text: str) -> dict[str, str] | None:
     """{name: value} of `x=1, y=2`: two or more different names, each with one constant; else None."""
     found: dict[str, str] = {}
-    parts = cut(joined_thousands(text), JOIN) if "=" in text and not top_level(text, OR) else []
+    parts = split_top_level(joined_thousands(text), JOIN) if "=" in text and not top_level(text, OR) else []
     for part in parts:
         sides = split_relation(part)
         if sides is None or sides[1] != ["="] or not re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?", sides[0][0]):

@@ -10,7 +10,7 @@ from typing import Any
 
 import mpmath  # part of sympy's install; imported by the worker alone
 
-from verifiers.math.latex_math import NotExact, Tree, Undefined, exact
+from verifiers.math.latex_math import NotExact, Tree, Undefined, exact_value
 
 START = 60  # digits of the first look
 MARGIN = 40  # digits that stay when everything that may cancel has cancelled
@@ -25,7 +25,9 @@ class NotReal(Undefined):
     """In real arithmetic: an even root or a logarithm of a negative number."""
 
 
-def value(tree: Tree, at: dict[str, Fraction], digits: int, real: bool = False, school: bool = True) -> tuple[Any, int]:
+def evaluate_tree(
+    tree: Tree, at: dict[str, Fraction], digits: int, real: bool = False, school: bool = True
+) -> tuple[Any, int]:
     """The value at a point, and the largest decimal exponent (either sign) of any intermediate value.
 
     Args:
@@ -50,7 +52,7 @@ def value(tree: Tree, at: dict[str, Fraction], digits: int, real: bool = False, 
         return mpmath.mpmathify(result), evaluation.farthest
 
 
-def same(
+def same_value(
     a: Tree, b: Tree, at: dict[str, Fraction], real: bool = False, school: bool = True, farthest: int = FARTHEST
 ) -> bool:
     """Whether two trees have the same value at a point, however small the difference that the texts spell out.
@@ -60,7 +62,7 @@ def same(
     """
     digits = START
     while True:
-        (x, far), (y, far_too) = value(a, at, digits, real, school), value(b, at, digits, real, school)
+        (x, far), (y, far_too) = evaluate_tree(a, at, digits, real, school), evaluate_tree(b, at, digits, real, school)
         reach = max(far, far_too)
         if reach > farthest:
             raise OutOfReach("a value too large or too small")
@@ -133,7 +135,7 @@ class _Evaluation:
             return mpmath.power(base, int(exponent))
         if self.real or self.school:
             try:
-                broken = exact(tree, self.at)
+                broken = exact_value(tree, self.at)
             except (NotExact, Undefined):
                 broken = Fraction(1, 2)
             if broken.denominator % 2 and broken.denominator < 1_000:

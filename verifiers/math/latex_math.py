@@ -77,7 +77,7 @@ def _is_product(run: str) -> bool:
 
 
 @functools.lru_cache(maxsize=8192)
-def read(text: str) -> Tree:
+def parse_latex(text: str) -> Tree:
     r"""The tree of one LaTeX expression.
 
     Raises:
@@ -499,19 +499,19 @@ def _number(text: str) -> Fraction:
     return Fraction(text.removesuffix("."))
 
 
-def variables(tree: Tree) -> set[str]:
+def free_variables(tree: Tree) -> set[str]:
     """The names of the free variables."""
     if tree[0] == "var":
         return {tree[1]}
-    return set().union(*(variables(part) for part in tree[1:] if isinstance(part, tuple)))
+    return set().union(*(free_variables(part) for part in tree[1:] if isinstance(part, tuple)))
 
 
-def kinds(tree: Tree) -> set[str]:
+def operator_kinds(tree: Tree) -> set[str]:
     """The operators and constants that occur."""
-    return {tree[0]}.union(*(kinds(part) for part in tree[1:] if isinstance(part, tuple)))
+    return {tree[0]}.union(*(operator_kinds(part) for part in tree[1:] if isinstance(part, tuple)))
 
 
-def exact(tree: Tree, at: dict[str, Fraction]) -> Fraction:
+def exact_value(tree: Tree, at: dict[str, Fraction]) -> Fraction:
     """The value as a fraction.
 
     Raises:
@@ -535,7 +535,7 @@ def _exact(tree: Tree, at: dict[str, Fraction]) -> Fraction:
         return at[tree[1]]
     if kind not in _EXACT:
         raise NotExact(kind)
-    args = [exact(part, at) for part in tree[1:]]
+    args = [exact_value(part, at) for part in tree[1:]]
     if kind in ("max", "min"):
         return (max if kind == "max" else min)(args)
     if kind in ("gcd", "lcm"):

@@ -27,7 +27,7 @@ MEMORY = 2 * 2**30  # bytes of address space
 _LENGTH = struct.Struct(">I")
 
 
-class Leaf:
+class ScalarJudge:
     """Judges two scalar expressions; remembers which rung decided."""
 
     def __init__(self) -> None:
@@ -35,23 +35,23 @@ class Leaf:
 
     def __call__(self, gold: str, given: str) -> bool:
         try:
-            a, b = latex_math.read(gold), latex_math.read(given)
+            a, b = latex_math.parse_latex(gold), latex_math.parse_latex(given)
         except NotMath:
             self.rung = "math-verify"
-            return symbolic.equal(gold, given, _warm_up)
-        if "inf" in latex_math.kinds(a) | latex_math.kinds(b):
+            return symbolic.symbolic_equal(gold, given, _warm_up)
+        if "inf" in latex_math.operator_kinds(a) | latex_math.operator_kinds(b):
             return a == b
         self.rung = "numeric"
-        return numeric.equal(a, b, (gold, given))
+        return numeric.values_equal(a, b, (gold, given))
 
-    def proportional(self, gold: str, given: str, signed: bool) -> bool:
+    def is_proportional(self, gold: str, given: str, signed: bool) -> bool:
         """Whether one expression is a constant multiple (a positive one, when `signed`) of the other."""
         try:
-            a, b = latex_math.read(gold), latex_math.read(given)
+            a, b = latex_math.parse_latex(gold), latex_math.parse_latex(given)
         except NotMath as error:
             raise CannotTell(f"an equation is not understood: {error}") from None
         self.rung = "numeric"
-        return numeric.proportional(a, b, (gold, given), signed)
+        return numeric.is_proportional(a, b, (gold, given), signed)
 
 
 def _announce(value: dict[str, Any]) -> None:
@@ -70,14 +70,14 @@ def _warm_up() -> None:
         _announce({"warm": True})
 
 
-def judge(request: dict[str, str]) -> dict[str, Any]:
+def answer_request(request: dict[str, str]) -> dict[str, Any]:
     """One request's answer: {"equal": bool, "rung": ...} or {"error": text}."""
     if "text" in request:
         return _library(request["gold"], request["text"])
-    leaf = Leaf()
+    leaf = ScalarJudge()
     try:
         return {
-            "equal": forms.equal(request["gold"], request["given"], leaf, request.get("question", "")),
+            "equal": forms.answers_equal(request["gold"], request["given"], leaf, request.get("question", "")),
             "rung": leaf.rung,
         }
     except CannotTell as error:
@@ -134,4 +134,4 @@ def main(args: list[str]) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         spent = int(time.process_time() + seconds + 3)
         resource.setrlimit(resource.RLIMIT_CPU, (spent if hard < 0 else min(spent, hard), hard))
-        reply(judge(json.loads(data)))
+        reply(answer_request(json.loads(data)))

@@ -20,15 +20,15 @@ FAR = 10**8  # a given value may be out of reach beyond it, where a factorial or
 DIGITS = 160  # of the values whose ratio must be constant
 
 
-def equal(gold: Tree, given: Tree, texts: tuple[str, str]) -> bool:
+def values_equal(gold: Tree, given: Tree, texts: tuple[str, str]) -> bool:
     """Whether two trees have the same value wherever they are compared.
 
     Raises:
         CannotTell: too few points at which both have a value within reach.
     """
-    operators = latex_math.kinds(gold) | latex_math.kinds(given)
+    operators = latex_math.operator_kinds(gold) | latex_math.operator_kinds(given)
     school = "i" not in operators
-    points = sampling.points(gold, given, texts)
+    points = sampling.sample_points(gold, given, texts)
     if not points[0]:
         return _constants(gold, given, school)
     real = school and any(_is_real(gold, at) for at in points)
@@ -69,12 +69,12 @@ def _at(gold: Tree, given: Tree, at: sampling.Point, real: bool, restricted: set
     except Undefined:
         pass
     try:
-        if high_precision.value(gold, at, 30, real)[1] > FARTHEST:
+        if high_precision.evaluate_tree(gold, at, 30, real)[1] > FARTHEST:
             return None
     except Undefined:
         return None
     try:
-        if high_precision.value(given, at, 30, real)[1] > FARTHEST:
+        if high_precision.evaluate_tree(given, at, 30, real)[1] > FARTHEST:
             return "unreachable"
     except NotReal:
         if any(at[name] < 0 for name in restricted):
@@ -92,14 +92,14 @@ def _at(gold: Tree, given: Tree, at: sampling.Point, real: bool, restricted: set
 
 def _same(gold: Tree, given: Tree, at: sampling.Point, real: bool, school: bool = True) -> bool:
     try:
-        return latex_math.exact(gold, at) == latex_math.exact(given, at)
+        return latex_math.exact_value(gold, at) == latex_math.exact_value(given, at)
     except NotExact:
-        return high_precision.same(gold, given, at, real, school, FARTHEST if at else high_precision.FARTHEST)
+        return high_precision.same_value(gold, given, at, real, school, FARTHEST if at else high_precision.FARTHEST)
 
 
 def _is_real(tree: Tree, at: sampling.Point) -> bool:
     try:
-        high_precision.value(tree, at, 30, real=True)
+        high_precision.evaluate_tree(tree, at, 30, real=True)
     except (OutOfReach, NotExact):
         return True
     except Undefined:
@@ -114,14 +114,18 @@ def _restricted(tree: Tree) -> set[str]:
     def visit(part: Tree) -> None:
         kind = part[0]
         if kind in ("ln", "log", "logb") or (kind == "root" and part[2][0] == "num" and part[2][1] % 2 == 0):
-            found.update(latex_math.variables(part))
+            found.update(latex_math.free_variables(part))
         if kind == "pow" and not (part[2][0] == "num" and part[2][1].denominator == 1):
             try:
-                broken = latex_math.exact(part[2], {}).denominator > 1 if not latex_math.variables(part[2]) else True
+                broken = (
+                    latex_math.exact_value(part[2], {}).denominator > 1
+                    if not latex_math.free_variables(part[2])
+                    else True
+                )
             except (NotExact, Undefined):
                 broken = True
             if broken:
-                found.update(latex_math.variables(part[1]))
+                found.update(latex_math.free_variables(part[1]))
         for inner in part[1:]:
             if isinstance(inner, tuple):
                 visit(inner)
@@ -136,7 +140,7 @@ def _positive(gold: Tree, points: list[sampling.Point], names: set[str]) -> set[
     return {name for name in names if any(not _is_real(gold, at | {name: -at[name]}) for at in plain[:8])}
 
 
-def proportional(gold: Tree, given: Tree, texts: tuple[str, str], signed: bool) -> bool:
+def is_proportional(gold: Tree, given: Tree, texts: tuple[str, str], signed: bool) -> bool:
     """Whether one tree is a constant multiple (a positive one, when `signed`) of the other.
 
     Raises:
@@ -144,15 +148,15 @@ def proportional(gold: Tree, given: Tree, texts: tuple[str, str], signed: bool) 
     """
     ratio: Any = None
     compared = unreachable = 0
-    school = "i" not in latex_math.kinds(gold) | latex_math.kinds(given)
-    points = sampling.points(gold, given, texts)
+    school = "i" not in latex_math.operator_kinds(gold) | latex_math.operator_kinds(given)
+    points = sampling.sample_points(gold, given, texts)
     for at in points:
         try:
-            x, far = high_precision.value(gold, at, DIGITS, real=False, school=school)
+            x, far = high_precision.evaluate_tree(gold, at, DIGITS, real=False, school=school)
         except Undefined:
             continue
         try:
-            y, far_too = high_precision.value(given, at, DIGITS, real=False, school=school)
+            y, far_too = high_precision.evaluate_tree(given, at, DIGITS, real=False, school=school)
         except OutOfReach:
             unreachable += max(map(abs, at.values()), default=0) < FAR
             continue

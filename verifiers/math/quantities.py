@@ -153,7 +153,7 @@ class Quantity:
     weak: bool = False
 
 
-def split(text: str) -> Quantity:
+def split_quantity(text: str) -> Quantity:
     """Takes a cleaned scalar answer apart; what is no known unit stays in `number`."""
     text = text.strip()
     if match := _PERCENT.search(text):
@@ -179,7 +179,7 @@ def split(text: str) -> Quantity:
             "Rs": "rupee",
             "Rs.": "rupee",
         }.get(match[2], "dollar")
-        rest = split(text[match.end() :])
+        rest = split_quantity(text[match.end() :])
         if rest.unit in ("", unit) and not rest.percent and rest.scale == 1:
             return Quantity(match[1] + rest.number, unit)
         return Quantity(text)
@@ -252,7 +252,7 @@ def _may_be_unit(word: str, dressed: bool) -> bool:
     return len(bare) >= (3 if dressed else 4)
 
 
-def convertible(gold: Quantity, given: Quantity) -> Fraction | None:
+def conversion_factor(gold: Quantity, given: Quantity) -> Fraction | None:
     """The factor that turns `given`'s number into `gold`'s unit; None when the two units do not fit."""
     if not gold.unit or not given.unit:
         return Fraction(1)

@@ -15,13 +15,13 @@ from verifiers.math.answer_parts import (
     CUP,
     JOIN,
     OR,
-    cut,
     is_balanced,
     is_constant,
     is_name,
+    order_rising,
     plus_minus,
-    rising,
     split_relation,
+    split_top_level,
     top_level,
 )
 
@@ -55,26 +55,26 @@ def real_set(text: str) -> RealSet | None:
     if re.fullmatch(r"\\mathbb\{R\}|(?:\\text\s*\{)?\s*(?:all )?real(?: number)?s\s*\}?", text):
         return RealSet((Piece("-\\infty", False, "\\infty", False),), True)
     if match := re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.+)\\\}", text):
-        pieces = _without(cut(match[1], COMMA))
+        pieces = _without(split_top_level(match[1], COMMA))
         return RealSet(pieces, True) if pieces else None
     if match := _MINUS.fullmatch(text):
-        inner, removed = real_set(match[1]), cut(match[2], COMMA)
+        inner, removed = real_set(match[1]), split_top_level(match[2], COMMA)
         return _removed(inner, removed) if inner and removed else None
-    if len(parts := cut(text, _CONDITIONS)) > 1 and (found := _conditions(parts)):
+    if len(parts := split_top_level(text, _CONDITIONS)) > 1 and (found := _conditions(parts)):
         return found
     if match := re.fullmatch(
         r"(?:\\text\s*\{\s*)?all real numbers (?:except|but|other than)(?: for)?\s*\}?\s*(?:[a-z]\s*=\s*)?(.+?)\}?",
         text,
     ):
-        pieces = _without(cut(match[1], JOIN))
+        pieces = _without(split_top_level(match[1], JOIN))
         return RealSet(pieces, True) if pieces else None
     if match := re.fullmatch(r"([A-Za-z](?:_\{?\w+\}?)?)\s*\\in(?![A-Za-z])\s*(.*)", text):
         inner = real_set(match[2])
         return RealSet(inner.pieces, True, match[1]) if inner else None
-    if len(parts := cut(text, AND)) == 2:
+    if len(parts := split_top_level(text, AND)) == 2:
         return _both([real_set(part) for part in parts])
     for joint in (CUP, OR):
-        if len(parts := cut(text, joint)) > 1:
+        if len(parts := split_top_level(text, joint)) > 1:
             sets = [real_set(part) for part in parts]
             if all(sets):
                 names = {s.name for s in sets if s} - {""}
@@ -84,7 +84,7 @@ def real_set(text: str) -> RealSet | None:
     if relation := split_relation(text):
         return _ray(*relation)
     if text[:1] in ("(", "[", "]") and text[-1:] in (")", "]", "[") and is_balanced(text[1:-1]):
-        ends = cut(text[1:-1], COMMA)
+        ends = split_top_level(text[1:-1], COMMA)
         if len(ends) == 2:
             certain = text[0] + text[-1] not in ("()", "[]") or "\\infty" in text
             return RealSet((Piece(ends[0], text[0] == "[", ends[1], text[-1] == "]"),), certain)
@@ -119,7 +119,7 @@ def _removed(whole: RealSet, points: list[str]) -> RealSet | None:
     pieces = list(whole.pieces)
     try:
         for point in itertools.chain.from_iterable(map(plus_minus, points)):
-            at = latex_math.exact(latex_math.read(point), {})
+            at = latex_math.exact_value(latex_math.parse_latex(point), {})
             left: list[Piece] = []
             for piece in pieces:
                 low, high = _end(piece.low), _end(piece.high)
@@ -139,7 +139,7 @@ def _removed(whole: RealSet, points: list[str]) -> RealSet | None:
 def _end(text: str) -> Fraction | float:
     text = text.replace(" ", "")
     infinite = {"-\\infty": float("-inf"), "\\infty": float("inf"), "+\\infty": float("inf")}
-    return infinite[text] if text in infinite else latex_math.exact(latex_math.read(text), {})
+    return infinite[text] if text in infinite else latex_math.exact_value(latex_math.parse_latex(text), {})
 
 
 def _both(sets: list[RealSet | None]) -> RealSet | None:
@@ -158,7 +158,7 @@ def _without(points: list[str]) -> tuple[Piece, ...]:
     points = [sign for point in points for sign in plus_minus(point)]
     if len(points) > 1:
         try:
-            points = sorted(points, key=lambda point: latex_math.exact(latex_math.read(point), {}))
+            points = sorted(points, key=lambda point: latex_math.exact_value(latex_math.parse_latex(point), {}))
         except (ValueError, ArithmeticError, LookupError):
             return ()
     ends = ["-\\infty", *points, "\\infty"]
@@ -182,7 +182,7 @@ def _ray(sides: list[str], signs: list[str]) -> RealSet | None:
     if len(sides) == 2 and signs == ["\\ne"] and is_name(sides[0]) and is_constant(sides[1]):
         pieces = _without([sides[1]])
         return RealSet(pieces, True, sides[0]) if pieces else None
-    sides, signs = rising((sides, signs))
+    sides, signs = order_rising((sides, signs))
     if any(sign not in ("<", "\\le") for sign in signs):
         return None
     if len(sides) == 2:

@@ -13,7 +13,7 @@ import itertools
 import random
 from fractions import Fraction
 
-from verifiers.math.latex_math import NotExact, Tree, Undefined, exact, kinds, variables
+from verifiers.math.latex_math import NotExact, Tree, Undefined, exact_value, free_variables, operator_kinds
 
 POINTS = 16
 WHOLE_POINTS = 5  # with small whole numbers
@@ -32,14 +32,14 @@ SCALES = (Fraction(1), Fraction(1, 20), Fraction(30), Fraction(2_000), Fraction(
 Point = dict[str, Fraction]
 
 
-def points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
+def sample_points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
     """Values for the variables of two trees; one empty point when there is none. The order is random."""
-    names = sorted(variables(gold) | variables(given))
+    names = sorted(free_variables(gold) | free_variables(given))
     if not names:
         return [{}]
     key = hashlib.blake2b(texts[0].encode("utf-8", "replace"), digest_size=32).digest()
     draw = random.Random(hashlib.blake2b("\0".join(texts).encode("utf-8", "replace"), key=key).digest())
-    whole, natural = integers(gold)
+    whole, natural = integer_variables(gold)
     patterns = list(itertools.product((1, -1), repeat=min(len(names), 3)))
     found: list[Point] = []
     for i in range(POINTS):
@@ -54,7 +54,7 @@ def points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
         found.append(
             {name: Fraction((i + k) % WHOLE_POINTS - (0 if name in natural else 2)) for k, name in enumerate(names)}
         )
-    if not {"root", "ln", "log", "logb", "pow"}.isdisjoint(kinds(gold) | kinds(given)):
+    if not {"root", "ln", "log", "logb", "pow"}.isdisjoint(operator_kinds(gold) | operator_kinds(given)):
         found += [
             {
                 name: _value(draw, 1, SCALES[(i + i * k) % len(SCALES)], name in whole, name in natural)
@@ -65,7 +65,7 @@ def points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
     for (low, high), sign in itertools.product(FAR, (1, -1)):
         scale = Fraction(10) ** draw.randint(low, high)
         found.append({name: _value(draw, sign, scale, name in whole, name in natural) for name in names})
-    around = sorted(constants(gold) | constants(given))
+    around = sorted(constant_sizes(gold) | constant_sizes(given))
     if len(around) > MAX_CONSTANTS:
         around = draw.sample(around, MAX_CONSTANTS)
     for constant in around:
@@ -99,14 +99,14 @@ def _value(draw: random.Random, sign: int, scale: Fraction, whole: bool, natural
     return sign * scale * Fraction(draw.randint(bottom // 3, 2 * bottom), bottom)
 
 
-def constants(tree: Tree) -> set[Fraction]:
+def constant_sizes(tree: Tree) -> set[Fraction]:
     """The sizes of the numbers in a tree, powers and products of numbers included, from 3 to 10^1000."""
     found: set[Fraction] = set()
 
     def visit(part: Tree) -> None:
-        if not variables(part):
+        if not free_variables(part):
             try:
-                value = abs(exact(part, {}))
+                value = abs(exact_value(part, {}))
                 if 3 <= value <= LARGEST:
                     found.add(value)
             except (NotExact, Undefined, ArithmeticError):
@@ -119,7 +119,7 @@ def constants(tree: Tree) -> set[Fraction]:
     return found
 
 
-def integers(tree: Tree) -> tuple[set[str], set[str]]:
+def integer_variables(tree: Tree) -> tuple[set[str], set[str]]:
     r"""The variables of a gold expression that stand for whole numbers, and those of them that are not negative.
 
     Whole: in the exponent of a negative number; n, m, k in a floor, or times \pi in a sine or cosine or times
@@ -131,12 +131,14 @@ def integers(tree: Tree) -> tuple[set[str], set[str]]:
     def visit(part: Tree) -> None:
         kind = part[0]
         if kind == "pow" and _is_negative(part[1]):
-            whole.update(variables(part[2]))
+            whole.update(free_variables(part[2]))
         if kind in ("fact", "binom"):
-            natural.update(variables(part))
-        turned = kind in ("sin", "cos", "tan", "cot", "sec", "csc") or (kind == "pow" and "i" in kinds(part[2]))
-        if kind in ("floor", "ceil") or (turned and "pi" in kinds(part)):
-            whole.update(name for name in variables(part) if name in ("n", "m", "k"))
+            natural.update(free_variables(part))
+        turned = kind in ("sin", "cos", "tan", "cot", "sec", "csc") or (
+            kind == "pow" and "i" in operator_kinds(part[2])
+        )
+        if kind in ("floor", "ceil") or (turned and "pi" in operator_kinds(part)):
+            whole.update(name for name in free_variables(part) if name in ("n", "m", "k"))
         for inner in part[1:]:
             if isinstance(inner, tuple):
                 visit(inner)
@@ -146,9 +148,9 @@ def integers(tree: Tree) -> tuple[set[str], set[str]]:
 
 
 def _is_negative(tree: Tree) -> bool:
-    if variables(tree):
+    if free_variables(tree):
         return False
     try:
-        return exact(tree, {}) < 0
+        return exact_value(tree, {}) < 0
     except (NotExact, Undefined):
         return False

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from verifiers.math.answer_text import canonical
+from verifiers.math.answer_text import canonical_answer
 from verifiers.math.latex_math import CannotTell
 
 MAX_COMMANDS = 200
@@ -28,7 +28,7 @@ _UNCLEAR = re.compile(  # numbers side by side, words, names applied, !!, one-si
 )
 
 
-def allowed(text: str) -> bool:
+def is_allowed(text: str) -> bool:
     """Whether math-verify can be trusted to understand all of a text."""
     commands = re.findall(r"\\[A-Za-z]+|\\.", text)
     rest = re.sub(r"\\[A-Za-z]+", " ", text)
@@ -36,26 +36,26 @@ def allowed(text: str) -> bool:
     return set(commands) <= _ALLOWED and _OTHER.fullmatch(rest) is not None and _UNCLEAR.search(unclear) is None
 
 
-def settled(gold: str, given: str) -> bool:
+def is_settled(gold: str, given: str) -> bool:
     """Whether the texts are equal as they stand; False when math-verify may be asked.
 
     Raises:
         CannotTell: the texts differ and are not both understood.
     """
-    if canonical(gold) == canonical(given):
+    if canonical_answer(gold) == canonical_answer(given):
         return True
-    if not (_NEEDED.search(gold) or _NEEDED.search(given)) or not (allowed(gold) and allowed(given)):
+    if not (_NEEDED.search(gold) or _NEEDED.search(given)) or not (is_allowed(gold) and is_allowed(given)):
         raise CannotTell("not understood")
     return False
 
 
-def equal(gold: str, given: str, warm_up: Callable[[], None]) -> bool:
+def symbolic_equal(gold: str, given: str, warm_up: Callable[[], None]) -> bool:
     """math-verify's verdict.
 
     Raises:
         CannotTell: the texts differ and are not both understood, or are too large.
     """
-    if settled(gold, given):
+    if is_settled(gold, given):
         return True
     if any(_TOO_BIG.search(t) or t.count("\\") > MAX_COMMANDS or _nesting(t) > MAX_NESTING for t in (gold, given)):
         raise CannotTell("too large for symbolic comparison")

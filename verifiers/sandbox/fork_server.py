@@ -1,6 +1,6 @@
 """The fork server of the sandbox: a bare interpreter that forks one walled-in process per untrusted program.
 
-It never runs untrusted code, never holds a program, a test or a result (see `Zygote`), so that a program can find
+It never runs untrusted code, never holds a program, a test or a result (see `ForkServer`), so that a program can find
 nothing of another's in what it inherits, and serves one request at a time. It ends when its input closes, and takes
 all it forked with it.
 
@@ -39,7 +39,7 @@ SENT = b"S"  # the tests' process: all of it is there
 SEND_LIMIT = 5.0  # seconds a reply may take to leave once it is announced
 
 
-class Walls:
+class IsolationLayers:
     """What a forked process puts around itself, prepared once."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -51,17 +51,19 @@ class Walls:
         self.notes: list[str] = []  # for the user: why a wall is missing
         self.config = config
 
-    def prepare(self) -> None:
+    def prepare_layers(self) -> None:
         """Leaves the namespaces and root behind; what is not allowed here is left out of `layers`."""
         if not self.config["bwrap"]:
-            got = layers.unshare(["net", "pid", "ipc", "mount", "uts"]) or layers.unshare(["net", "ipc", "uts"])
+            got = layers.unshare_namespaces(["net", "pid", "ipc", "mount", "uts"]) or layers.unshare_namespaces(
+                ["net", "ipc", "uts"]
+            )
             if "pid" in got:
                 become_init()
                 self.own_pids = True
             if "mount" in got:
                 self.hide_folders()
             self.layers += [f"{name}ns" for name in got]
-        if os.geteuid() == 0 and (unreadable := self.unreadable()):
+        if os.geteuid() == 0 and (unreadable := self.unreadable_folder()):
             self.notes.append(
                 f"once root is left, Python's own {unreadable} cannot be read (a folder above it is closed to other "
                 "users); use a Python that every user can read, or an ordinary user"
@@ -75,13 +77,13 @@ class Walls:
             layers.die_with_parent()  # again: a change of uid clears it
         with contextlib.suppress(OSError):
             layers.drop_capabilities()
-        layers.undumpable()
+        layers.forbid_tracing()
         self.layers.append("rlimits")
         with contextlib.suppress(OSError):
             self.ruleset = layers.landlock_ruleset(self.config["read"])
             self.layers.append(f"landlock{layers.landlock_abi()}")
 
-    def unreadable(self) -> str:
+    def unreadable_folder(self) -> str:
         """The first of Python's folders that the lower uid could not read, '' for none; tried in a forked process."""
         reader, writer = os.pipe()
         if os.fork() == 0:
@@ -107,17 +109,17 @@ class Walls:
         """In an own mount namespace: what is not Python's is not even a name in these folders."""
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):
-                layers.reveal(self.config["read"])
+                layers.reveal_paths(self.config["read"])
         for folder in ("/sys", "/tmp", "/run", "/home", "/root", "/mnt", "/srv", "/proc"):  # /proc is needed until then
             inside = [path for path in self.config["read"] if path.startswith(folder + "/")]
             if os.path.isdir(folder):
                 with contextlib.suppress(OSError):
-                    layers.cover(folder, inside)
+                    layers.cover_folder(folder, inside)
 
-    def enter(self, memory: int, cpu: float) -> None:
+    def enter_layers(self, memory: int, cpu: float) -> None:
         """In the forked process: every wall, in the order in which each still can be put up."""
         layers.die_with_parent()
-        layers.limits(memory, cpu, self.processes)
+        layers.set_limits(memory, cpu, self.processes)
         layers.no_new_privileges()
         if self.ruleset is not None:
             layers.landlock_enter(self.ruleset)
@@ -139,19 +141,19 @@ def become_init() -> None:
     os._exit(0)
 
 
-class Zygote:
-    """Serves requests: three frames in (`Job.frames`), one frame back.
+class ForkServer:
+    """Serves requests: three frames in (`Job.request_frames`), one frame back.
 
     This process reads the first frame only, which holds limits. The two it forks read the rest from the request pipe
     themselves, each its own frame, and the reply goes to the parent without passing through here: nothing of a job is
     ever in the memory that later programs inherit.
     """
 
-    def __init__(self, walls: Walls, sink: int) -> None:
+    def __init__(self, walls: IsolationLayers, sink: int) -> None:
         self.walls, self.sink = walls, sink
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
-    def fork(self, keep: list[int], run: Callable[[], None]) -> int:
+    def fork_process(self, keep: list[int], run: Callable[[], None]) -> int:
         """Starts `run`, which puts up its own walls, in a process of its own; returns its id."""
         pid = os.fork()
         if pid:
@@ -168,7 +170,7 @@ class Zygote:
         finally:
             os._exit(0)
 
-    def serve(self, job: dict[str, Any]) -> bool:
+    def serve_job(self, job: dict[str, Any]) -> bool:
         """Runs one request; whether the request pipe and the reply pipe are still in step."""
         split = job["mode"] == "split"
         to_candidate, from_tests = os.pipe()[::-1]
@@ -176,49 +178,49 @@ class Zygote:
         state_in, state_out = os.pipe()
 
         def enter() -> None:
-            self.walls.enter(job["memory"], job["limit"] + 1)
+            self.walls.enter_layers(job["memory"], job["limit"] + 1)
 
         def candidate() -> None:
             pipe = two_processes.Pipe(from_tests, to_tests, 4 * literals.MAX_TEXT)
             known = self.read_last()
-            pipe.send("")  # the next frame is the tests'
+            pipe.send_text("")  # the next frame is the tests'
             enter()
             random.seed(0)
-            two_processes.serve(json.loads(known), pipe)
+            two_processes.serve_candidate(json.loads(known), pipe)
 
         def tests() -> None:
             enter()
             pipe = two_processes.Pipe(from_candidate, to_candidate)
-            pipe.receive()
+            pipe.receive_text()
             frame = json.loads(self.read_last())
             os.write(state_out, READ)
             two_processes.seed_draws(frame)
-            self.send(two_processes.check(frame, two_processes.Link(pipe)), state_out)
+            self.send_reply(two_processes.run_tests(frame, two_processes.Link(pipe)), state_out)
 
         def both() -> None:
             known, frame = json.loads(read_frame(0)), json.loads(self.read_last())
             pipe = two_processes.Pipe(-1, to_tests)
-            pipe.send("")
+            pipe.send_text("")
             enter()
             random.seed(0)
-            pipe.send(json.dumps(two_processes.check_together(known, frame)))
+            pipe.send_text(json.dumps(two_processes.check_together(known, frame)))
 
         def relay() -> None:  # runs nothing of the job's: no walls
             pipe = two_processes.Pipe(from_candidate, -1)
             os.dup2(self.null, 0)
-            pipe.receive()
+            pipe.receive_text()
             os.write(state_out, READ)
-            self.send(two_processes.plain_result(pipe), state_out)
+            self.send_reply(two_processes.plain_result(pipe), state_out)
 
         deadline = time.monotonic() + job["limit"]
-        pids = [self.fork([from_tests, to_tests], candidate if split else both)]
+        pids = [self.fork_process([from_tests, to_tests], candidate if split else both)]
         for fd in (from_tests, to_tests):
             os.close(fd)
         kept = [from_candidate, to_candidate, state_out, self.sink]
-        pids.append(self.fork(kept, tests if split else relay))
+        pids.append(self.fork_process(kept, tests if split else relay))
         for fd in (from_candidate, to_candidate, state_out):
             os.close(fd)
-        return self.wait(pids, state_in, deadline)
+        return self.wait_for_reply(pids, state_in, deadline)
 
     def read_last(self) -> bytes:
         """In a forked process: one frame from the request pipe, which is then let go."""
@@ -226,18 +228,18 @@ class Zygote:
         os.dup2(self.null, 0)
         return frame
 
-    def send(self, answer: dict[str, Any], state: int) -> None:
+    def send_reply(self, answer: dict[str, Any], state: int) -> None:
         """In the tests' process: announces the reply, so that nobody else writes one, then sends it."""
         text = json.dumps(answer)
         os.write(state, DONE)
-        two_processes.Pipe(-1, self.sink).send(text)
+        two_processes.Pipe(-1, self.sink).send_text(text)
         os.write(state, SENT)
 
     def reply(self, value: dict[str, Any]) -> None:
         """This process's own reply."""
-        two_processes.Pipe(-1, self.sink).send(json.dumps(value))
+        two_processes.Pipe(-1, self.sink).send_text(json.dumps(value))
 
-    def wait(self, pids: list[int], state: int, deadline: float) -> bool:
+    def wait_for_reply(self, pids: list[int], state: int, deadline: float) -> bool:
         """Waits for the reply, the deadline or the parent's end; then nothing that was forked is left."""
         told, late = b"", False
         poll = select.poll()
@@ -259,7 +261,7 @@ class Zygote:
                     if not part or SENT in part:
                         break
         finally:
-            self.sweep(pids)
+            self.kill_children(pids)
         while part := os.read(state, 16):  # all who could write are dead: this ends
             told += part
         os.close(state)
@@ -268,7 +270,7 @@ class Zygote:
             self.reply({"passed": False, "program": None, "status": status, "reason": reason})
         return READ in told and (SENT in told or DONE not in told)
 
-    def sweep(self, pids: list[int]) -> None:
+    def kill_children(self, pids: list[int]) -> None:
         """Kills what was forked, and in an own pid namespace everything else in it, and buries all."""
         for pid in reversed(pids):  # the tests' process first: it must not report the end of the program as its own
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -286,14 +288,14 @@ class Zygote:
                 pass
 
 
-def probe(walls: Walls) -> dict[str, bool]:
+def probe_isolation(walls: IsolationLayers) -> dict[str, bool]:
     """Tries, inside all walls, what they must stop; {attempt: stopped}."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         found: dict[str, bool] = {}
         try:
-            walls.enter(2**30, 5)
+            walls.enter_layers(2**30, 5)
             for name, attempt in _ATTEMPTS.items():
                 try:
                     attempt()
@@ -328,8 +330,8 @@ def warm_up() -> None:
     """Uses the reader of programs once, on a text of our own, so that no child pays for its first use."""
     prompt = 'def f(x: int) -> int:\n    """Twice."""\n'
     for text in ("    return 2 * x\n", f"Text\n```python\n{prompt}    return 2 * x\n```\n", "no program"):
-        programs.extract(text, prompt, ["f"])
-    literals.read(literals.write(([1, "a", 2.5, {"k": (None, True)}], {})))
+        programs.extract_program(text, prompt, ["f"])
+    literals.read_value(literals.write_value(([1, "a", 2.5, {"k": (None, True)}], {})))
 
 
 def read_frame(fd: int) -> bytes:
@@ -344,16 +346,16 @@ def main(args: list[str]) -> NoReturn:
     warnings.simplefilter("ignore")
     for name in PRELOAD:
         importlib.import_module(name)
-    walls = Walls(config)
-    walls.prepare()
-    stopped = probe(walls)
+    walls = IsolationLayers(config)
+    walls.prepare_layers()
+    stopped = probe_isolation(walls)
     if walls.filter is not None and stopped.get("socket") and stopped.get("fork") and stopped.get("signal"):
         walls.layers.append("seccomp")
     elif walls.filter is not None:
         walls.filter = None
     if walls.ruleset is not None and not (stopped.get("read") and stopped.get("write")):
         walls.layers = [layer for layer in walls.layers if not layer.startswith("landlock")]
-    zygote = Zygote(walls, os.dup(1))
+    zygote = ForkServer(walls, os.dup(1))
     os.dup2(zygote.null, 1)
     zygote.reply({"layers": walls.layers, "stopped": stopped, "notes": walls.notes})
     sys.path[:] = config["paths"]
@@ -365,5 +367,5 @@ def main(args: list[str]) -> NoReturn:
             limits = json.loads(read_frame(0))
         except EOFError:
             os._exit(0)
-        if not zygote.serve(limits):  # a frame lies half read in the request pipe, or half written in the other
+        if not zygote.serve_job(limits):  # a frame lies half read in the request pipe, or half written in the other
             os._exit(0)

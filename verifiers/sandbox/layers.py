@@ -86,7 +86,7 @@ def no_new_privileges() -> None:
     _call(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
-def undumpable() -> None:
+def forbid_tracing() -> None:
     """No process of the same user may trace this one."""
     _call(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
 
@@ -134,7 +134,7 @@ def drop_capabilities() -> None:
     _call(_libc.capset(header, struct.pack("=6I", 0, 0, 0, 0, 0, 0)), "capset")
 
 
-def unshare(names: Sequence[str]) -> list[str]:
+def unshare_namespaces(names: Sequence[str]) -> list[str]:
     """Leaves the named namespaces, behind a user namespace unless root; returns those left, [] when not allowed."""
     if not hasattr(_libc, "unshare"):
         return []
@@ -155,7 +155,7 @@ def unshare(names: Sequence[str]) -> list[str]:
     return got
 
 
-def cover(folder: str, kept: Iterable[str]) -> None:
+def cover_folder(folder: str, kept: Iterable[str]) -> None:
     """Mounts an empty file system over a folder in which only the `kept` paths are there again, read as before.
 
     Raises:
@@ -176,7 +176,7 @@ def cover(folder: str, kept: Iterable[str]) -> None:
             os.close(fd)
 
 
-def reveal(paths: Iterable[str]) -> None:
+def reveal_paths(paths: Iterable[str]) -> None:
     """Makes directories under a private folder (such as /root) reachable by others at their own paths.
 
     For root in an own mount namespace: a Python that lives in root's home must stay readable after the change of uid.
@@ -191,10 +191,10 @@ def reveal(paths: Iterable[str]) -> None:
                 private.setdefault(parent, []).append(os.path.realpath(path))
                 break
     for folder, inside in private.items():
-        cover(folder, inside)
+        cover_folder(folder, inside)
 
 
-def limits(memory: int, cpu: float, processes: int = 256, file_size: int = 0, files: int = 64) -> None:
+def set_limits(memory: int, cpu: float, processes: int = 256, file_size: int = 0, files: int = 64) -> None:
     """Resource limits of one program: bytes of address space, CPU seconds, processes, bytes per file, open files."""
     wanted = {
         resource.RLIMIT_AS: memory,

@@ -69,7 +69,7 @@ class TooLarge(ValueError):
     """The value's text is longer than `MAX_TEXT`."""
 
 
-def write(
+def write_value(
     value: Any, refer: Callable[[Any], Any] | None = None, always: type | None = None, limit: int = MAX_TEXT
 ) -> str:
     """The text of a value.
@@ -90,17 +90,17 @@ def write(
     return text
 
 
-def read(text: str, resolve: Callable[[Any], Any] | None = None) -> Any:
+def read_value(text: str, resolve: Callable[[Any], Any] | None = None) -> Any:
     """The value of a text; `resolve` turns a reference's number into an object.
 
     Raises:
         ValueError: malformed text.
     """
-    return rebuild(parse(text), resolve)
+    return rebuild_value(parse_json(text), resolve)
 
 
-def parse(text: str) -> Any:
-    """The JSON of a text, as deep as `write` makes it.
+def parse_json(text: str) -> Any:
+    """The JSON of a text, as deep as `write_value` makes it.
 
     Raises:
         ValueError: malformed text.
@@ -111,8 +111,8 @@ def parse(text: str) -> Any:
         raise ValueError(f"malformed value: {type(error).__name__}") from None
 
 
-def rebuild(data: Any, resolve: Callable[[Any], Any] | None = None) -> Any:
-    """The value of a text that was parsed as JSON already; as `read`."""
+def rebuild_value(data: Any, resolve: Callable[[Any], Any] | None = None) -> Any:
+    """The value of a text that was parsed as JSON already; as `read_value`."""
     try:
         return _deeply(lambda: _untag(data, resolve))
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verifiers.sandbox import syscalls
-from verifiers.workers import Worker, WorkerDied, WorkerPool, WorkerTimeout, command, cores, shared
+from verifiers.workers import Worker, WorkerDied, WorkerPool, WorkerTimeout, child_command, shared_object, usable_cores
 
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -108,7 +108,7 @@ class Job:
     limit: float = 10.0
     memory: int = 2**30
 
-    def frames(self) -> list[bytes]:
+    def request_frames(self) -> list[bytes]:
         """The request: what the fork server may know, what the candidate's process may, what only the tests' may."""
         limits = {"mode": self.mode, "limit": self.limit, "memory": self.memory}
         shown = {"text": self.text, "prompt": self.prompt, "wanted": list(self.wanted)}
@@ -144,7 +144,7 @@ class Outcome:
     needs_compat: bool = False
 
 
-def readable() -> list[str]:
+def readable_paths() -> list[str]:
     """What a program may read: Python's own library, installed packages, system libraries, time zones."""
     paths = sysconfig.get_paths()
     libraries = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -168,7 +168,7 @@ def _configuration(bwrap: bool, filter_: bytes | None, unsafe: bool) -> str:
             "bwrap": bwrap,
             "unsafe": unsafe,
             "filter": base64.b64encode(filter_).decode() if filter_ else "",
-            "read": readable(),
+            "read": readable_paths(),
             "paths": [path for path in dict.fromkeys(paths) if path],
         }
     )
@@ -184,7 +184,7 @@ def _bubblewrap() -> list[str]:
         argv += ["--unshare-user"]
     argv += ["--dev", "/dev", "--tmpfs", "/tmp"]  # before the rest: a path under /tmp must stay visible
     here = Path(__file__).resolve().parent.parent  # the whole package
-    places = [*readable(), str(here), sys.prefix, os.path.dirname(os.path.realpath(sys.executable))]
+    places = [*readable_paths(), str(here), sys.prefix, os.path.dirname(os.path.realpath(sys.executable))]
     places += [os.path.dirname(sys.executable)]
     for path in dict.fromkeys(places):
         for parent in reversed(Path(path).parents):
@@ -210,14 +210,14 @@ class Sandbox:
         self._filter: bytes | None = None
         if seccomp:
             try:
-                self._filter = syscalls.compiled()
+                self._filter = syscalls.compile_filter()
             except syscalls.NoSeccomp as error:
                 self._notes.append(str(error))
-        self.pool = WorkerPool(self._argv, ENVIRONMENT, workers or cores())
+        self.pool = WorkerPool(self._argv, ENVIRONMENT, workers or usable_cores())
 
     def _argv(self) -> list[str]:
         config = _configuration(self._bubblewrap, self._filter, self.unsafe)
-        return [*(_bubblewrap() if self._bubblewrap else []), *command("sandbox.fork_server", config)]
+        return [*(_bubblewrap() if self._bubblewrap else []), *child_command("sandbox.fork_server", config)]
 
     @property
     def isolation(self) -> Isolation:
@@ -241,10 +241,10 @@ class Sandbox:
         return self._isolation
 
     def _first_hello(self) -> dict[str, Any]:
-        with self.pool.hold() as worker:
+        with self.pool.hold_worker() as worker:
             return json.loads(worker.hello)
 
-    def demand(self) -> Isolation:
+    def require_isolation(self) -> Isolation:
         """The isolation, when it is good enough to run anything; below the floor with `unsafe`, said once on stderr.
 
         Raises:
@@ -261,11 +261,11 @@ class Sandbox:
             print(isolation.warning, file=sys.stderr)
         return isolation
 
-    def run(self, job: Job) -> Outcome:
+    def run_job(self, job: Job) -> Outcome:
         """Runs one job; whatever happens inside, the answer comes within its limit and a little."""
-        self.demand()
+        self.require_isolation()
         try:
-            with self.pool.hold() as worker:
+            with self.pool.hold_worker() as worker:
                 answer = json.loads(self._ask(worker, job))
         except WorkerTimeout:
             return Outcome(False, "timeout", "the sandbox did not answer", mode=job.mode)
@@ -282,7 +282,7 @@ class Sandbox:
         )
 
     def _ask(self, worker: Worker, job: Job) -> bytes:
-        return worker.ask(job.frames(), job.limit + 10)
+        return worker.ask(job.request_frames(), job.limit + 10)
 
     def close(self) -> None:
         """Ends the fork servers."""
@@ -291,4 +291,4 @@ class Sandbox:
 
 def shared_sandbox(workers: int | None = None, unsafe: bool = False) -> Sandbox:
     """The one sandbox of this process with these settings: training and evaluation share its bound."""
-    return shared(("sandbox", workers or cores(), unsafe), lambda: Sandbox(workers, unsafe))
+    return shared_object(("sandbox", workers or usable_cores(), unsafe), lambda: Sandbox(workers, unsafe))

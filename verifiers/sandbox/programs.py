@@ -39,7 +39,7 @@ _PYTHON = frozenset(["", "python", "py", "python3", "py3", "python2", "ipython",
 _START = re.compile(r"^(?:from|import|def|class|async def|@|[A-Za-z_]\w*\s*(?::[^=\n]+)?=)(?=\s|\w|[^\w\s]|$)", re.M)
 
 
-def extract(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | None:
+def extract_program(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | None:
     """The program to run, or None when the answer holds none.
 
     Args:
@@ -70,7 +70,7 @@ def extract(text: str, prompt: str = "", wanted: Sequence[str] = ()) -> str | No
             return program
     if pieces:
         for piece in reversed(pieces):
-            if not prompt and parses(piece) and piece.strip():
+            if not prompt and parse_program(piece) and piece.strip():
                 return piece
         return None
     if program := _whole(text, wanted):
@@ -115,12 +115,12 @@ def _with_the_rest(program: str, before: Sequence[str], after: Sequence[str], wa
     lines = whole.split("\n")
     future = [line for line in lines if line.startswith("from __future__ import ")]  # must stand first
     whole = "\n".join([*future, *(line for line in lines if line not in future)])
-    return whole if compiled(whole) is not None else program
+    return whole if compile_program(whole) is not None else program
 
 
 def _names(code: str) -> tuple[set[str], set[str]]:
     """Names that a piece of Python binds at its top level, and those it reads and does not bind."""
-    top = scope(code)
+    top = module_names(code)
     if top is None:
         return set(), set()
     bound = {name.get_name() for name in top.get_symbols() if name.is_assigned() or name.is_imported()}
@@ -194,27 +194,27 @@ def _dedent(code: str, fence: re.Match[str]) -> str:
     return textwrap.dedent(code) if fence[0][:1].isspace() else code
 
 
-def parses(code: str) -> ast.Module | None:
+def parse_program(code: str) -> ast.Module | None:
     """The syntax tree, None when the text is no Python."""
     return _quietly(ast.parse, code)
 
 
-def canonical(code: str) -> str:
+def canonical_program(code: str) -> str:
     """The program without formatting and comments, so that equal programs are equal texts; unchanged if no Python."""
-    tree = parses(code)
+    tree = parse_program(code)
     try:
         return code if tree is None else ast.unparse(tree)
     except (ValueError, RecursionError):
         return code
 
 
-def scope(code: str) -> symtable.SymbolTable | None:
-    """The names of a module, None when the text is no Python; a third of the cost of `parses`."""
+def module_names(code: str) -> symtable.SymbolTable | None:
+    """The names of a module, None when the text is no Python; a third of the cost of `parse_program`."""
     return _quietly(symtable.symtable, code, "<program>", "exec")
 
 
 @functools.lru_cache(maxsize=4)
-def compiled(code: str) -> types.CodeType | None:
+def compile_program(code: str) -> types.CodeType | None:
     """The code object, None when it does not compile (a `return` outside a function parses, but does not)."""
     return _quietly(compile_plainly, code, "<program>")
 
@@ -238,13 +238,13 @@ def _good(code: str, wanted: Sequence[str]) -> bool:
     """Whether the code is Python that binds one of the wanted names at its top level (or, with none, defines any)."""
     if wanted and not any(name in code for name in wanted):
         return False
-    names = scope(code)
-    if names is None or compiled(code) is None:
+    names = module_names(code)
+    if names is None or compile_program(code) is None:
         return False
     if wanted:
         known = frozenset(names.get_identifiers())
         return any(name in known and names.lookup(name).is_assigned() for name in wanted)
-    tree = parses(code)
+    tree = parse_program(code)
     return tree is not None and any(isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in tree.body)
 
 
@@ -270,7 +270,7 @@ def _completion(code: str, prompt: str, wanted: Sequence[str]) -> str | None:
     for variant in variants:
         if _has_body(variant) and _good(base + variant, wanted):
             return base + variant + "\n"
-    if scope(prompt.rstrip() + "\n    pass\n") is None:
+    if module_names(prompt.rstrip() + "\n    pass\n") is None:
         return None
     for variant in variants:  # a body, then prose or the next question
         body = variant.split("\n")

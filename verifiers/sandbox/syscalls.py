@@ -41,7 +41,7 @@ class NoSeccomp(RuntimeError):
     """The filter cannot be built here; the text says why."""
 
 
-def compiled() -> bytes:
+def compile_filter() -> bytes:
     """The filter as BPF instructions for this machine.
 
     Raises:

@@ -20,7 +20,7 @@ from verifiers.sandbox.two_processes import TYPING_NAMES
 
 def free_names(code: str) -> list[str]:
     """Names a test reads that it does not bind itself and Python does not provide; [] when it does not parse."""
-    tree = programs.parses(code)
+    tree = programs.parse_program(code)
     if tree is None:
         return []
     read, bound = [], set()
@@ -52,14 +52,14 @@ def names_under_test(setup: str, tests: Sequence[str]) -> list[str]:
     used = [name for name in free_names(whole) if name not in sys.stdlib_module_names and name not in TYPING_NAMES]
     if used:
         return used
-    trees = [tree for code in tests if (tree := programs.parses(code)) is not None]
+    trees = [tree for code in tests if (tree := programs.parse_program(code)) is not None]
     calls = [node.func for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return list(dict.fromkeys(call.id for call in calls if isinstance(call, ast.Name)))
 
 
 def calls_check(tests: Sequence[str]) -> bool:
     """Whether the tests call `check(...)` themselves at top level (HumanEvalFix does)."""
-    trees = [tree for code in tests if (tree := programs.parses(code)) is not None]
+    trees = [tree for code in tests if (tree := programs.parse_program(code)) is not None]
     return any(
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
@@ -72,7 +72,7 @@ def calls_check(tests: Sequence[str]) -> bool:
 
 def needs_one_process(code: str) -> bool:
     """Whether trusted tests use the program's names as types (isinstance, except, base class), which cannot cross."""
-    tree, free = programs.parses(code), set(free_names(code))
+    tree, free = programs.parse_program(code), set(free_names(code))
     if tree is None:
         return False
     for node in ast.walk(tree):
@@ -177,13 +177,13 @@ class HandedOver:
         elif isinstance(target, ast.Name):
             if self.is_foreign(value):
                 self.foreign.add(target.id)
-            root = self.root(value)
+            root = self.root_name(value)
             if root and target.id not in self.foreign:
                 self.program.add(target.id)
                 if root[:1].isupper() or root in self.made_by_class:
                     self.made_by_class.add(target.id)
 
-    def root(self, node: ast.expr) -> str:
+    def root_name(self, node: ast.expr) -> str:
         """The program's name that an expression starts from, as `f` in `f(1).x[2]()`; '' when it is none."""
         while not isinstance(node, ast.Name):
             if isinstance(node, ast.Call):
@@ -250,7 +250,7 @@ class HandedOver:
         func = node.func
         name = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
-        if name in self.program or (isinstance(func, ast.Attribute) and self.root(func)):
+        if name in self.program or (isinstance(func, ast.Attribute) and self.root_name(func)):
             return False
         if name in self.classes or name in _MAKERS:
             return True
@@ -263,24 +263,24 @@ class HandedOver:
             return found
         return False
 
-    def found(self) -> bool:
+    def hands_over(self) -> bool:
         """Whether the program is handed something of the tests' own."""
         for node in self.nodes:
-            if isinstance(node, ast.Call) and self.root(node.func):
+            if isinstance(node, ast.Call) and self.root_name(node.func):
                 if any(self.is_foreign(value) for value in [*node.args, *(word.value for word in node.keywords)]):
                     return True
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                if any(self.root(decorator) for decorator in node.decorator_list):
+                if any(self.root_name(decorator) for decorator in node.decorator_list):
                     return True
             elif (
                 isinstance(node, ast.Assign)
-                and any(isinstance(target, ast.Attribute) and self.root(target) for target in node.targets)
+                and any(isinstance(target, ast.Attribute) and self.root_name(target) for target in node.targets)
                 and self.is_foreign(node.value)
             ):
                 return True
         return False
 
-    def believes(self) -> bool:
+    def believes_methods(self) -> bool:
         """Whether the tests take as true or false what a method of a returned object says.
 
         Not when the tests made the object by a name in capitals (`Stack().empty()`): that class is what they test.
@@ -296,7 +296,7 @@ class HandedOver:
             if isinstance(node, ast.Call)
             and (name := node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", ""))
             and name in ("bool", "all", "any", "assertTrue", "assertFalse")
-            and not self.root(node.func)
+            and not self.root_name(node.func)
             for value in node.args[:1]
         ]
         return any(self._is_said(part, said) for test in tests for part in _truths(test))
@@ -306,7 +306,7 @@ class HandedOver:
             return node.id in said
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             return False
-        root = self.root(node.func.value)
+        root = self.root_name(node.func.value)
         return bool(root) and not root[:1].isupper() and root not in self.made_by_class
 
 

@@ -41,13 +41,13 @@ class Pipe:
     def __init__(self, source: int, sink: int, limit: int = 4 * literals.MAX_TEXT) -> None:
         self.source, self.sink, self.limit = source, sink, limit
 
-    def send(self, text: str) -> None:
+    def send_text(self, text: str) -> None:
         data = text.encode("utf-8", "surrogatepass")
         view = memoryview(_LENGTH.pack(len(data)) + data)
         while view:
             view = view[os.write(self.sink, view) :]
 
-    def receive(self) -> str:
+    def receive_text(self) -> str:
         (length,) = _LENGTH.unpack(read_exactly(self.source, _LENGTH.size))
         if length > self.limit:
             raise EOFError("oversized frame")
@@ -73,13 +73,13 @@ def read_exactly(fd: int, count: int) -> bytes:
 # the candidate's side ------------------------------------------------------------------------------------------------
 
 
-def load(job: dict[str, Any], program: str) -> types.ModuleType:
+def load_program(job: dict[str, Any], program: str) -> types.ModuleType:
     """Runs the prompt's own code, then the program, as one module that is not `__main__`."""
     module = types.ModuleType("candidate")
     sys.modules["candidate"] = module
     if not program.startswith(job["prompt"]):
         _run_prompt(job["prompt"], module.__dict__)
-    exec(programs.compiled(program) or programs.compile_plainly(program, "<program>"), module.__dict__)
+    exec(programs.compile_program(program) or programs.compile_plainly(program, "<program>"), module.__dict__)
     return module
 
 
@@ -88,7 +88,7 @@ def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
 
     A statement that fails is left out: a whole program may bring the import that its prompt forgot.
     """
-    tree = programs.parses(prompt)
+    tree = programs.parse_program(prompt)
     try:
         if tree is not None:
             exec(programs.compile_plainly(tree, "<prompt>"), names)
@@ -98,10 +98,10 @@ def _run_prompt(prompt: str, names: dict[str, Any]) -> None:
                 exec(programs.compile_plainly(ast.Module([statement], []), "<prompt>"), names)
 
 
-def serve(job: dict[str, Any], pipe: Pipe) -> None:
+def serve_candidate(job: dict[str, Any], pipe: Pipe) -> None:
     """The candidate's process: finds the program, runs it, then answers calls until the pipe closes."""
-    program = programs.extract(job["text"], job["prompt"], job["wanted"])
-    pipe.send(json.dumps({"program": program}))
+    program = programs.extract_program(job["text"], job["prompt"], job["wanted"])
+    pipe.send_text(json.dumps({"program": program}))
     if program is None:
         return
     objects: list[Any] = []
@@ -115,19 +115,19 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
 
     _thread.stack_size(THREAD_STACK)
     try:
-        module = load(job, program)
-        pipe.send(json.dumps({"loaded": True}))
+        module = load_program(job, program)
+        pipe.send_text(json.dumps({"loaded": True}))
     except BaseException as error:  # the program may raise anything, SystemExit included
-        pipe.send(json.dumps({"loaded": False, "raised": _name(error), "text": _text(error)}))
+        pipe.send_text(json.dumps({"loaded": False, "raised": _name(error), "text": _text(error)}))
         return
     while True:
-        request = literals.parse(pipe.receive())
+        request = literals.parse_json(pipe.receive_text())
         try:
             target: Any = module if request["target"] is None else objects[request["target"]]
             if request["do"] == "get":
                 value = getattr(target, request["name"])
             elif request["do"] == "item":
-                value = target[literals.rebuild(request["value"], resolve)]
+                value = target[literals.rebuild_value(request["value"], resolve)]
             elif request["do"] == "len":
                 value = len(target)
             elif request["do"] == "iter":
@@ -137,15 +137,15 @@ def serve(job: dict[str, Any], pipe: Pipe) -> None:
             elif request["do"] == "await":
                 value = importlib.import_module("asyncio").run(target)
             elif request["do"] == "set":
-                value = setattr(target, request["name"], literals.rebuild(request["value"], resolve))
+                value = setattr(target, request["name"], literals.rebuild_value(request["value"], resolve))
             else:
-                args, kwargs = literals.rebuild(request["value"], resolve)
+                args, kwargs = literals.rebuild_value(request["value"], resolve)
                 called: Any = getattr(target, request["name"]) if request["name"] is not None else target
                 value = called(*args, **kwargs)
-            reply = f'{{"value":{literals.write(value, refer)}}}'
+            reply = f'{{"value":{literals.write_value(value, refer)}}}'
         except BaseException as error:  # as above; a kill by the limits needs no handler
             reply = json.dumps({"raised": _name(error), "text": _text(error)})
-        pipe.send(reply)
+        pipe.send_text(reply)
 
 
 def _name(error: BaseException) -> str:
@@ -166,7 +166,7 @@ def _text(error: BaseException) -> str:
 # the tests' side -----------------------------------------------------------------------------------------------------
 
 
-class Uncrossable(BaseException):
+class NotSerializable(BaseException):
     """The tests need a value of the candidate's that is no literal, or hand over one that is none.
 
     A BaseException, so that no `except Exception` in a test can swallow it.
@@ -202,16 +202,18 @@ class Link:
                 self._by_class = str(own)[:1].isupper()
         try:
             trusted = literals.MAX_TRUSTED
-            text = literals.write(value, self._refuse, Remote, trusted) if value is not None else "null"
+            text = literals.write_value(value, self._refuse, Remote, trusted) if value is not None else "null"
         except (literals.TooLarge, RecursionError) as error:
             if self.answered:  # too large because of what the program returned: not to be rewarded with compat mode
                 self.refused = str(error)
             else:
                 self._keep(str(error))
-            raise Uncrossable(str(error)) from None
+            raise NotSerializable(str(error)) from None
         try:
-            self.pipe.send(f'{{"target":{json.dumps(target)},"do":"{do}","name":{json.dumps(name)},"value":{text}}}')
-            reply = literals.parse(self.pipe.receive())
+            self.pipe.send_text(
+                f'{{"target":{json.dumps(target)},"do":"{do}","name":{json.dumps(name)},"value":{text}}}'
+            )
+            reply = literals.parse_json(self.pipe.receive_text())
         except (OSError, EOFError, ValueError, RecursionError) as error:
             raise CandidateGone(f"the program ended during a call ({type(error).__name__})") from None
         if not isinstance(reply, dict):
@@ -220,7 +222,7 @@ class Link:
         if "raised" in reply:
             raise self._error(reply)
         try:
-            return literals.rebuild(reply["value"], lambda content: self._resolve(content, do == "get"))
+            return literals.rebuild_value(reply["value"], lambda content: self._resolve(content, do == "get"))
         except (ValueError, KeyError, TypeError) as error:
             raise CandidateGone(f"malformed value ({error})") from None
 
@@ -230,7 +232,7 @@ class Link:
         if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ends_loops):
             kind = RuntimeError  # SystemExit, KeyboardInterrupt too: never raised on this side
         text = str(reply.get("text", ""))[:500]
-        self.starved |= starved(kind.__name__, text)
+        self.starved |= is_out_of_threads(kind.__name__, text)
         try:
             return kind(text)
         except TypeError:  # UnicodeDecodeError and its kin want five arguments
@@ -250,9 +252,9 @@ class Link:
             return {"ref": [target, name or ""]}
         if value is Remote or isinstance(value, BaseException):  # made by the program's choice of what to return
             self.refused = f"an argument of type {type(value).__name__}"
-            raise Uncrossable(self.refused)
+            raise NotSerializable(self.refused)
         self._keep(f"an argument of type {type(value).__name__}")
-        raise Uncrossable(self.unsent)
+        raise NotSerializable(self.unsent)
 
     def _keep(self, unsent: str) -> None:
         """Notes what the tests could not send, and whether the program had any part in it."""
@@ -260,7 +262,7 @@ class Link:
         self.untouched = not self.answered
 
 
-def starved(kind: str, text: str) -> bool:
+def is_out_of_threads(kind: str, text: str) -> bool:
     """Whether an exception says that this machine, not the program, was short of threads."""
     return kind == "RuntimeError" and "can't start new thread" in text
 
@@ -328,7 +330,7 @@ class Remote:
 def _refuse(remote: Remote) -> Any:
     link, _, _ = object.__getattribute__(remote, "_at")
     link.refused = f"a {object.__getattribute__(remote, '_kind')} is no literal"
-    raise Uncrossable(link.refused)
+    raise NotSerializable(link.refused)
 
 
 def _refusing(name: str) -> Callable[..., Any]:
@@ -353,7 +355,7 @@ TYPING_NAMES = frozenset(
 )
 
 
-def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
+def test_scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
     """The names the tests run with: the prompt's own code, modules they use, and stand-ins for the program's names."""
     names: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
     _run_prompt(tests["prompt"], names)
@@ -377,26 +379,26 @@ def scope(tests: dict[str, Any], link: Link) -> dict[str, Any]:
     return names
 
 
-def check(tests: dict[str, Any], link: Link) -> dict[str, Any]:
+def run_tests(tests: dict[str, Any], link: Link) -> dict[str, Any]:
     """Runs the tests against the candidate behind the link; the result, complete or not, as plain data."""
     result: dict[str, Any] = {"passed": False, "reason": "", "program": None, "status": "ok"}
     try:
-        hello = json.loads(link.pipe.receive())
+        hello = json.loads(link.pipe.receive_text())
         program = hello["program"]
         if program is None:
             return result | {"status": "no_answer", "reason": "no program found"}
         result["program"] = str(program)[:MAX_ANSWER]
-        loaded = json.loads(link.pipe.receive())
+        loaded = json.loads(link.pipe.receive_text())
         if not loaded.get("loaded"):
             reason = f"the program does not run: {loaded.get('raised')}"
-            if starved(str(loaded.get("raised")), str(loaded.get("text"))):
+            if is_out_of_threads(str(loaded.get("raised")), str(loaded.get("text"))):
                 return result | {"status": "error", "reason": NO_THREADS}
             return result | {"reason": reason}
     except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
         return result | {"reason": f"the program ended before its tests ({type(error).__name__})"}
     stage = "setup"
     try:
-        names = scope(tests, link)
+        names = test_scope(tests, link)
         for code in tests["tests"]:
             stage = code.strip().split("\n")[0][:200]
             exec(programs.compile_plainly(code, "<tests>"), names)
@@ -407,7 +409,7 @@ def check(tests: dict[str, Any], link: Link) -> dict[str, Any]:
         result["reason"] = link.refused
     except CandidateGone as error:
         result["reason"] = str(error)
-    except Uncrossable as error:
+    except NotSerializable as error:
         result["reason"] = str(error)
     except BaseException as error:  # a failed assertion, or whatever the call raised
         result["reason"] = f"{type(error).__name__} in {stage}: {_text(error)[:200]}"
@@ -440,7 +442,7 @@ def plain_result(pipe: Pipe) -> dict[str, Any]:
     """The result from a process in which a program ran beside its tests: only its form is trusted."""
     result: dict[str, Any] = {"passed": False, "reason": "the program ended early", "program": None, "status": "ok"}
     with contextlib.suppress(EOFError, OSError, ValueError, RecursionError):
-        said = json.loads(pipe.receive())
+        said = json.loads(pipe.receive_text())
         if isinstance(said, dict) and said.get("status") in ("ok", "no_answer", "error"):
             program = said.get("program")
             result = {
@@ -454,14 +456,14 @@ def plain_result(pipe: Pipe) -> dict[str, Any]:
 
 def check_together(job: dict[str, Any], tests: dict[str, Any]) -> dict[str, Any]:
     """Program and tests in one process, as openai/human-eval does; the result can be forged by the program."""
-    program = programs.extract(job["text"], job["prompt"], job["wanted"])
+    program = programs.extract_program(job["text"], job["prompt"], job["wanted"])
     result: dict[str, Any] = {"passed": False, "reason": "", "program": None, "status": "ok"}
     if program is None:
         return result | {"status": "no_answer", "reason": "no program found"}
     result["program"] = program[:MAX_ANSWER]
     try:
         _thread.stack_size(THREAD_STACK)
-        names = load(job, program).__dict__
+        names = load_program(job, program).__dict__
         seed_draws(tests)
         if tests["setup"]:
             exec(programs.compile_plainly(tests["setup"], "<setup>"), names)
@@ -474,6 +476,6 @@ def check_together(job: dict[str, Any], tests: dict[str, Any]) -> dict[str, Any]
         result["passed"] = True
     except BaseException as error:  # the program may raise anything, SystemExit included
         result["reason"] = f"{type(error).__name__}: {_text(error)[:200]}"
-        if starved(type(error).__name__, _text(error)):
+        if is_out_of_threads(type(error).__name__, _text(error)):
             result |= {"status": "error", "reason": NO_THREADS}
     return result

@@ -11,7 +11,7 @@ import datasets
 import evaluate
 
 from harness.metrics import summarize
-from harness.metrics.stats import mcnemar
+from harness.metrics.stats import mcnemar_test
 
 DESCRIPTION = """\
 Accuracy at each attempt, delta, flips in both directions, fix and break rate, answer-change rate, edit-distance ratio
@@ -61,7 +61,7 @@ class SelfCorrection(evaluate.Metric):
         for key in UNKNOWN:
             del summary[key]
         flips = summary["i_to_c_count"], summary["c_to_i_count"]
-        summary["mcnemar_p"] = mcnemar(*flips) if None not in flips else None
+        summary["mcnemar_p"] = mcnemar_test(*flips) if None not in flips else None
         return summary
 
 
