@@ -1,4 +1,4 @@
-"""`python -m harness.tune --gin gin/suites/tune_embedded.gin`: the same trials on validation for every row, one rule.
+"""`python -m harness.tune --gin gin/tune/embedded.gin`: the same trials on validation for every row, one rule.
 
 Writes, below --out: `trials/` (a run for every row, value and seed), `tuning.md` and `tuning.pdf` (how sensitive each
 row is, and what k trials are worth), and `rows/ROW.gin` with the picked value, for the comparison that follows.

@@ -201,7 +201,11 @@ def test_a_policy_that_mends_what_is_wrong_in_its_own_turn(tmp_path: Path) -> No
     assert [cells[q].mean for q in ("change_if_wrong", "change_if_right", "right_if_changed")] == [1, 0, 1]
     assert cells["change_if_right"].hi == pytest.approx(0.161, abs=5e-4)  # Wilson's of 0 of 20 cases
     text = tables.render_markdown(board_of := leaderboard.build_board(tmp_path))
-    (line,) = [line for line in text.partition("### Controls")[2].splitlines() if line.startswith("| row")]
+    (line,) = [
+        line
+        for line in text.partition("### Controls")[2].partition("### Budget")[0].splitlines()
+        if line.startswith("| row")
+    ]
     assert "| +75.0 [" in line
     assert "| 1 / 1 | 80 | 2 |" in line
     assert '"gain_over_blind"' in tables.as_json(board_of)

@@ -190,7 +190,7 @@ def test_transfer_from_arithmetic_is_one_binding(tmp_path: Path) -> None:
 
 
 def test_the_gin_file_names_the_model_that_is_shipped() -> None:
-    text = (config.ROOT / "gin" / "on" / "embedded_code.gin").read_text()
+    text = (config.ROOT / "gin" / "task" / "embedded_code.gin").read_text()
     assert "hf.path = 'embedded:code'" in text
     provenance = json.loads((EMBEDDED / "code" / "provenance.json").read_text())
     defaults = {**{f.name: f.default for f in dataclasses.fields(CodeMix)}, **CORPORA["code"].sizes}

@@ -55,8 +55,8 @@ def test_markers_inside_a_program_are_part_of_it(answer, thought):
 
 
 def test_many_markers_cost_little():
-    started = time.monotonic()
+    started = time.process_time()
     assert final_text("<think>" * 100_000) is None
     assert final_text("x = '</think>\n" * 10_000 + "</think>5") == "5"
     assert final_text("'" * 100_000 + "<think>") is None
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
