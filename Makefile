@@ -82,7 +82,7 @@ lock: $(VENV)/.tests
 	test -x $(VENV)/lock/bin/uv || { $(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
 	$(BIN)/pip list --format=freeze --exclude-editable | grep -Eiv '^(pip|torch|triton|(nvidia|cuda)-.*)==' > $(VENV)/lock/in
 	$(VENV)/lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --no-emit-index-url \
-		--python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(VENV)/lock/in -o $(VENV)/lock/out
+		--python-version 3.11.5 --python-platform x86_64-unknown-linux-gnu $(VENV)/lock/in -o $(VENV)/lock/out
 	sed -n '/^#/p;/^#/!q' requirements.lock | cat - $(VENV)/lock/out > $(VENV)/lock/new
 	mv $(VENV)/lock/new requirements.lock
 
