@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,7 +26,8 @@ from rich.text import Text
 from harness import config, registry
 from harness.core import Display
 from harness.grading import try_verifier
-from harness.policy.ranks import Ranks, RanksError, check_world_size, end_process, join_ranks, world_size
+from harness.policy.devices import count_devices
+from harness.policy.ranks import Ranks, RanksError, check_world_size, end_process, is_launched, join_ranks, world_size
 from harness.runs.store import (
     IN_USE,
     InUseError,
@@ -51,7 +52,7 @@ EPILOG = """examples:
   python -m harness.run --gin gin/score_full.gin --bind "run.steps = 100" --bind "progress.alpha = 5.0" --out /tmp/r
   python -m harness.run --gin gin/score_full.gin --resume              go on after an interrupt
   python -m harness.run --gin gin/score_full.gin --print-config        every binding in force, nothing run
-  accelerate launch --multi_gpu --num_processes 8 -m harness.run --gin gin/score_full.gin --processes 8   eight GPUs
+  python -m harness.run --gin gin/score_full.gin --processes 8         eight processes: on eight GPUs, or on CPU
   python -m harness.run --list                                         all names a gin file can use
 """
 
@@ -71,6 +72,8 @@ def start_run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     _set_threads(args.threads)
     if args.model is not None:
         args.bind = [*args.bind, f"{config.MODEL} = {args.model!r}"]
+    if (args.processes or 1) > 1 and not is_launched() and not (args.list or args.print_config):
+        _launch(args)
     try:
         ranks = Ranks() if args.list or args.print_config else join_ranks(args.device)
     except RanksError as error:
@@ -84,6 +87,21 @@ def start_run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         return _main(parser, args, ranks)
     finally:
         ranks.shut_down()
+
+
+def _launch(args: argparse.Namespace) -> NoReturn:
+    """Becomes accelerate's launcher, which runs the same command in `--processes` processes.
+
+    In place of a child process: signals then reach the launcher and its processes as if they had been started by hand.
+    """
+    words, env = shlex.split(_command(args))[3:], {**os.environ}
+    if args.device == "cpu" or count_devices() < args.processes:
+        env["ACCELERATE_USE_CPU"] = "true"  # the launcher's own --cpu starts one process
+        words += ["--device", "cpu"] if args.device == "auto" else []
+    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(args.processes)]
+    launcher += ["--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", *launcher, "-m", "harness.run", *words], env)
 
 
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> int:
@@ -136,7 +154,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
     parser.add_argument(
         "--processes", type=int, metavar="N",
-        help="under accelerate launch or torchrun: how many processes must have been started (docs/multi_gpu.md)",
+        help="data-parallel processes: started here, or under accelerate launch or torchrun the number that must have "
+        "been started (docs/multi_gpu.md)",
     )  # fmt: skip
     parser.add_argument(
         "--tracker", action="append", default=[], metavar="NAME",

@@ -148,6 +148,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_launched() -> bool:
+    """Whether a launcher (accelerate's, or torchrun) has started this process."""
+    return any(name in os.environ for name in ("WORLD_SIZE", "LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"))
+
+
 def check_world_size(asked: int | None) -> None:
     """Checks the number of processes started against the number asked for.
 

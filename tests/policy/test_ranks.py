@@ -71,12 +71,14 @@ def test_a_failure_in_one_process_is_raised_in_all(report: dict[str, Any]) -> No
     assert report["map"] == [0, 2, 6]
 
 
-def test_accelerate_launch_matches_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launched", [True, False], ids=["by accelerate launch", "by harness.run itself"])
+def test_two_launched_processes_match_one_process(tmp_path: Path, launched: bool) -> None:
     """Evaluations are the same bytes; logged numbers agree to 1e-4 (relative): sums are taken in another order."""
     bindings = [word for binding in SMALL for word in ("--bind", binding)]
     words = ["--gin", "gin/score_full.gin", "--device", "cpu", *bindings, "--out"]
     assert main([*words, str(tmp_path / "1")]) == 0
-    two = launch("-m", "harness.run", *words, str(tmp_path / "2"), "--processes", "2")
+    words = ["-m", "harness.run", *words, str(tmp_path / "2"), "--processes", "2"]
+    two = launch(*words) if launched else subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert two.returncode == 0, two.stderr[-4000:]
     assert two.stdout.count("Acc@t1") == 1  # one process prints
     a, b = (next(tmp_path.glob(f"{n}/**/run.json")).parent for n in (1, 2))
