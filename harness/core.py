@@ -1,4 +1,4 @@
-"""The nouns every part of the harness speaks: plain frozen dataclasses, standard library only.
+"""The data types and protocols that all parts of the harness share; standard library only.
 
 A *trajectory* is one problem and the *turns* made on it; attempt i is turn i. Code counts turns from 0, reported
 metrics say t1, t2 as the paper does (arXiv 2409.12917v2).

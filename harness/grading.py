@@ -1,4 +1,4 @@
-"""Grades responses, and checks here, once for all of them, what a verifier says and how long it takes."""
+"""Grades responses, and checks here, once for all of them, what a verifier returns and how long it takes."""
 
 from __future__ import annotations
 

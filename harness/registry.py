@@ -1,6 +1,6 @@
 """One registry for methods, tasks, verifiers and everything else a gin file can name.
 
-In-tree entries and strangers' plugins come in by the same door: an entry point of the group `score_harness.plugins`
+In-tree entries and installed plugins are loaded the same way: by an entry point of the group `score_harness.plugins`
 that names a module; importing the module runs its `@register` lines. A gin file may also say `import my_module`.
 """
 

@@ -1,7 +1,7 @@
 r"""Grades math answers: the last \boxed{} (or the paper's "final answer" phrase) of one turn against a gold answer.
 
 The ladder: exact string, normalised string, exact fractions (part by part, see `forms`), then a pool of killable
-worker processes for everything with roots, constants and functions, where math-verify is the last rung. A missing
+worker processes for everything with roots, constants and functions, where math-verify is the last stage. A missing
 answer, a truncated one, a late grader and a failed grader each have a status of their own; none is called wrong.
 
 Not covered: proofs, answers in prose, numeric tolerance (0.333 is not 1/3).

@@ -2,7 +2,7 @@
 
 Every number is recomputed from eval.jsonl. A row is one gin file's name over its seeds; a table holds only rows that
 share training task, model, evaluation task, both tasks' versions, grader, number of attempts and the very set of
-problems. Which interval stands where: docs/statistics.md. Rendering is `harness.analysis.tables`.
+problems. docs/statistics.md lists which interval is used where. Rendering is `harness.analysis.tables`.
 Above 300 lines because the nouns of a board (a third of the file) and what fills them are read together.
 """
 

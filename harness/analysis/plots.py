@@ -3,7 +3,8 @@
 Each figure is a function from one `Scope` (rows that may be compared) to a matplotlib figure; where the results lack
 what it shows, it raises `Missing` with what is needed. Vector PDF and PNG, column width by default, one colour-blind
 safe palette (Okabe and Ito) ordered by lightness and doubled by marker, dash or hatch, so that it reads in greyscale.
-No dates in the files: equal results give equal figures. `FIGURES` says which figure of arXiv 2409.12917v2 each follows.
+No dates in the files: equal results give equal figures. `FIGURES` names the figure of arXiv 2409.12917v2 that
+each follows.
 Above 300 lines because it is a dozen and a half of short figures in one style.
 """
 

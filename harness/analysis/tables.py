@@ -1,7 +1,7 @@
 """Renders a leaderboard (`harness.analysis.leaderboard.Board`) as Markdown, CSV, LaTeX, HTML or JSON.
 
 Every text that came from a run folder (names, bindings, error messages) is escaped for the format it goes into. Nothing
-is set in bold: a winner is what its interval says. No dates and no absolute paths, so equal runs give equal bytes.
+is set in bold: read a difference by its interval. No dates and no absolute paths, so equal runs give equal bytes.
 Above 300 lines because it is five formats of one list of blocks.
 """
 

@@ -2,7 +2,7 @@
 
 Arrays of outcomes have the shape [seeds, problems]; every run of a comparison saw the same problems, so the design is
 crossed, and everything that compares two systems works on per-problem differences. docs/statistics.md says which
-interval stands where and what it can and cannot mean.
+interval is used where and what it can and cannot mean.
 The few closed forms of scipy.stats that are needed (Wilson's bounds, the binomial test, the trimmed mean) are written
 out here with scipy.special: importing scipy.stats takes as long as reading a hundred runs, and its binomial test
 searches for a p value that no interval needs.

@@ -1,7 +1,7 @@
 r"""The shell game, an embedded task whose answer states an end before the steps to it; needs no download.
 
 A ball under one of three cups and moves that swap two cups or none; answered in \boxed{}. Written so, the answer is
-easy to check and mend once it stands there, and hard to state in one go. See docs/testbed.md.
+easy to check and correct once it is written, and hard to state in one pass. See docs/testbed.md.
 """
 
 from __future__ import annotations

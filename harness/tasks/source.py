@@ -1,6 +1,6 @@
 """Where a task's rows come from: a pinned repository of the Hugging Face hub, or local files checked line by line.
 
-Every failure is one `DataError` that names the place (file and line, or repository) and says how to go on. The hub is
+Every failure is one `DataError` that names the place (file and line, or repository) and tells what to do. The hub is
 asked once, with a short time limit, before anything is loaded: without it the local cache is used, or nothing.
 
 Not covered: streaming; data sets that need a loading script.

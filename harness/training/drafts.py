@@ -1,6 +1,6 @@
 """Controls: the second attempt asked for after another draft than the policy's own; where these drafts come from.
 
-A *draft* is what stands before the correction instruction. Drafts are context only: nobody trains on them, and their
+A *draft* is what precedes the correction instruction. Drafts are context only: nobody trains on them, and their
 records say `by: given`. The second attempt is greedy, as in the evaluation that every run has.
 """
 

@@ -1,4 +1,4 @@
-"""Rows x seeds as cells: what each is called with, where it stands, and one process that runs it."""
+"""Rows x seeds as cells: what each is called with, how far it is, and one process that runs it."""
 
 from __future__ import annotations
 

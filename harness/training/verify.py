@@ -2,7 +2,7 @@
 
 Nothing is sampled and nothing is written. Of each run it is asked: are its files what they were when it ended, has
 every evaluation the records it had, and does the run's own verifier, on the problems of the run's own task, come to the
-very verdicts that stand in eval.jsonl?
+same verdicts as in eval.jsonl?
 """
 
 from __future__ import annotations

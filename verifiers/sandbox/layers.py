@@ -1,4 +1,4 @@
-"""The walls around one untrusted program, each as one function: limits, Landlock, seccomp, namespaces, lower uid.
+"""Isolation layers around one untrusted program, a function each: limits, Landlock, seccomp, namespaces, lower uid.
 
 Standard library and ctypes only: no package wraps Landlock, and this runs in a bare interpreter. The seccomp filter
 itself is built by pyseccomp in the parent (see `syscalls`) and arrives here as bytes.

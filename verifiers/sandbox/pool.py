@@ -1,6 +1,6 @@
-"""Runs untrusted programs against trusted tests behind as many walls as this machine allows, and says how many.
+"""Runs untrusted programs against trusted tests in as many isolation layers as this machine allows; records which.
 
-The parent's side: it starts the fork servers, inside bubblewrap where that works, reads back which walls
+The parent's side: it starts the fork servers, inside bubblewrap where that works, reads back which layers
 stood up to a probe, refuses to run below the floor, and keeps the pool.
 
 The floor is Landlock and seccomp together, or bubblewrap. All of it is defence in depth on a shared kernel: for

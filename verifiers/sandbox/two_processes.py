@@ -6,7 +6,7 @@ candidate's, only values rebuilt from literal text (`literals`) or numbered refe
 Which of the two a problem needs is read off from its tests (`trusted_tests`) or shows before the program first answers.
 
 Not covered: tests that see arguments changed in place.
-Above 300 lines because both ends of the protocol between tests and program stand here.
+Above 300 lines because both ends of the protocol between tests and program are here.
 """
 
 from __future__ import annotations
