@@ -215,7 +215,7 @@ def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: 
     said = [_Said(path, file, _key(s), s.value) for path in paths for file, s in _walk(path) if isinstance(s, _Binding)]
     if recorded is None:
         _check_order(said)
-    # Only while gin is exposed to it: a plugin imported by a gin line registers before its names are read.
+    # Plugins that these files import are registered by now, so that every name below can be resolved.
     try:
         for statement in recorded or ():
             gin.parse_config(f"{_key(statement)} = {statement.value!r}")
@@ -736,7 +736,12 @@ def parse_bindings(text: str) -> dict[str, str]:
 
 
 def describe_differences(old: str, new: str, ignore: Collection[str] = ()) -> list[str]:
-    """'name: old -> new' for every binding that two config texts do not share, but for NO_SCIENCE and `ignore`."""
+    """'name: old -> new' for every binding that two config texts do not share, but for NO_SCIENCE and `ignore`.
+
+    Args:
+        old, new: Config texts.
+        ignore: Further names that are left out.
+    """
     return [
         f"{name}: {then or 'not set'} -> {now or 'not set'}"
         for name, then, now in changed_bindings(old, new)

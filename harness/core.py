@@ -75,7 +75,7 @@ class Turn:
             a method sets as text alone (a reference solution) leaves them empty: the policy encodes it.
         text: The response as text, without special tokens.
         verdict: The grade of this turn alone.
-        index: Position among the attempts of the trajectory, from 0; a turn that is no attempt has that of the next.
+        index: Index of this attempt, from 0. An unscored turn (feedback) has the index of the attempt that follows.
         by: `policy` (on-policy, trainable), `reference` (sampled from the base model) or `given` (a fixed program);
             the last two are context only.
         scored: False for turns that are no attempt (Self-Refine's feedback).

@@ -73,6 +73,11 @@ def try_verifier(verifier: Verifier, problem: Problem, seconds: float = VERIFIER
 
     What it says is not used. This project's own verifiers are not asked: they may start sandboxes, and are tested.
 
+    Args:
+        verifier: Any; one of this project is not asked.
+        problem: Its answer is graded as a response.
+        seconds: Longest time of one grading.
+
     Raises:
         GradingError: as `grade_responses`.
     """

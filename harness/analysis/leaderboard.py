@@ -129,7 +129,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ReferenceValue:
-    """A number that must stand beside two-turn rows; `cell` is None, and `note` says why, where there is none."""
+    """A reference value printed under a table (single-turn RL's Acc@t1, majority@2).
+
+    `cell` is None where it cannot be computed; `note` gives the reason.
+    """
 
     label: str
     cell: Interval | None
@@ -221,7 +224,14 @@ def build_board(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARG
 
 
 def board_of(runs: Sequence[Run], troubles: Iterable[ReadIssue], *, root: Path, margin: float = stats.MARGIN) -> Board:
-    """The board of runs that were read before; `root` is asked again only where a base row must be borrowed."""
+    """The board of runs that were read before; `root` is asked again only where a base row must be borrowed.
+
+    Args:
+        runs: Read with the evaluations after training.
+        troubles: What the reader could not use; the board lists them.
+        root: The results folder.
+        margin: Of equivalence, as a fraction of problems.
+    """
     grouped: dict[ComparisonKey, list[tuple[Run, EvalResult]]] = {}
     more = list(troubles)
     for run in runs:
@@ -508,7 +518,11 @@ def paired_differences(row: Row, other: Row, mine: str, theirs: str) -> tuple[tu
     """Per-problem differences of two rows, [S, P], and the seeds they are of.
 
     Trained rows are paired by seed and only common seeds count; an untrained row has no training noise, so its mean
-    over seeds stands against every seed of the other.
+    over seeds is compared with every seed of the other.
+
+    Args:
+        row, other: Two rows of one table, with the same P problems.
+        mine, theirs: The quantity taken of `row` and of `other`, such as `t2`.
     """
     a, b = row.values[mine], other.values[theirs]
     if not other.trained:

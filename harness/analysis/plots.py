@@ -81,8 +81,8 @@ class Scope:
         section: The leaderboard's table.
         runs: row name -> its runs, by seed.
         curves: Inference-time scaling of these rows.
-        again: Another scope before this one is of the same runs (another evaluation of them): what is drawn from their
-            training or their pools stands there.
+        again: An earlier scope shows the same runs (another evaluation of them); figures of their training or their
+            pools are drawn there only.
         chosen: Shell patterns of the rows to draw; () for all. A row keeps its colour and dash whichever are drawn.
     """
 
@@ -322,12 +322,12 @@ def family_of(row: Row) -> int:
 
 
 def answer_points(scope: Scope) -> dict[str, tuple[Interval, Interval]]:
-    """{row: (accuracy of attempt 1, of the last attempt)}, as fractions: what `answer` draws."""
+    """{row: (accuracy of attempt 1, of the last attempt)}, as fractions: what `plot_answer_accuracy` draws."""
     return {row.name: (row.cells["t1"], row.cells["last"]) for row in _two_attempts(scope)}
 
 
 def describe_answer(scope: Scope) -> str:
-    """The numbers of `answer`, one row a line, in percent: `save_figure` writes them into the PNG as its
+    """The numbers of `plot_answer_accuracy`, one row a line, in percent: `save_figure` writes them into the PNG as its
     description."""
 
     def told(cell: Interval) -> str:

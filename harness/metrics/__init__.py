@@ -151,7 +151,11 @@ def majority_accuracy(answers: Sequence[Hashable | None], correct: Sequence[bool
 
 
 def majority_at(votes: NDArray[np.intp], right: NDArray[Any], k: int, *, subsets: int = 200, seed: int = 0) -> float:
-    """majority@k: the mean of `majority_curve`, over problems."""
+    """majority@k: the mean of `majority_curve`, over problems.
+
+    Args:
+        votes, right, k, subsets, seed: As in `majority_curve`.
+    """
     return float(majority_curve(votes, right, k, subsets=subsets, seed=seed).mean())
 
 

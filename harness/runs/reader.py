@@ -314,7 +314,7 @@ def _bytes_of(run: Run, name: str) -> bytes:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No garbage collection: records hold no cycles, and looking for some takes a tenth of the reading and more."""
+    """Disables the search for reference cycles: records have none, and it takes a tenth of the reading or more."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -327,7 +327,14 @@ def _uncollected() -> Iterator[None]:
 def read_run(
     path: Path, root: Path | None = None, *, whens: Sequence[str] = schema.WHENS, gin: Path = format1.GIN
 ) -> tuple[Run | None, list[ReadIssue]]:
-    """One run folder; None (and why) when it is not finished, failed or damaged."""
+    """One run folder; None (and why) when it is not finished, failed or damaged.
+
+    Args:
+        path: The run folder.
+        root: The results folder that its label is relative to.
+        whens: Times whose evaluations are wanted; of an untrained run all are read.
+        gin: Folder of gin files, for runs of format 1.
+    """
     label = _label(path, root)
     try:
         run, why, remarks = _read_run(path, label, whens, gin)
@@ -403,9 +410,14 @@ def _joined(faults: Sequence[str]) -> str:
 def read_records(
     path: Path, *, whens: Sequence[str] = schema.WHENS, bad: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """The records of a run folder's eval.jsonl; lines that are none are left out and told in `bad`, with their number.
+    """The records of a run folder's eval.jsonl; invalid lines are left out and listed in `bad`, with their number.
 
     Leading lines of a time that is not asked for are not parsed, which spares a table half of its time.
+
+    Args:
+        path: The run folder.
+        whens: Times whose records are wanted.
+        bad: A list that faults are added to.
     """
     faults = [] if bad is None else bad
     skipped = [when for when in schema.WHENS if when not in whens]

@@ -109,7 +109,11 @@ def key_fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def key_from(when: str, task: str, split: str, temperature: float, first: str, turns: int, draft: str) -> EvalKey:
-    """The key of `key_fields`; -0.0 and 0 are the temperature 0.0."""
+    """The key of `key_fields`; -0.0 and 0 are the temperature 0.0.
+
+    Args:
+        when, task, split, temperature, first, turns, draft: As the attributes of `EvalKey`.
+    """
     return EvalKey(when, task, split, float(temperature) + 0.0, first, turns, draft)
 
 
@@ -245,6 +249,10 @@ def draft_fits(draft: str, correct: bool, answer: str | None, status: str) -> bo
     A right one is right. A wrong one has an answer, and a grader that could tell: no reply that was cut off, and no
     program that ran out of time. Of the other kinds every draft is one. A record whose draft is not of its kind, as
     none was found, counts in no rate.
+
+    Args:
+        draft: The control's kind.
+        correct, answer, status: The draft's verdict.
     """
     if draft == "wrong":
         return not correct and answer is not None and status == "ok"

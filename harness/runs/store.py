@@ -357,9 +357,9 @@ class RunStore:
 
 
 class ReadOnlyRunStore(RunStore):
-    """The run folder as every process but the first sees it: nothing is written.
+    """Read-only run store, for all processes but the first: nothing is written.
 
-    Not covered: machines that do not share the folder; all of them read the checkpoint when a run goes on.
+    Not covered: machines that do not share the folder; all of them read the checkpoint when a run is resumed.
     """
 
     def acquire_lock(self) -> None:

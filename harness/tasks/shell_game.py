@@ -93,12 +93,22 @@ def problem_text(game: Game) -> str:
 
 
 def answer_text(opening: str, end: str, way: str) -> str:
-    """The content of the box: `22133 1:33212211`."""
+    """The content of the box: `22133 1:33212211`.
+
+    Args:
+        opening: The ball's place after each opening move.
+        end: Its place at the very end.
+        way: Its place after each move of the round.
+    """
     return f"{opening} {end}:{way}"
 
 
 def boxed_reply(opening: str, end: str, way: str) -> str:
-    """A whole reply."""
+    """A whole reply.
+
+    Args:
+        opening, end, way: As in `answer_text`.
+    """
     return rf"\boxed{{{answer_text(opening, end, way)}}}"
 
 

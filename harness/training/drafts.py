@@ -47,7 +47,7 @@ def ask_after_drafts(
         problems: All problems of the evaluation, as drafts of `other` problems come from these.
         batch: Places in `problems` of those to ask.
         seed: Of the drafts that are sampled.
-        verifier_seconds: As in `rollout.grade`.
+        verifier_seconds: As in `grade_responses`.
 
     Raises:
         GradingError, ValueError: as `sample_rollouts`; `other` needs two problems.
@@ -110,6 +110,11 @@ def find_other(problems: Sequence[Problem], place: int) -> Problem:
 
 def require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: EvalSpec) -> None:
     """Checks before any training that a control can be asked: that its conversations fit the limits of length.
+
+    Args:
+        policy: Knows the limits of length.
+        task, dialogue: What the conversations are made of.
+        evaluation: A control; see `EvalSpec.draft`.
 
     Raises:
         ValueError: one does not, as `Policy.require_room`; `other` has one problem only.

@@ -1,4 +1,4 @@
-"""What can be asked of a model beside the greedy two-attempt evaluation of the test split: kind `evaluation` in gin.
+"""Optional evaluations, kind `evaluation` in gin, added to the greedy two-attempt evaluation of the test split.
 
 `run.evaluations = [@evaluation.pool(), @evaluation.attempts()]` adds to a run's evaluation at its end;
 `python -m harness.evaluate RUN_FOLDER` adds to a run that is done. Each asks once, after training (of an untrained row:

@@ -103,7 +103,14 @@ TOKENS = ("sampled_tokens", "read_tokens", "trained_tokens", "flops")  # newer t
 
 
 def run_experiment(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
-    """Runs an experiment in its opened store from wherever the store says it stands."""
+    """Runs an experiment in its opened store, from its last checkpoint or from the start: trains, evaluates, exports.
+
+    Args:
+        experiment: The settings, checked.
+        policy: Loaded from the base model; a checkpoint's weights replace its own.
+        store: Opened and locked; steps that are newer than its last checkpoint are dropped.
+        display: Shows the progress.
+    """
     _check_prompt_lengths(experiment, policy)
     phases = experiment.phases()
     found = policy.ranks.run_on_rank0(store.last_checkpoint)

@@ -67,7 +67,13 @@ def top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
 
 
 def split_top_level(text: str, pattern: re.Pattern[str], keep_empty: bool = False) -> list[str]:
-    """The stretches between a pattern's top-level matches; empty stretches dropped unless they are kept."""
+    """The stretches between a pattern's top-level matches.
+
+    Args:
+        text: Of an answer.
+        pattern: Of the separator; matches inside brackets do not split.
+        keep_empty: Whether empty stretches are kept.
+    """
     parts, at = [], 0
     for match in top_level(text, pattern):
         parts.append(text[at : match.start()].strip())
@@ -179,6 +185,12 @@ def joined_thousands(text: str) -> str:
 
 
 def strip_brackets(text: str, left: str, right: str) -> str | None:
+    """What is between two brackets that enclose the whole text; None where they do not.
+
+    Args:
+        text: Of an answer.
+        left, right: The brackets.
+    """
     inside = text[len(left) : -len(right)]
     return inside.strip() if text.startswith(left) and text.endswith(right) and is_balanced(inside) else None
 

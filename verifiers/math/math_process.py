@@ -45,7 +45,12 @@ class ScalarJudge:
         return numeric.values_equal(a, b, (gold, given))
 
     def is_proportional(self, gold: str, given: str, signed: bool) -> bool:
-        """Whether one expression is a constant multiple (a positive one, when `signed`) of the other."""
+        """Whether one expression is a constant multiple (a positive one, when `signed`) of the other.
+
+        Args:
+            gold, given: Texts in LaTeX.
+            signed: Whether the factor must be positive.
+        """
         try:
             a, b = latex_math.parse_latex(gold), latex_math.parse_latex(given)
         except NotMath as error:

@@ -52,6 +52,10 @@ def is_settled(gold: str, given: str) -> bool:
 def symbolic_equal(gold: str, given: str, warm_up: Callable[[], None]) -> bool:
     """math-verify's verdict.
 
+    Args:
+        gold, given: Texts in LaTeX.
+        warm_up: Called before math-verify is imported, which takes long.
+
     Raises:
         CannotTell: the texts differ and are not both understood, or are too large.
     """

@@ -240,7 +240,13 @@ class ForkServer:
         two_processes.Pipe(-1, self.sink).send_text(json.dumps(value))
 
     def wait_for_reply(self, pids: list[int], state: int, deadline: float) -> bool:
-        """Waits for the reply, the deadline or the parent's end; then nothing that was forked is left."""
+        """Waits for the reply, the deadline or the parent's end; then nothing that was forked is left.
+
+        Args:
+            pids: The processes that were forked; they are killed in the end.
+            state: A pipe on which they tell how far they are.
+            deadline: Of `time.monotonic`, in seconds.
+        """
         told, late = b"", False
         poll = select.poll()
         poll.register(0, 0)  # hang-up only

@@ -195,7 +195,15 @@ def reveal_paths(paths: Iterable[str]) -> None:
 
 
 def set_limits(memory: int, cpu: float, processes: int = 256, file_size: int = 0, files: int = 64) -> None:
-    """Resource limits of one program: bytes of address space, CPU seconds, processes, bytes per file, open files."""
+    """Sets the resource limits of one program.
+
+    Args:
+        memory: Bytes of address space.
+        cpu: Seconds of processor time.
+        processes: Most processes of the user.
+        file_size: Bytes of a file; 0 forbids to write any.
+        files: Most open files.
+    """
     wanted = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CPU: int(cpu) + 1,

@@ -268,7 +268,7 @@ def is_out_of_threads(kind: str, text: str) -> bool:
 
 
 class Remote:
-    """A thing of the candidate's by name or number: it can be called and asked for attributes, never compared.
+    """Proxy of an object in the candidate's process: it can be called and asked for attributes, never compared.
 
     Its items and length are asked for as well: they arrive as values, which the tests compare themselves.
     Where it comes from tells whether the tests chose its class by a name in capitals (`Stack()`), and whether it is an
