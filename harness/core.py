@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one response.
+    """A verifier's judgement of one response.
 
     Attributes:
         reward: The oracle reward r(y, y*) of arXiv 2409.12917v2, section 3; binary in every built-in verifier.
@@ -317,7 +317,7 @@ class Session(Protocol):
         ...
 
     def ask(self, texts: Sequence[str]) -> None:
-        """The user says `texts[i]` (of B) in conversation i, after its last reply."""
+        """Appends `texts[i]` (of B) as the user's turn of conversation i, after its last reply."""
         ...
 
 

@@ -158,7 +158,7 @@ def load_plugins(in_tree: bool = True) -> dict[str, str]:
     for point in sorted(points, key=lambda point: (point.value not in IN_TREE, point.name)):
         try:
             importlib.import_module(point.module)
-        except Exception as error:  # a stranger's module may raise anything; it is named and the others go on
+        except Exception as error:  # a plugin's module may raise anything; it is named, the others are loaded
             if point.value in IN_TREE:
                 raise
             dist = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"

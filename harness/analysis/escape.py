@@ -68,7 +68,7 @@ def read_looks(run: Run) -> list[Look]:
 
 
 def has_escaped(look: Look) -> bool:
-    """Whether one evaluation says so: delta is at least `LEAST`, and its interval lies above 0."""
+    """Whether one evaluation shows an escape: delta is at least `LEAST`, and its interval lies above 0."""
     return look.delta.mean >= LEAST and look.delta.lo > 0
 
 

@@ -198,7 +198,7 @@ class AcrossBases:
 
 @dataclass(frozen=True)
 class Board:
-    """Everything the leaderboard says, before rendering. `paper` is the content of paper.json."""
+    """Everything the leaderboard shows, before rendering. `paper` is the content of paper.json."""
 
     sections: tuple[Section, ...]
     overall: tuple[Overall, ...]
@@ -385,7 +385,7 @@ def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
 
 
 def _iqm(scores: NDArray[Any]) -> Interval:
-    """The interquartile mean of [S, T]; with NaN for bounds where seeds do not differ: resampling them says nothing."""
+    """Interquartile mean of [S, T]; its bounds are NaN where seeds do not differ, as resampling has no effect."""
     mean, lo, hi = stats.iqm_interval(scores)
     return Interval(mean, lo, hi) if (scores != scores[0]).any() else Interval(mean, math.nan, math.nan)
 
@@ -618,7 +618,7 @@ def _means(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _rank(name: str) -> tuple[int, int, str]:
-    """The paper's order of rows, variants after what they vary, strangers last."""
+    """The paper's order of rows, variants after what they vary, other rows last."""
     for place, prefix in enumerate(PAPER_ORDER):
         if name == prefix or name.startswith((f"{prefix}_", f"{prefix} ")):
             return place, 0 if name in (prefix, "score_full") else 1, name

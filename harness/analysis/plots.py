@@ -70,12 +70,12 @@ VISIBLE = "\u200b"  # before a name in a legend: matplotlib leaves out what begi
 
 
 class Missing(Exception):
-    """The results do not hold what a figure shows; the message says what would."""
+    """The results lack what a figure shows; the message names what is needed."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What one set of figures is drawn from: rows that may stand in one picture.
+    """What one set of figures is drawn from: rows that may share one picture.
 
     Attributes:
         section: The leaderboard's table.

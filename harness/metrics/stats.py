@@ -234,7 +234,7 @@ def bootstrap_bases(values: Any, *, resamples: int = RESAMPLES, seed: int = 0, c
 
 
 def _widened(grid: Floats, draws: Floats, confidence: float, seeds_vary: bool) -> Interval:
-    """The percentiles of resampled means, scaled about the mean as `bootstrap_interval` says."""
+    """The percentiles of resampled means, scaled about the mean as in `bootstrap_interval`."""
     tail, mean, spread = 0.5 - confidence / 2, float(grid.mean()), float(draws.std())
     if spread < 1e-12:
         return Interval(mean, mean, mean)

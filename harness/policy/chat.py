@@ -81,7 +81,7 @@ class ChatFormat:
         return self._ids(self._render(messages if self._takes_system else fold_system_message(messages)))
 
     def encode_followup(self, ask: str, reply: Sequence[int]) -> list[int]:
-        """Token ids between the end of `reply` and where the next reply begins, when the user says `ask`.
+        """Token ids between the end of `reply` and where the next reply begins, when the user's turn is `ask`.
 
         A reply that was cut off by the length limit is closed here as the template closes it.
         """

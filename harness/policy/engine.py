@@ -63,7 +63,7 @@ class Policy:
     """
 
     def __init__(self, spec: HF, device: str) -> None:
-        transformers.utils.logging.disable_progress_bar()  # one line per weight file says nothing here
+        transformers.utils.logging.disable_progress_bar()  # one line per weight file would hide the rest
         self.spec = spec
         self.ranks = join_ranks(device)
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -715,7 +715,7 @@ class Session:
             Turn(
                 context,
                 ids,
-                # The blank that a template puts before a reply is no part of a text that was given without it.
+                # The blank that a template puts before a reply is not part of a text that was given without it.
                 chat.decode_reply(ids).removeprefix(chat.reply_indent if isinstance(reply, str) else ""),
                 UNGRADED,
                 index=self._asked,
@@ -726,7 +726,7 @@ class Session:
         return self._written(turns)
 
     def ask(self, texts: Sequence[str]) -> None:
-        """The user says `texts[i]` in conversation i, after the last reply.
+        """Appends `texts[i]` as the user's turn of conversation i, after the last reply.
 
         Of a conversation that outgrows the model's window only what fits is read: its next reply is empty.
         """

@@ -24,7 +24,7 @@ READABLE = 0o644  # safetensors leaves files that their owner alone can read
 
 
 def require_model(folder: str) -> None:
-    """Raises ValueError for what is no whole model: a file, the folder of a LoRA adapter, a folder without a config."""
+    """Raises ValueError for anything but a whole model: a file, a LoRA adapter's folder, a folder without a config."""
     if os.path.isfile(folder):
         raise ValueError(f"hf.path must be a folder in Hugging Face's layout or a hub name; {folder!r} is a file")
     if (Path(folder) / "adapter_config.json").is_file():

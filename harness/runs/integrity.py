@@ -52,7 +52,7 @@ def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def changed_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] = READ) -> list[str]:
-    """One sentence for each file that is not what run.json says it was; [] for a run of before this was recorded.
+    """One sentence for each file that differs from what run.json records; [] for a run of before this was recorded.
 
     Args:
         folder: The run's folder.

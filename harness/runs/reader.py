@@ -36,7 +36,7 @@ TOLD = 3  # faults of one file that are told one by one
 
 @dataclass(frozen=True)
 class ReadIssue:
-    """Something a reader must be told about a run folder; `left_out` says that the run is in no table."""
+    """Something a reader must be told about a run folder; `left_out`: the run is in no table."""
 
     path: str
     message: str
@@ -270,8 +270,8 @@ def _load_plugins() -> list[tuple[str, str]]:
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[ReadIssue]]:
     """Of several runs that would be one seed of one row of one table, the first in the order of the paths.
 
-    A copied folder is no further seed; neither is another seed's folder whose records and training log are, byte for
-    byte, those of a seed that is there: trainings with different seeds do not write the same log.
+    A copied folder does not count as a further seed; neither is another seed's folder whose records and training log
+    are, byte for byte, those of a seed that is there: trainings with different seeds do not write the same log.
     """
     kept: list[Run] = []
     troubles = []
@@ -390,7 +390,7 @@ def _read_run(path: Path, label: str, whens: Sequence[str], gin: Path) -> tuple[
 def _miscounted(
     info: Mapping[str, Any], grouped: Mapping[EvalKey, list[dict[str, Any]]], whens: Sequence[str]
 ) -> list[str]:
-    """Evaluations that do not hold as many records as run.json says; [] for a run of before this was recorded."""
+    """Evaluations that do not have as many records as run.json records; [] for a run of before this was recorded."""
     if "records" not in info:
         return []
     counted = {key.label: len(records) for key, records in grouped.items()}

@@ -81,7 +81,7 @@ class Recipe:
         return f"{self.policy.path}@{self.policy.revision}" if self.policy else "mutants"
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides which programs come out; an interrupted build goes on only when it is the same."""
+        """Everything that decides which programs come out; an interrupted build is resumed only when it is the same."""
         prompts = json.dumps([self.task.chat(problem, []) for problem in self.chosen_problems])
         return {
             "generator": self.generator_name,

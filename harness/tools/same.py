@@ -405,7 +405,7 @@ def row_names() -> list[str]:
 
 
 def relation_sign(first: Row, second: Row, relations: Sequence[Relation]) -> str:
-    """One letter for a pair of rows; `LEGEND` says which.
+    """One letter for a pair of rows; `LEGEND` explains them.
 
     Args:
         first, second: The rows.

@@ -20,7 +20,7 @@ from harness.training.evaluations import EvalSpec
 from harness.training.rollout import sample_rollouts
 
 SOMEBODY = "Somebody answered:"
-"""What the user says before a draft that is told as somebody else's."""
+"""The user's words before a draft that is presented as somebody else's."""
 
 
 def ask_after_drafts(
@@ -36,10 +36,10 @@ def ask_after_drafts(
 ) -> list[Group]:
     """One trajectory on each problem of a batch: the draft and the attempt after it (`blind`: that attempt alone).
 
-    `right`, `wrong` and `other` drafts stand in the policy's turn, where its own attempt 1 would. In a `blind` and in
-    a `relabelled` conversation there is no such turn, and two user turns in a row are refused by many chat templates;
-    so everything is in the first user turn, blank lines between: the problem as the task asks it, then for
-    `relabelled` "Somebody answered:" and the draft, then what the dialogue says after attempt 1. From there on the
+    `right`, `wrong` and `other` drafts take the place of the policy's own attempt 1. In a `blind` and
+    in a `relabelled` conversation there is no such turn, and two user turns in a row are refused by many chat
+    templates; so everything is in the first user turn, blank lines between: the problem as the task asks it, then for
+    `relabelled` "Somebody answered:" and the draft, then the dialogue's instruction after attempt 1. From there on the
     dialogue is the usual one.
 
     Args:

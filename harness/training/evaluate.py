@@ -89,7 +89,7 @@ def expected_records(task: Task, evaluation: EvalSpec = GREEDY) -> list[tuple[st
 
 def name_of(problem: Problem, sample: int) -> tuple[str, int]:
     """(id, sample) of a record: where one problem has several fixed first attempts, each is a `Problem` whose `meta`
-    says which `problem` and which `sample` of it the record is."""
+    names the `problem` and the `sample` of it that the record is of."""
     return problem.meta.get("problem", problem.id), problem.meta.get("sample", sample)
 
 

@@ -1,4 +1,4 @@
-"""The loop that every row shares: evaluate, train phase by phase, evaluate again; stop and go on at any moment.
+"""The loop that every row shares: evaluate, train phase by phase, evaluate again; stop and resume at any moment.
 
 Every draw follows from the seed and its place (harness.seeds), so a checkpoint holds weights, optimiser state, position
 and the examples still to be fitted, nothing else.
@@ -311,7 +311,7 @@ def _adapted(phase: Phase, log: Sequence[dict[str, Any]]) -> Credit:
         return phase.credit
     try:
         return phase.adapt([past for past in log if past["phase"] == phase.name])
-    except Exception as error:  # the method may be a stranger's and raise anything
+    except Exception as error:  # a plugin's method may raise anything
         raise ValueError(f"phase {phase.name!r} could not adapt its credit: {describe_error(error)}") from error
 
 
@@ -324,7 +324,7 @@ def _credited(phase: Phase, credit: Credit, groups: Sequence[Any]) -> list[Examp
 
 @contextlib.contextmanager
 def _kept_when_broken(store: RunStore, phase: Phase, update: int, examples: Sequence[Example]) -> Iterator[None]:
-    """Keeps what an update broke on in failed_batch.json, for a replay, and says where it was."""
+    """Keeps what an update broke on in failed_batch.json, for a replay, and tells where it was."""
     try:
         yield
     except ValueError as error:
@@ -520,9 +520,9 @@ def add_evaluations(
 ) -> int:
     """Adds the experiment's further evaluations to a run that is done; what it has already stays as it is.
 
-    They are collected beside eval.jsonl, in `evaluating/`, where an interrupted supplement goes on. Once they are
-    whole, `commit.json` says there what the run will be; from then on `finish_supplement` can put it in place, however
-    often it is killed.
+    They are collected beside eval.jsonl, in `evaluating/`, where an interrupted supplement is resumed. Once they are
+    whole, `commit.json` there records what the run will be; from then on `finish_supplement` can put it in place,
+    however often it is killed.
 
     Args:
         policy: The trained policy.

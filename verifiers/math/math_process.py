@@ -28,7 +28,7 @@ _LENGTH = struct.Struct(">I")
 
 
 class ScalarJudge:
-    """Judges two scalar expressions; remembers which rung decided."""
+    """Judges two scalar expressions; remembers which stage decided."""
 
     def __init__(self) -> None:
         self.rung = "form"
@@ -60,7 +60,7 @@ class ScalarJudge:
 
 
 def _announce(value: dict[str, Any]) -> None:
-    """Sends a frame that is no answer; set by `main`."""
+    """Sends a frame that is not an answer; set by `main`."""
 
 
 def _warm_up() -> None:

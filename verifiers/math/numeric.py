@@ -112,7 +112,7 @@ def _is_real(tree: Tree, at: sampling.Point) -> bool:
 
 
 def _restricted(tree: Tree) -> set[str]:
-    """The variables under an even root, a logarithm or a power that is no whole number."""
+    """The variables under an even root, a logarithm or a power that is not a whole number."""
     found: set[str] = set()
 
     def visit(part: Tree) -> None:

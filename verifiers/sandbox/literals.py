@@ -37,7 +37,7 @@ class NoLiteral(ValueError):
 
 
 class MatchValue:
-    """What a regular expression's match says, rebuilt from text; true, and equal to nothing but itself."""
+    """The content of a regular expression's match, rebuilt from text; true, and equal to nothing but itself."""
 
     def __init__(self, groups: list[str | None], spans: list[list[int]], names: dict[str, str | None]) -> None:
         self._groups, self._spans, self._names = groups, spans, names

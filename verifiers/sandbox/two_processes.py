@@ -263,7 +263,7 @@ class Link:
 
 
 def is_out_of_threads(kind: str, text: str) -> bool:
-    """Whether an exception says that this machine, not the program, was short of threads."""
+    """Whether an exception means that this machine, not the program, was short of threads."""
     return kind == "RuntimeError" and "can't start new thread" in text
 
 
