@@ -317,7 +317,7 @@ def _row(name: str, group: list[tuple[Run, EvalResult]]) -> Row:
     values["last"] = values[f"t{turns}"]
     pooled = [(run.seed, e) for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
     pools = [pool for _, pool in pooled]
-    if len({pool.problems_digest for pool in pools}) == 1:
+    if len({pool.problems_digest for pool in pools}) == 1:  # pools of different problems cannot be one [S, P] grid
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
     trained = any(run.was_trained for run in runs)
     parent, difference, notes = read_lineage(runs[0])
@@ -409,7 +409,7 @@ def _crossed(subject: ComparisonKey, members: Sequence[Section]) -> AcrossBases:
     found, compared = [], []
     for name in names:
         rows = [rows_of[name] for rows_of in held]
-        seeds = min(len(row.seeds) for row in rows)
+        seeds = min(len(row.seeds) for row in rows)  # as many of each base, since [B, S, P] has no gaps
         cells = {}
         for q in ("t1", "last", "delta") if own else ("last",):
             cube = np.stack([row.values[q][:seeds] for row in rows])
@@ -422,6 +422,7 @@ def _crossed(subject: ComparisonKey, members: Sequence[Section]) -> AcrossBases:
             if least:
                 cube = np.stack([grid[:least] for _, grid in pairs])
                 cells["gain"] = clip_interval(stats.bootstrap_bases(cube), "difference", cube.shape[2])
+                # Over the means of the seeds: bases, not runs, are the independent units.
                 compared.append((name, stats.paired_test(cube.mean(axis=1))))
         found.append((name, seeds, cells))
     p = dict(zip([name for name, _ in compared], stats.holm_adjust([p for _, p in compared]), strict=True))

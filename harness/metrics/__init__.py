@@ -97,8 +97,9 @@ def summarize(records: Iterable[Record] | Table, entries: Iterable[Metric] | Non
         "c_to_i_count": broken if two else None,
     }
     summary |= {entry.name: entry.table_mean(table) for entry in (METRICS.values() if entries is None else entries)}
-    statuses, met = np.asarray(table.status, dtype=object).T, set().union(*table.status)
+    statuses, met = np.asarray(table.status, dtype=object).T, set().union(*table.status)  # [N, k], and which occur
     for status in FAILURES:
+        # A comparison of N * k objects is slow, and most runs have none of most failures.
         hit = statuses == status if status in met else np.zeros(table.correct.shape, dtype=bool)
         summary[status] = rates(hit | table.truncated if status == "truncated" else hit)
     summary["tokens"] = rates(table.tokens)

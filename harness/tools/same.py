@@ -293,6 +293,7 @@ def _expected(batches: Sequence[Batch], small: Vector) -> Vector:
                     weight[place] += p * entry.weight
                     kl[place] += p * entry.kl
         for (g, by, rewards), total in mass.items():
+            # Centred over the last reward: what depends on the earlier ones alone adds nothing in expectation.
             branches = [(g, by, (*rewards[:-1], r)) for r in (0.0, 1.0)]
             mean = sum(weight[b] for b in branches) / sum(mass[b] for b in branches)
             found[number, chances, (g, by, rewards)] = Entry(

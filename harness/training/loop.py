@@ -382,6 +382,7 @@ def _update(
                 samples=budget.trajectories_per_problem(phase.turns),
                 attempts=phase.turns,
                 offline_share=phase.given_share,
+                # By the batch's place in training: a resumed run draws what an unbroken one does.
                 seed=derive_seed(experiment.seed, "rollout", position.step + i // budget.problems),
                 temperature=policy.temperature,
                 verifier_seconds=experiment.verifier_seconds,
@@ -390,7 +391,7 @@ def _update(
             position.drawn += len(drawn)
             position.add(count_sampled(sampled, allowed.parameters))
         position.pool = _credited(phase, credit, groups)
-        batch += position.pool
+        batch += position.pool  # for failed_batch.json, should the check fail
         _check_examples(phase, position.pool)
         batch.clear()
         random.Random(derive_seed(experiment.seed, "shuffle", position.step)).shuffle(position.pool)
@@ -406,9 +407,10 @@ def _update(
     }[phase.mean_over] or 1  # no example to fit, then only measured ones
     batch += _measured(groups, examples) if on_policy else examples
     if batch:
+        # After a restart the samples come from other weights than those that change now: no check of log-probabilities.
         restarted = phase.restart and position.phase_step == 0
         if experiment.gradient_probe_every and (position.step + 1) % experiment.gradient_probe_every == 0:
-            line |= policy.measure_gradient(batch, denominator)  # type: ignore[attr-defined]  # execute has asked for it
+            line |= policy.measure_gradient(batch, denominator)  # type: ignore[attr-defined]  # run_experiment has asked for it
         stats, norm = policy.step(batch, denominator, fresh=on_policy and not restarted)
         line |= update_metrics(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
         position.add(count_trained(batch, allowed.parameters))

@@ -135,6 +135,7 @@ def parse_matrix(text: str) -> tuple[str, list[list[str]]] | None:
     bars = False
     end = re.search(r"\\end\s*\{\w+\}([\s)\]}|]*)$", rest)
     inner, shut = (rest[: end.start(1)], list(end[1].replace(" ", ""))) if end else (rest, [])
+    # Brackets around the whole matrix: one that ends the factor is closed right behind the matrix.
     while factor and shut and shut[0] == {"(": ")", "[": "]", "{": "}", "|": "|"}.get(factor[-1]):
         bars |= shut.pop(0) == "|"
         factor = re.sub(r"\\(?:cdot|times)\s*$", "", factor[:-1].strip()).strip()
@@ -155,7 +156,7 @@ def parse_matrix(text: str) -> tuple[str, list[list[str]]] | None:
         rows = [[f"({factor})({cell})" for cell in row] for row in rows]
     if divisor:
         rows = [[f"({cell})/({divisor})" for cell in row] for row in rows]
-    if turned and len({len(row) for row in rows}) == 1:
+    if turned and len({len(row) for row in rows}) == 1:  # only a rectangular one has a transpose
         rows = [list(column) for column in zip(*rows, strict=True)]
     return kind, rows
 

@@ -225,6 +225,7 @@ def _tag_standard(value: Any, refer: Callable[[Any], Any] | None, always: type |
         return {"ar": [value.typecode, [_tag(item, refer, always) for item in value]]}
     if kind is memoryview and value.format == "B" and value.c_contiguous:
         return {"mv": value.hex()}
+    # By name from here on: a value is recognised without an import of pathlib, uuid or numpy.
     if kind.__name__ in _PATHS and kind.__module__.partition(".")[0] == "pathlib":
         return {"p": [kind.__name__, str(value)]}
     if kind.__module__ == "uuid" and kind.__name__ == "UUID":
