@@ -34,8 +34,8 @@ def evaluate(
 ) -> None:
     """Evaluates in batches of problems and hands each batch's records to `record`.
 
-    Example of a resume: 64 problems a batch, 1 sample, `done` 150: two batches (128 records) are skipped; the third is
-    asked again from problem 128, and its first 22 records, which are written already, are not handed on.
+    Example of a resume: 256 problems a batch, 1 sample, `done` 600: two batches (512 records) are skipped; the third is
+    asked again from problem 512, and its first 88 records, which are written already, are not handed on.
 
     Args:
         policy, task, dialogue: As in `sample_rollouts`.
