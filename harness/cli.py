@@ -222,7 +222,7 @@ def _completion(words: Sequence[str], prog: str) -> int:
 
 
 def _model_settings(name: str) -> str:
-    """What harness.policy.known_models says of a model, as bindings; '' for one that it does not know."""
+    """The settings that harness.policy.known_models has for a model, as bindings; '' for one that it does not know."""
     from harness.policy.known_models import find_settings
 
     settings = [f"  hf.{key} = {value!r}" for key, value in find_settings(name).items()]

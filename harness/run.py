@@ -274,7 +274,7 @@ def _rehearse_verifiers(experiment: Experiment) -> None:
 
 
 class _Screen(Console):
-    """A console that goes silent when nobody reads it any more (`... | head`): the run goes on."""
+    """A console that goes silent when nobody reads it any more (`... | head`): the run continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -291,7 +291,7 @@ def _told(error: Exception, folder: Path) -> str:
 
 
 def _clear_failed_start(folder: Path) -> None:
-    """Makes room where an earlier start failed before anything was computed: no config of it stands in the way."""
+    """Makes room where an earlier start failed before anything was computed: its config does not block this one."""
     if is_blank(folder):
         for name in ("run.json", "config.gin"):
             (folder / name).unlink(missing_ok=True)
@@ -312,7 +312,7 @@ def _sizes(folder: Path) -> list[int]:
 
 
 def _what_now(folder: Path, made: Sequence[Path], computed: bool, args: argparse.Namespace) -> str:
-    """The end of a failure's message: what is left, and how to go on."""
+    """The end of a failure's message: what is left, and how to continue."""
     if not has_results(folder):
         left = "no folder is left" if folder in made else f"the corrected command takes over {folder}"
         return f"Nothing was computed, and {left}: correct the command and run it again."

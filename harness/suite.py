@@ -1,7 +1,7 @@
 """The command line of many runs: `python -m harness.suite --gin gin/suites/embedded.gin`, rows x seeds.
 
 Several at a time on this machine, or through a cluster's own engine, or as a plain list of commands. A cell that fails
-is recorded and does not stop the rest; a second start skips what is done and goes on with what is not.
+is recorded and does not stop the rest; a second start skips finished cells and resumes the others.
 
 Not covered: one pool of workers over several machines (use --commands or --cluster); waiting for a cluster's jobs.
 """

@@ -1,7 +1,7 @@
 """Pair-SFT: wrong attempts paired with right ones of the same problem (arXiv 2409.12917v1, section 4.1).
 
 After Welleck et al. 2023, with one model for both turns. One collection from the base model, one pass; only first
-attempts stand first in a pair.
+attempts come first in a pair.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Supervised:
         """The targets of one fit of `steps` updates, and the KL of attempt 1."""
         kept = list(keep(groups))
         if self.first_weight:
-            # x2 = [x1, y1, p1]: an example's context says which first attempt stands in it.
+            # x2 = [x1, y1, p1]: an example's context tells which first attempt is in it.
             firsts = {t.attempts[1].context: t.attempts[0] for group in groups for t in group}
             kept += [Example(firsts[example.turn.context], self.first_weight) for example in kept]
         held = [Example(t.attempts[0], 0.0, self.kl_first) for group in groups for t in group if self.kl_first]

@@ -31,7 +31,7 @@ CHUNK = 256  # rows graded before their lines are written
 
 
 class BadRow(ValueError):
-    """A line of the file that is no row of the stated form."""
+    """A line of the file that is not a row of the stated form."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m verifiers.check") -> int:

@@ -102,7 +102,7 @@ class CodeTests:
 
     @property
     def isolation(self) -> Isolation:
-        """The walls that stand here, for run records.
+        """The isolation layers that work here, for run records.
 
         Raises:
             UnsafeMachine: below the floor, and `unsafe_exec` is off.

@@ -1,7 +1,7 @@
 r"""Grades math answers: the last \boxed{} (or the paper's "final answer" phrase) of one turn against a gold answer.
 
 The ladder: exact string, normalised string, exact fractions (part by part, see `forms`), then a pool of killable
-worker processes for everything with roots, constants and functions, where math-verify is the last rung. A missing
+worker processes for everything with roots, constants and functions, where math-verify is the last stage. A missing
 answer, a truncated one, a late grader and a failed grader each have a status of their own; none is called wrong.
 
 Not covered: proofs, answers in prose, numeric tolerance (0.333 is not 1/3).
@@ -169,7 +169,13 @@ class MathAnswer:
         return [result for result in results if result is not None]
 
     def judge_response(self, problem: Problem, text: str, wait: bool = True) -> tuple[Verdict, Grade]:
-        """The verdict and the grade behind it; None instead when a worker is needed and `wait` is False."""
+        """The verdict and the grade behind it; None instead when a worker is needed and `wait` is False.
+
+        Args:
+            problem: Has the gold answer.
+            text: The whole response.
+            wait: Whether a worker process may be asked.
+        """
         answer, status = self.extract_answer(text)
         if answer is None:
             return Verdict(0.0, False, status), Grade(False, status, "extraction")
@@ -195,7 +201,13 @@ class MathAnswer:
         return (answer.strip() if answer is not None else None), status
 
     def compare_answers(self, gold: str, given: str, question: str = "", wait: bool = True) -> Grade | None:
-        """Climbs the ladder for one pair; None when a worker is needed and `wait` is False."""
+        """Tries the stages in order for one pair; None when a worker is needed and `wait` is False.
+
+        Args:
+            gold, given: Answers without their box.
+            question: The problem's text, where it may name a percentage or a number base.
+            wait: Whether a worker process may be asked.
+        """
         if not gold.strip():
             return Grade(False, "error", "limit", "the gold answer is empty")
         if gold.strip() == given.strip():
@@ -275,6 +287,11 @@ def math_workers(time_limit: float, workers: int) -> WorkerPool:
 
 def ask_worker(worker: Worker, request: dict[str, Any], time_limit: float) -> dict[str, Any]:
     """One request's answer; the time in which math-verify is imported is not counted.
+
+    Args:
+        worker: A math process.
+        request: Gold answer, given answer and question.
+        time_limit: Seconds.
 
     Raises:
         WorkerTimeout, WorkerDied: as `Worker.ask`.

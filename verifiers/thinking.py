@@ -4,8 +4,8 @@ One rule for math and code. Everything up to the last `</think>` is thinking and
 `<think>` stood before it (chat templates often write that one into the prompt). A `<think>` that is never closed means
 that there is no final text. A text with neither marker is its own final text.
 
-A marker that is part of a program is no marker. That is one between quotes or backticks on its line; one in a text, or
-in a fenced block, that is Python as a whole; and one in another fenced block, unless it fills its line. None of
+A marker that is part of a program does not count. That is one between quotes or backticks on its line; one in a text,
+or in a fenced block, that is Python as a whole; and one in another fenced block, unless it fills its line. None of
 this holds between a `<think>` and the next `</think>`.
 
 Not covered: other tags, other spellings; a response cut in thinking that the prompt opened, which shows no marker.

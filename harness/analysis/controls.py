@@ -101,7 +101,7 @@ def measure_controls(name: str, group: Sequence[tuple[Run, EvalResult]]) -> Cont
 
 
 def _remarks(read: Sequence[Mapping[str, Attempts]], cells: Mapping[str, Interval]) -> tuple[str, ...]:
-    """A blind second attempt below attempt 1 says that the model cannot read the prompt, not that drafts help.
+    """A blind second attempt below attempt 1 shows that the model cannot read the prompt, not that drafts help.
 
     `relabelled` asks in the same form.
     """

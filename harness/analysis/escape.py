@@ -68,15 +68,21 @@ def read_looks(run: Run) -> list[Look]:
 
 
 def has_escaped(look: Look) -> bool:
-    """Whether one evaluation says so: delta is at least `LEAST`, and its interval lies above 0."""
+    """Whether one evaluation shows an escape: delta is at least `LEAST`, and its interval lies above 0."""
     return look.delta.mean >= LEAST and look.delta.lo > 0
 
 
 def time_to_escape(seed: int, looks: Sequence[Look], clock: str = "updates") -> Time | None:
-    """The first evaluation that says so and is confirmed by the next; None where there is none to judge by.
+    """When a run escaped: at its first evaluation that shows it and is confirmed by the next.
 
     A seed that never does is censored at its last evaluation: it may have escaped later. An escape is known up to the
-    distance between evaluations, and is counted at the evaluation that saw it.
+    distance between evaluations, and is counted at the evaluation that saw it. None where there are too
+    few evaluations.
+
+    Args:
+        seed: The run's.
+        looks: Its evaluations in mid-training, in order.
+        clock: What time is counted in: `updates`, or a currency of `CLOCKS`.
     """
     looks = [look for look in looks if clock in look.spent]
     if len(looks) < CONFIRMED:

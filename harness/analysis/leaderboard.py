@@ -2,7 +2,7 @@
 
 Every number is recomputed from eval.jsonl. A row is one gin file's name over its seeds; a table holds only rows that
 share training task, model, evaluation task, both tasks' versions, grader, number of attempts and the very set of
-problems. Which interval stands where: docs/statistics.md. Rendering is `harness.analysis.tables`.
+problems. docs/statistics.md lists which interval is used where. Rendering is `harness.analysis.tables`.
 Above 300 lines because the nouns of a board (a third of the file) and what fills them are read together.
 """
 
@@ -129,7 +129,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ReferenceValue:
-    """A number that must stand beside two-turn rows; `cell` is None, and `note` says why, where there is none."""
+    """A reference value printed under a table (single-turn RL's Acc@t1, majority@2).
+
+    `cell` is None where it cannot be computed; `note` gives the reason.
+    """
 
     label: str
     cell: Interval | None
@@ -195,7 +198,7 @@ class AcrossBases:
 
 @dataclass(frozen=True)
 class Board:
-    """Everything the leaderboard says, before rendering. `paper` is the content of paper.json."""
+    """Everything the leaderboard shows, before rendering. `paper` is the content of paper.json."""
 
     sections: tuple[Section, ...]
     overall: tuple[Overall, ...]
@@ -221,7 +224,14 @@ def build_board(root: Path | str, *, gin: Path = GIN, margin: float = stats.MARG
 
 
 def board_of(runs: Sequence[Run], troubles: Iterable[ReadIssue], *, root: Path, margin: float = stats.MARGIN) -> Board:
-    """The board of runs that were read before; `root` is asked again only where a base row must be borrowed."""
+    """The board of runs that were read before; `root` is asked again only where a base row must be borrowed.
+
+    Args:
+        runs: Read with the evaluations after training.
+        troubles: What the reader could not use; the board lists them.
+        root: The results folder.
+        margin: Of equivalence, as a fraction of problems.
+    """
     grouped: dict[ComparisonKey, list[tuple[Run, EvalResult]]] = {}
     more = list(troubles)
     for run in runs:
@@ -307,7 +317,7 @@ def _row(name: str, group: list[tuple[Run, EvalResult]]) -> Row:
     values["last"] = values[f"t{turns}"]
     pooled = [(run.seed, e) for run in runs for e in run.evaluations.values() if _is_pool(e, evaluations[0])]
     pools = [pool for _, pool in pooled]
-    if len({pool.problems_digest for pool in pools}) == 1:
+    if len({pool.problems_digest for pool in pools}) == 1:  # pools of different problems cannot be one [S, P] grid
         values["majority_2"] = np.stack([e.values["majority_2"] for e in pools])
     trained = any(run.was_trained for run in runs)
     parent, difference, notes = read_lineage(runs[0])
@@ -375,7 +385,7 @@ def _overall(sections: Sequence[Section]) -> tuple[Overall, ...]:
 
 
 def _iqm(scores: NDArray[Any]) -> Interval:
-    """The interquartile mean of [S, T]; with NaN for bounds where seeds do not differ: resampling them says nothing."""
+    """Interquartile mean of [S, T]; its bounds are NaN where seeds do not differ, as resampling has no effect."""
     mean, lo, hi = stats.iqm_interval(scores)
     return Interval(mean, lo, hi) if (scores != scores[0]).any() else Interval(mean, math.nan, math.nan)
 
@@ -399,7 +409,7 @@ def _crossed(subject: ComparisonKey, members: Sequence[Section]) -> AcrossBases:
     found, compared = [], []
     for name in names:
         rows = [rows_of[name] for rows_of in held]
-        seeds = min(len(row.seeds) for row in rows)
+        seeds = min(len(row.seeds) for row in rows)  # as many of each base, since [B, S, P] has no gaps
         cells = {}
         for q in ("t1", "last", "delta") if own else ("last",):
             cube = np.stack([row.values[q][:seeds] for row in rows])
@@ -412,6 +422,7 @@ def _crossed(subject: ComparisonKey, members: Sequence[Section]) -> AcrossBases:
             if least:
                 cube = np.stack([grid[:least] for _, grid in pairs])
                 cells["gain"] = clip_interval(stats.bootstrap_bases(cube), "difference", cube.shape[2])
+                # Over the means of the seeds: bases, not runs, are the independent units.
                 compared.append((name, stats.paired_test(cube.mean(axis=1))))
         found.append((name, seeds, cells))
     p = dict(zip([name for name, _ in compared], stats.holm_adjust([p for _, p in compared]), strict=True))
@@ -508,7 +519,11 @@ def paired_differences(row: Row, other: Row, mine: str, theirs: str) -> tuple[tu
     """Per-problem differences of two rows, [S, P], and the seeds they are of.
 
     Trained rows are paired by seed and only common seeds count; an untrained row has no training noise, so its mean
-    over seeds stands against every seed of the other.
+    over seeds is compared with every seed of the other.
+
+    Args:
+        row, other: Two rows of one table, with the same P problems.
+        mine, theirs: The quantity taken of `row` and of `other`, such as `t2`.
     """
     a, b = row.values[mine], other.values[theirs]
     if not other.trained:
@@ -604,7 +619,7 @@ def _means(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _rank(name: str) -> tuple[int, int, str]:
-    """The paper's order of rows, variants after what they vary, strangers last."""
+    """The paper's order of rows, variants after what they vary, other rows last."""
     for place, prefix in enumerate(PAPER_ORDER):
         if name == prefix or name.startswith((f"{prefix}_", f"{prefix} ")):
             return place, 0 if name in (prefix, "score_full") else 1, name

@@ -3,7 +3,8 @@
 Each figure is a function from one `Scope` (rows that may be compared) to a matplotlib figure; where the results lack
 what it shows, it raises `Missing` with what is needed. Vector PDF and PNG, column width by default, one colour-blind
 safe palette (Okabe and Ito) ordered by lightness and doubled by marker, dash or hatch, so that it reads in greyscale.
-No dates in the files: equal results give equal figures. `FIGURES` says which figure of arXiv 2409.12917v2 each follows.
+No dates in the files: equal results give equal figures. `FIGURES` names the figure of arXiv 2409.12917v2 that
+each follows.
 Above 300 lines because it is a dozen and a half of short figures in one style.
 """
 
@@ -69,19 +70,19 @@ VISIBLE = "\u200b"  # before a name in a legend: matplotlib leaves out what begi
 
 
 class Missing(Exception):
-    """The results do not hold what a figure shows; the message says what would."""
+    """The results lack what a figure shows; the message names what is needed."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What one set of figures is drawn from: rows that may stand in one picture.
+    """What one set of figures is drawn from: rows that may share one picture.
 
     Attributes:
         section: The leaderboard's table.
         runs: row name -> its runs, by seed.
         curves: Inference-time scaling of these rows.
-        again: Another scope before this one is of the same runs (another evaluation of them): what is drawn from their
-            training or their pools stands there.
+        again: An earlier scope shows the same runs (another evaluation of them); figures of their training or their
+            pools are drawn there only.
         chosen: Shell patterns of the rows to draw; () for all. A row keeps its colour and dash whichever are drawn.
     """
 
@@ -321,12 +322,12 @@ def family_of(row: Row) -> int:
 
 
 def answer_points(scope: Scope) -> dict[str, tuple[Interval, Interval]]:
-    """{row: (accuracy of attempt 1, of the last attempt)}, as fractions: what `answer` draws."""
+    """{row: (accuracy of attempt 1, of the last attempt)}, as fractions: what `plot_answer_accuracy` draws."""
     return {row.name: (row.cells["t1"], row.cells["last"]) for row in _two_attempts(scope)}
 
 
 def describe_answer(scope: Scope) -> str:
-    """The numbers of `answer`, one row a line, in percent: `save_figure` writes them into the PNG as its
+    """The numbers of `plot_answer_accuracy`, one row a line, in percent: `save_figure` writes them into the PNG as its
     description."""
 
     def told(cell: Interval) -> str:

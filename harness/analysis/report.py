@@ -153,7 +153,7 @@ def _script_safe(data: Any) -> str:
 def _browser(scopes: Sequence[Scope], most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
     """The trajectories by run and evaluation; of each evaluation its problems; how many there are in the run folders.
 
-    Problems stand once for all runs, in the order in which they are kept when fewer fit.
+    Problems are embedded once for all runs, in the order in which they are kept when fewer fit.
     """
     found, asked, total = [], [], 0
     for scope in scopes:

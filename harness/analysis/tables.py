@@ -1,7 +1,7 @@
 """Renders a leaderboard (`harness.analysis.leaderboard.Board`) as Markdown, CSV, LaTeX, HTML or JSON.
 
 Every text that came from a run folder (names, bindings, error messages) is escaped for the format it goes into. Nothing
-is set in bold: a winner is what its interval says. No dates and no absolute paths, so equal runs give equal bytes.
+is set in bold: read a difference by its interval. No dates and no absolute paths, so equal runs give equal bytes.
 Above 300 lines because it is five formats of one list of blocks.
 """
 
@@ -307,7 +307,7 @@ def _points(number: str) -> str:
 
 
 def _within(same: Equivalence) -> Cell:
-    """Yes or no, with the interval that says so; sorted by the answer."""
+    """Yes or no, with the interval that decides it; sorted by the answer."""
     interval = _percent(same.interval, signed=True)
     return Cell("yes" if same.within else "no", interval.bracket, float(same.within))
 
@@ -332,7 +332,7 @@ def _short(difference: str, most: int = 3) -> str:
 
 
 def _of_place(place: str, turns: int) -> list[Metric]:
-    """The metrics whose columns stand in a table of so many attempts."""
+    """The metrics whose columns are in a table of so many attempts."""
     return [metric for metric in METRICS.values() if metric.place == place and metric.attempts <= turns]
 
 

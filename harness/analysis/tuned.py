@@ -91,7 +91,13 @@ def expected_best(scores: Sequence[float]) -> list[float]:
 
 
 def describe_choice(row: Sensitivity, parameter: str, metric: str) -> str:
-    """What `run.tuned` says of a tuned row."""
+    """What `run.tuned` records of a tuned row.
+
+    Args:
+        row: Its trials.
+        parameter: The binding that was tuned.
+        metric: What it was picked by.
+    """
     values, seeds = list(row.scores), len(next(iter(row.scores.values())))
     told = ", ".join(map(str, values))
     return (
@@ -101,7 +107,14 @@ def describe_choice(row: Sensitivity, parameter: str, metric: str) -> str:
 
 
 def markdown(rows: Sequence[Sensitivity], missing: Sequence[str], parameter: str, metric: str) -> str:
-    """The tables of tuning: sensitivity, and the expected best after k trials; in percent."""
+    """The tables of tuning: sensitivity, and the expected best after k trials; in percent.
+
+    Args:
+        rows: Those whose trials are all there.
+        missing: Trials that are not, in words.
+        parameter: The binding that was tuned.
+        metric: What values are picked by.
+    """
     text = [f"# Tuning of {parameter}", ""]
     if missing:
         text += [f"Not finished: {', '.join(missing)}.", ""]
@@ -137,7 +150,13 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def draw_sensitivity(rows: Sequence[Sensitivity], parameter: str, metric: str) -> Figure:
-    """Each row's metric over the tried values, percent: a point a seed, a line through the means where there are 3."""
+    """Each row's metric over the tried values, percent: a point a seed, a line through the means where there are 3.
+
+    Args:
+        rows: At least one, all with the same values.
+        parameter: The binding that was tuned; the x axis.
+        metric: Its name; the y axis shows it in percent.
+    """
     figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     axes = figure.subplots()
     values = list(rows[0].scores)

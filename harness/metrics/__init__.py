@@ -97,8 +97,9 @@ def summarize(records: Iterable[Record] | Table, entries: Iterable[Metric] | Non
         "c_to_i_count": broken if two else None,
     }
     summary |= {entry.name: entry.table_mean(table) for entry in (METRICS.values() if entries is None else entries)}
-    statuses, met = np.asarray(table.status, dtype=object).T, set().union(*table.status)
+    statuses, met = np.asarray(table.status, dtype=object).T, set().union(*table.status)  # [N, k], and which occur
     for status in FAILURES:
+        # A comparison of N * k objects is slow, and most runs have none of most failures.
         hit = statuses == status if status in met else np.zeros(table.correct.shape, dtype=bool)
         summary[status] = rates(hit | table.truncated if status == "truncated" else hit)
     summary["tokens"] = rates(table.tokens)
@@ -151,7 +152,11 @@ def majority_accuracy(answers: Sequence[Hashable | None], correct: Sequence[bool
 
 
 def majority_at(votes: NDArray[np.intp], right: NDArray[Any], k: int, *, subsets: int = 200, seed: int = 0) -> float:
-    """majority@k: the mean of `majority_curve`, over problems."""
+    """majority@k: the mean of `majority_curve`, over problems.
+
+    Args:
+        votes, right, k, subsets, seed: As in `majority_curve`.
+    """
     return float(majority_curve(votes, right, k, subsets=subsets, seed=seed).mean())
 
 

@@ -88,7 +88,7 @@ class Metric:
         return values
 
     def record_cases(self, table: Table) -> Floats:
-        """[N] where a conditional rate has a case, of another metric ones; NaN and errors as in `column`."""
+        """[N] where a conditional rate has a case, of another metric ones; NaN and errors as in `record_values`."""
         if self.given is None:
             return np.ones(len(table))
         cases = self._measure(self.given, table)
@@ -119,7 +119,7 @@ class Metric:
             return np.full(len(table), np.nan)
         try:
             values = np.asarray(function(table), dtype=float)
-        except Exception as error:  # a stranger's function may raise anything
+        except Exception as error:  # a plugin's function may raise anything
             raise MetricError(self.name, f"failed: {type(error).__name__}: {error}") from error
         if values.shape != (len(table),):
             raise MetricError(self.name, f"gave shape {values.shape} for a table of {len(table)} records")
@@ -157,7 +157,10 @@ def metric(
     logged: bool = False,
     about: str = "",
 ) -> Callable[[Callable[[Table], Any]], Callable[[Table], Any]]:
-    """Function decorator that adds a metric, `Metric.of`, to the list; arguments as `Metric`'s attributes.
+    """Function decorator that adds a metric, `Metric.of`, to the list.
+
+    Args:
+        name, label, interval, given, attempts, place, plain, in_summary, logged, about: As the attributes of `Metric`.
 
     Raises:
         ValueError: a name that is none, that other columns have, or that another metric has.
@@ -269,7 +272,7 @@ class Table:
         return METRICS[quantity].record_values(self)
 
     def problem_values(self, quantity: str) -> Floats:
-        """`column` for every problem, [P], in the order of `problem_ids`: what paired statistics work on."""
+        """`record_values` for every problem, [P], in the order of `problem_ids`: what paired statistics work on."""
         return self.per_problem(self.record_values(quantity))
 
     def vote_pools(self, *attempts: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -300,6 +303,15 @@ class Table:
 def tabulate(records: Iterable[Record]) -> Table:
     """Sorts records by (id, sample) and turns them into columns.
 
+    Example: three records, of problem 'b' sample 0 (right, right), 'a' sample 1 (wrong, right), 'a' sample 0 (wrong,
+    wrong), give ids ['a', 'a', 'b'], samples [0, 1, 0] and
+
+        correct = [[False, False], [False, True], [True, True]]          # [N, k] = [3, 2]
+        per_problem(correct) = [[0, 0.5], [1, 1]]                        # [P, k] = [2, 2]
+
+    Args:
+        records: N records of one evaluation (lines of eval.jsonl), in any order.
+
     Raises:
         ValueError: no records, records with different numbers of attempts, or two with the same (id, sample).
     """
@@ -318,7 +330,7 @@ def tabulate(records: Iterable[Record]) -> Table:
         raise ValueError(
             f"problem {keys[odd][0]!r} has {len(given[odd]['attempts'])} attempts; the first one has {turns}"
         )
-    every = list(itertools.chain.from_iterable(attempts))
+    every = list(itertools.chain.from_iterable(attempts))  # N * k attempts, those of one record side by side
     shape = (len(order), turns)
 
     def values(key: str, default: Any) -> list[Any]:

@@ -28,6 +28,12 @@ CLOCK = "{%- macro strftime_now(format) -%}{{ format" + _REPLACED + " }}{%- endm
 def chat_format(kind: str, tokenizer: Any, end_ids: Sequence[int], options: Mapping[str, Any] | None) -> ChatFormat:
     """The format called `template` or `plain`.
 
+    Args:
+        kind: `template` (the tokenizer's own) or `plain`.
+        tokenizer: Of the model.
+        end_ids: Tokens that end a reply.
+        options: Given to the template besides the messages.
+
     Raises:
         ValueError: another name, with the nearest; or see ChatFormat.
     """
@@ -75,7 +81,7 @@ class ChatFormat:
         return self._ids(self._render(messages if self._takes_system else fold_system_message(messages)))
 
     def encode_followup(self, ask: str, reply: Sequence[int]) -> list[int]:
-        """Token ids between the end of `reply` and where the next reply begins, when the user says `ask`.
+        """Token ids between the end of `reply` and where the next reply begins, when the user's turn is `ask`.
 
         A reply that was cut off by the length limit is closed here as the template closes it.
         """
@@ -152,7 +158,7 @@ class ChatFormat:
         return tuple(self._cut(before + found, rest))
 
     def _cut(self, before: str, text: str) -> list[int]:
-        """Token ids of `text` where it stands behind `before`.
+        """Token ids of `text` after `before`.
 
         A tokenizer may begin a text in a way of its own (sentencepiece puts a blank there), so the whole is tokenised
         and cut; where a token spans the cut, `before` is taken as it is and the text begins anew.

@@ -63,7 +63,7 @@ class Policy:
     """
 
     def __init__(self, spec: HF, device: str) -> None:
-        transformers.utils.logging.disable_progress_bar()  # one line per weight file says nothing here
+        transformers.utils.logging.disable_progress_bar()  # one line per weight file would hide the rest
         self.spec = spec
         self.ranks = join_ranks(device)
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -162,6 +162,11 @@ class Policy:
         """Opens `samples` conversations on each chat, next to each other.
 
         Args:
+            chats: P openings.
+            samples: G conversations on each.
+            seed: Of the draws.
+            temperature: 0 is greedy.
+            reference: Whether the reference model writes the replies.
             place: The first chat's number in its batch, and how many chats the batch has: what is sampled depends on
                 these alone, not on which process does it. The chats are the whole batch unless given.
         """
@@ -177,7 +182,7 @@ class Policy:
         return self._prompt(chat)[0]
 
     def _prompt(self, chat: Sequence[Message]) -> tuple[tuple[int, ...], bool]:
-        """`prompt`, and whether it was cut."""
+        """`encode_prompt`, and whether it was cut."""
         ids, limit = tuple(self.chat.encode_opening(chat)), self.spec.max_prompt_tokens
         cut = bool(limit) and len(ids) > limit and self.spec.long_prompts == "cut"
         if cut:
@@ -213,7 +218,7 @@ class Policy:
             drafts: Where not None, the opening will also hold a draft: one of these, or a reply of the policy.
 
         Raises:
-            ValueError: it does not, or the prompt alone is too long (see `prompt`).
+            ValueError: it does not, or the prompt alone is too long (see `encode_prompt`).
         """
         if drafts is not None:
             self.require_room(chat, [*asks, ""], given, attempts, further)  # the draft takes as much as one more reply
@@ -710,7 +715,7 @@ class Session:
             Turn(
                 context,
                 ids,
-                # The blank that a template puts before a reply is no part of a text that was given without it.
+                # The blank that a template puts before a reply is not part of a text that was given without it.
                 chat.decode_reply(ids).removeprefix(chat.reply_indent if isinstance(reply, str) else ""),
                 UNGRADED,
                 index=self._asked,
@@ -721,7 +726,7 @@ class Session:
         return self._written(turns)
 
     def ask(self, texts: Sequence[str]) -> None:
-        """The user says `texts[i]` in conversation i, after the last reply.
+        """Appends `texts[i]` as the user's turn of conversation i, after the last reply.
 
         Of a conversation that outgrows the model's window only what fits is read: its next reply is empty.
         """

@@ -24,7 +24,7 @@ READABLE = 0o644  # safetensors leaves files that their owner alone can read
 
 
 def require_model(folder: str) -> None:
-    """Raises ValueError for what is no whole model: a file, the folder of a LoRA adapter, a folder without a config."""
+    """Raises ValueError for anything but a whole model: a file, a LoRA adapter's folder, a folder without a config."""
     if os.path.isfile(folder):
         raise ValueError(f"hf.path must be a folder in Hugging Face's layout or a hub name; {folder!r} is a file")
     if (Path(folder) / "adapter_config.json").is_file():
@@ -165,6 +165,12 @@ def require_alike(
 ) -> None:
     """Checks weights before they are taken over: names, shapes and numbers.
 
+    Args:
+        found: What was read; anything.
+        wanted: The model's own weights by name.
+        source: What the message names as their origin.
+        infinite: Names whose weights may be infinite.
+
     Raises:
         ValueError: one is missing, has another shape, or holds NaN or (unless among the `infinite`) infinities.
     """
@@ -184,6 +190,11 @@ def require_alike(
 
 def require_moments(state: Any, trained: Sequence[Tensor], source: object) -> None:
     """Checks an optimiser's state before it is taken over.
+
+    Args:
+        state: What was read; anything.
+        trained: The trained weights, in the optimiser's order.
+        source: What the message names as its origin.
 
     Raises:
         ValueError: it is none, or belongs to other weights, or holds numbers that are not finite.

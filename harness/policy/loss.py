@@ -46,13 +46,25 @@ def merge_examples(examples: Sequence[Example]) -> list[Row]:
 
     Exact, because x2 = [x1, y1, p1] extends x1 + y1 token by token; and causal attention does not look ahead. A turn
     without tokens (its conversation had filled the window) is in no row: there is nothing to score.
+
+    Example: two samples of one problem, with the contexts and tokens of their attempts:
+
+        0: x1 + y1         1: x1 + y1 + p1 + y2          2: x1 + z1
+        -> rows x1 + y1 + p1 + y2, with the spans of 1 and 0; and x1 + z1, with the span of 2
+
+    Args:
+        examples: E examples with token ids.
+
+    Returns:
+        Rows, sorted by ids from high to low; `Row.spans` has (index of the example, first place, end) of its tokens.
     """
     sequences = [example.turn.context + example.turn.tokens for example in examples]
     written = [i for i, example in enumerate(examples) if example.turn.tokens]
     rows: list[Row] = []
+    # From high to low, so that a sequence comes right after those that extend it.
     for i in sorted(written, key=lambda i: sequences[i], reverse=True):
         ids = sequences[i]
-        if not rows or rows[-1].ids[: len(ids)] != ids:  # in sorted order an extension follows its prefix at once
+        if not rows or rows[-1].ids[: len(ids)] != ids:
             rows.append(Row(ids))
         rows[-1].spans.append((i, len(examples[i].turn.context), len(ids)))
     return rows
@@ -243,7 +255,13 @@ def set_gradient_checkpointing(model: Any, on: bool) -> Iterator[None]:
 
 
 def pack_rows(trees: Sequence[Tree], pad_id: int, device: Any) -> Batch:
-    """Trees as one padded batch."""
+    """Trees as one padded batch.
+
+    Args:
+        trees: B of them; shorter ones are padded on the right to the longest, T.
+        pad_id: Any token id; pads are never scored.
+        device: Where the tensors are put.
+    """
     width = max(len(tree.ids) for tree in trees)
     pads = [width - len(tree.ids) for tree in trees]
     rows, sources, places, spans = [], [], [], []

@@ -9,7 +9,7 @@ import torch
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or (torch's allocator has no class for it) on the CPU."""
+    """Whether an error means that memory ran out, on a GPU or (torch's allocator has no class for it) on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""Numbers a model computes in: float32 weights under bfloat16 autocast, and frozen weights kept as autocast makes them.
+"""Mixed precision: trained weights in float32 under bfloat16 autocast; frozen linear weights stored in bfloat16.
 
 A trained weight stays float32 (an update of 5e-6 is lost in bfloat16); autocast rounds it to bfloat16 wherever a matrix
 is multiplied. A weight that never changes can be rounded once: `cast_frozen_to_bf16` does that to the matrices of
@@ -31,7 +31,13 @@ def uses_bf16(dtype: str, device: torch.device) -> bool:
 
 
 def autocast_scope(half: bool, device: torch.device, cache: bool = True) -> AbstractContextManager[Any]:
-    """The scope of every forward. `cache` keeps the rounded weights until the scope is left."""
+    """The scope of every forward.
+
+    Args:
+        half: Whether forwards are in bfloat16 (`uses_bf16`); without, the scope does nothing.
+        device: Of the model.
+        cache: Whether the rounded weights are kept until the scope is left.
+    """
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=cache) if half else nullcontext()
 
 

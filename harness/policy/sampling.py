@@ -60,7 +60,7 @@ class Reply:
 
 
 class Sampler:
-    """A batch of B conversations with one model; `reply` and `append_tokens` alternate.
+    """A batch of B conversations with one model; `sample_reply` and `append_tokens` alternate.
 
     Args:
         model: A causal language model with an attention cache.
@@ -68,7 +68,8 @@ class Sampler:
         samples: Conversations opened on each prompt, next to each other: B = len(prompts) * samples.
         end_ids: Tokens that end a reply (and belong to it).
         pad_id: Any token id, for the masked columns.
-        stops: Says of replies, [b, n] token ids, which of them end here although no end token does; None for no such.
+        stops: Maps replies, [b, n] token ids, to [b] booleans: which rows end at their last token. None disables stop
+            texts.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Sampler:
             temperature: 0 takes the likeliest token (log-probabilities are then those at temperature 1).
             limit_B: Lower limits of single rows. A row with a limit of 0 has no room: its reply is empty and truncated.
         """
+        # `rows` are the original numbers of the rows still in the batch. Uniforms are looked up by them, so that a row
+        # that leaves changes no other row's draws.
         rows, replies = torch.arange(len(self._last), device=self.device), [Reply() for _ in self._last]
         limit, logits_BV = uniform_BN.shape[1], self._next_BV
         tokens_BN = torch.full((len(rows), limit), self.pad_id, device=self.device)
@@ -156,8 +159,9 @@ class Sampler:
     def _read(self, chunks: Sequence[Sequence[int]]) -> Tensor:
         """Prefills ragged chunks, padded on the left; returns the logits after each.
 
-        A later turn's pads are holes inside the rows until they are closed up. Attention masks them; but a window, or
-        ALiBi's distance, that is counted in columns would count them too, so such models are padded on the right.
+        Left padding of a later turn puts masked columns in the middle of the cache until `_close_up`. Attention masks
+        them; but a window, or ALiBi's distance, counts columns and would see fewer tokens, so such models are padded on
+        the right.
         """
         width = max(len(chunk) for chunk in chunks)
         if self.counts_columns and self.mask_BT.shape[1]:
@@ -201,7 +205,7 @@ class Sampler:
 
     def _close_up(self) -> None:
         """Moves every row's columns to the right end, so that no hole is left inside a row."""
-        order_BT = self.mask_BT.argsort(dim=1, stable=True)
+        order_BT = self.mask_BT.argsort(dim=1, stable=True)  # masked columns (0) first; the others keep their order
         keep = int(self.mask_BT.sum(1).max())
         if torch.equal(order_BT, torch.arange(order_BT.shape[1], device=self.device).expand_as(order_BT)):
             order_BT, unchanged = order_BT[:, -keep:], True
@@ -236,6 +240,17 @@ def sample_tokens(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> t
     The distribution is summed in the uniforms' own precision. float32 is enough for small vocabularies; over 152,000
     tokens its rounding would leave a tail of up to 1e-3 of the mass that is never drawn, so callers give float64 there
     (`fine_uniforms`).
+
+    Example: probabilities (0.2, 0.5, 0.3) have the cumulative sums (0.2, 0.7, 1.0). A uniform of 0.69 takes token 1,
+    one of 0.7 takes token 2.
+
+    Args:
+        logits_BV: Before the temperature.
+        uniform_B: In [0, 1), float32 or float64.
+        temperature: 0 takes the likeliest token; its log-probability is then that at temperature 1.
+
+    Returns:
+        token_B, and logprob_B at that temperature, in nats.
     """
     if temperature == 0:
         logprobs_BV = logits_BV.log_softmax(-1)
@@ -258,6 +273,11 @@ def fine_uniforms(uniform_BN: Tensor, vocabulary: int, generator: torch.Generato
 
     Up to `COARSE` tokens they stay as they are: an error of 1e-7 in what is drawn is far below what any run could
     show, and the samples of small models stay what they were.
+
+    Args:
+        uniform_BN: In [0, 1), float32.
+        vocabulary: V, number of tokens.
+        generator: Of the extra bits; it is used for large vocabularies only.
     """
     if vocabulary <= COARSE:
         return uniform_BN

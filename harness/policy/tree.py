@@ -101,8 +101,8 @@ def build_trees(rows: Sequence[Row], cost: Cost | None, longest: int) -> list[Tr
     """Trees of all rows: rows in the order of their ids are put together where that needs fewer operations.
 
     A tree's attention is computed over all pairs of its T tokens, that of a plain row over half of its own. Small trees
-    stand side by side in one sequence, so that little is padded. Where all trees together save too little (`WORTH`),
-    and where there is no cost, each row is a tree of its own.
+    are packed side by side in one sequence, so that little is padded. Where all trees together save too little
+    (`WORTH`), and where there is no cost, each row is a tree of its own.
 
     Args:
         rows: Sorted by ids, as `harness.policy.loss.merge_examples` gives them.

@@ -124,7 +124,13 @@ class VLLM:
             raise RuntimeError("vLLM could not forget what it had cached of the old weights")
 
     def open_sampler(self, prompts: Sequence[Sequence[int]], samples: int, end_ids: Sequence[int]) -> Conversations:
-        """Opens `samples` conversations on each prompt; answers as `harness.policy.sampling.Sampler` does."""
+        """Opens `samples` conversations on each prompt; answers as `harness.policy.sampling.Sampler` does.
+
+        Args:
+            prompts: Token ids of each prompt.
+            samples: Conversations opened on each prompt, next to each other.
+            end_ids: Tokens that end a reply (and belong to it).
+        """
         contexts = [list(prompt) for prompt in prompts for _ in range(samples)]
         return Conversations(self, contexts, list(end_ids), list(self._spec.stop))
 
@@ -147,7 +153,13 @@ class Conversations:
         self._engine, self._contexts, self._end_ids, self._stops = engine, contexts, end_ids, stops
 
     def sample_reply(self, uniform_BN: Tensor, temperature: float, limit_B: Tensor | None = None) -> list[Reply]:
-        """Writes one reply in every conversation; each row's seed comes from its own stream of uniforms."""
+        """Writes one reply in every conversation; each row's seed comes from its own stream of uniforms.
+
+        Args:
+            uniform_BN: Uniforms in [0, 1); the first of a row becomes its seed, N is the limit of tokens of a reply.
+            temperature: 0 is greedy.
+            limit_B: Lower limits of single rows; a row with a limit of 0 gets an empty, truncated reply.
+        """
         count, limit = uniform_BN.shape
         limits = [limit] * count if limit_B is None else limit_B.clamp(max=limit).tolist()
         texts = {"stop": self._stops, "include_stop_str_in_output": True, "detokenize": True}

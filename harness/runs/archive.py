@@ -2,8 +2,8 @@
 
 An archive has one row per file of a run, in the columns `path` (below the results folder, with forward slashes), `part`
 (from 0; only files of more than `PART` bytes have several), `sha256` (of the whole file) and `content`. Files of one
-name stand together, so that one run's lines are compressed by what the runs before it hold. To read an archive it is
-expanded once into the user's cache, into a folder named by the archive's own SHA-256.
+name are stored together, so that one run's lines are compressed with those of the runs before it. To read an archive it
+is expanded once into the user's cache, into a folder named by the archive's own SHA-256.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def _lineage(path: Path) -> tuple[str, dict[str, str]]:
 def _read_bindings(text: str) -> dict[str, str]:
     """The bindings of gin text, {'name.param' or 'MACRO': 'value'}; comments, includes and imports left out.
 
-    A line ending in an open bracket or a backslash goes on; whitespace inside a value is normalised.
+    A line ending in an open bracket or a backslash continues on the next; whitespace inside a value is normalised.
     """
     bindings, pending = {}, ""
     for raw in text.replace("\r", "\n").split("\n"):  # not splitlines: U+2028 may stand inside a text

@@ -52,7 +52,7 @@ def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def changed_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] = READ) -> list[str]:
-    """One sentence for each file that is not what run.json says it was; [] for a run of before this was recorded.
+    """One sentence for each file that differs from what run.json records; [] for a run of before this was recorded.
 
     Args:
         folder: The run's folder.
@@ -76,6 +76,12 @@ def changed_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] = 
 
 
 def changed_run(folder: Path, info: Mapping[str, Any], names: Iterable[str] = READ) -> list[str]:
-    """As `changed_files`, of a run that is done; and whether its run.json is what was written."""
+    """As `changed_files`, of a run that is done; and whether its run.json is what was written.
+
+    Args:
+        folder: The run's.
+        info: Its run.json.
+        names: Files or folders to compare, as in `hash_files`.
+    """
     why = info_changed(info)
     return [*([f"run.json: {why}"] if why else []), *changed_files(folder, info, names)]

@@ -36,7 +36,7 @@ TOLD = 3  # faults of one file that are told one by one
 
 @dataclass(frozen=True)
 class ReadIssue:
-    """Something a reader must be told about a run folder; `left_out` says that the run is in no table."""
+    """Something a reader must be told about a run folder; `left_out`: the run is in no table."""
 
     path: str
     message: str
@@ -270,8 +270,8 @@ def _load_plugins() -> list[tuple[str, str]]:
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[ReadIssue]]:
     """Of several runs that would be one seed of one row of one table, the first in the order of the paths.
 
-    A copied folder is no further seed; neither is another seed's folder whose records and training log are, byte for
-    byte, those of a seed that is there: trainings with different seeds do not write the same log.
+    A copied folder does not count as a further seed; neither is another seed's folder whose records and training log
+    are, byte for byte, those of a seed that is there: trainings with different seeds do not write the same log.
     """
     kept: list[Run] = []
     troubles = []
@@ -314,7 +314,7 @@ def _bytes_of(run: Run, name: str) -> bytes:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No garbage collection: records hold no cycles, and looking for some takes a tenth of the reading and more."""
+    """Disables the search for reference cycles: records have none, and it takes a tenth of the reading or more."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -327,7 +327,14 @@ def _uncollected() -> Iterator[None]:
 def read_run(
     path: Path, root: Path | None = None, *, whens: Sequence[str] = schema.WHENS, gin: Path = format1.GIN
 ) -> tuple[Run | None, list[ReadIssue]]:
-    """One run folder; None (and why) when it is not finished, failed or damaged."""
+    """One run folder; None (and why) when it is not finished, failed or damaged.
+
+    Args:
+        path: The run folder.
+        root: The results folder that its label is relative to.
+        whens: Times whose evaluations are wanted; of an untrained run all are read.
+        gin: Folder of gin files, for runs of format 1.
+    """
     label = _label(path, root)
     try:
         run, why, remarks = _read_run(path, label, whens, gin)
@@ -383,7 +390,7 @@ def _read_run(path: Path, label: str, whens: Sequence[str], gin: Path) -> tuple[
 def _miscounted(
     info: Mapping[str, Any], grouped: Mapping[EvalKey, list[dict[str, Any]]], whens: Sequence[str]
 ) -> list[str]:
-    """Evaluations that do not hold as many records as run.json says; [] for a run of before this was recorded."""
+    """Evaluations that do not have as many records as run.json records; [] for a run of before this was recorded."""
     if "records" not in info:
         return []
     counted = {key.label: len(records) for key, records in grouped.items()}
@@ -403,9 +410,14 @@ def _joined(faults: Sequence[str]) -> str:
 def read_records(
     path: Path, *, whens: Sequence[str] = schema.WHENS, bad: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """The records of a run folder's eval.jsonl; lines that are none are left out and told in `bad`, with their number.
+    """The records of a run folder's eval.jsonl; invalid lines are left out and listed in `bad`, with their number.
 
     Leading lines of a time that is not asked for are not parsed, which spares a table half of its time.
+
+    Args:
+        path: The run folder.
+        whens: Times whose records are wanted.
+        bad: A list that faults are added to.
     """
     faults = [] if bad is None else bad
     skipped = [when for when in schema.WHENS if when not in whens]

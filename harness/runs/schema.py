@@ -61,7 +61,7 @@ class EvalKey(NamedTuple):
         first: Who wrote the first attempt: `policy`; `given` to it (repair tasks); the `reference` model (fixed first
             attempts of the base model).
         turns: Attempts of each trajectory.
-        draft: Of a control, what stood in for attempt 1 (one of `DRAFTS`); '' for evaluations that are none.
+        draft: Of a control, what replaced attempt 1 (one of `DRAFTS`); '' for other evaluations.
     """
 
     when: str
@@ -80,7 +80,7 @@ class EvalKey(NamedTuple):
 
     @property
     def is_main(self) -> bool:
-        """Whether tables may show it: the greedy evaluation of a test split that is no control."""
+        """Whether tables may show it: the greedy evaluation of a test split that is not a control."""
         return (self.split, self.temperature, self.draft) == ("test", 0.0, "")
 
     @property
@@ -100,7 +100,7 @@ def key_of(record: Mapping[str, Any]) -> EvalKey:
 
 
 def key_fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What of a record decides its `EvalKey`, as it stands there: records with equal fields have one key."""
+    """What of a record decides its `EvalKey`, as written there: records with equal fields have one key."""
     attempts = record["attempts"]
     return (
         record["when"], record["task"], record.get("split", "test"), record["temperature"], attempts[0]["by"],
@@ -109,7 +109,11 @@ def key_fields(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def key_from(when: str, task: str, split: str, temperature: float, first: str, turns: int, draft: str) -> EvalKey:
-    """The key of `key_fields`; -0.0 and 0 are the temperature 0.0."""
+    """The key of `key_fields`; -0.0 and 0 are the temperature 0.0.
+
+    Args:
+        when, task, split, temperature, first, turns, draft: As the attributes of `EvalKey`.
+    """
     return EvalKey(when, task, split, float(temperature) + 0.0, first, turns, draft)
 
 
@@ -122,7 +126,7 @@ def format_fault(info: Mapping[str, Any]) -> str:
 
 
 def digest_of(info: Mapping[str, Any]) -> str:
-    """SHA-256 of what run.json says, but for its own `digest`: of the sorted JSON without spaces, in ASCII."""
+    """SHA-256 of run.json's content, but for its own `digest`: of the sorted JSON without spaces, in ASCII."""
     told = {key: value for key, value in info.items() if key != "digest"}
     return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -245,6 +249,10 @@ def draft_fits(draft: str, correct: bool, answer: str | None, status: str) -> bo
     A right one is right. A wrong one has an answer, and a grader that could tell: no reply that was cut off, and no
     program that ran out of time. Of the other kinds every draft is one. A record whose draft is not of its kind, as
     none was found, counts in no rate.
+
+    Args:
+        draft: The control's kind.
+        correct, answer, status: The draft's verdict.
     """
     if draft == "wrong":
         return not correct and answer is not None and status == "ok"
@@ -331,7 +339,7 @@ def _columns_fit(rows: Sequence[Mapping[str, Any]], required: Mapping[str, Kind]
 
 
 def check_steps(numbered: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines of metrics.jsonl that can stand in a curve, and what is wrong with the others.
+    """The lines of metrics.jsonl that a curve can use, and what is wrong with the others.
 
     A line needs a `phase` and a `step` that is larger than that of the line before. Another value that is neither a
     finite number, nor a truth value or null is left out of its line.

@@ -37,7 +37,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class StoreError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says why and what to do."""
+    """A run folder that cannot be used as asked; the message gives the reason and what to do."""
 
 
 IN_USE = 3  # exit status of a command whose run folder another process works in
@@ -268,7 +268,7 @@ class RunStore:
         return hash_files(self.folder, names)
 
     def check_unchanged(self, *more: str) -> None:
-        """Compares a finished run's files with what run.json says they were.
+        """Compares a finished run's files with the hashes in run.json.
 
         Args:
             more: Files or folders besides those that readers use, such as `model`.
@@ -357,9 +357,9 @@ class RunStore:
 
 
 class ReadOnlyRunStore(RunStore):
-    """The run folder as every process but the first sees it: nothing is written.
+    """Read-only run store, for all processes but the first: nothing is written.
 
-    Not covered: machines that do not share the folder; all of them read the checkpoint when a run goes on.
+    Not covered: machines that do not share the folder; all of them read the checkpoint when a run is resumed.
     """
 
     def acquire_lock(self) -> None:
@@ -416,7 +416,7 @@ def append_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], bytes]:
     """The lines of a file, and the bytes of a last one that ends without a line feed (b"" where it does not).
 
-    Lines end in a line feed alone: U+2028, U+2029 and U+0085 may stand inside a text. A missing file is empty.
+    Lines end in a line feed alone: U+2028, U+2029 and U+0085 may occur inside a text. A missing file is empty.
 
     Raises:
         StoreError: a line that is no JSON object, with its number.
@@ -469,7 +469,7 @@ def sync_to_disk(path: Path) -> None:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, says that nothing more can be written.
+    """Whether an error, or its cause, means that nothing more can be written.
 
     torch tells of a full disk as a RuntimeError of its zip writer, safetensors in words of its own.
     """

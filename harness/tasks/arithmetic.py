@@ -41,7 +41,13 @@ def direct_answer(answer: int) -> str:
 
 
 def worked_answer(tens: int, ones: int, product: int, answer: int) -> str:
-    """An answer in steps: the two partial products, their sum, then the answer."""
+    """An answer in steps: the two partial products, their sum, then the answer.
+
+    Args:
+        tens, ones: The partial products of a's tens and of its ones with b.
+        product: Their sum, a times b.
+        answer: The last line's number.
+    """
     return rf"${tens} + {ones} = {product}$ \boxed{{{answer}}}"
 
 

@@ -1,7 +1,7 @@
 """What code tasks say: the paper's prompts verbatim (arXiv 2409.12917v2, appendix C), and ours where it prints none.
 
 The three solved examples are tasks 2, 3 and 4 of MBPP (Austin et al. 2021, arXiv 2108.07732; CC-BY-4.0). The paper's
-print of task 3 breaks off after `if n %`; here stands the data set's line.
+print of task 3 breaks off after `if n %`; the data set's line is used here.
 """
 
 from __future__ import annotations

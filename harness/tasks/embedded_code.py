@@ -109,7 +109,13 @@ def _problems(pool: Pool, form: Form) -> tuple[Problem, ...]:
 
 
 def build_problem(spec: Spec, form: Form, rng: random.Random) -> Problem:
-    """A problem that asks for a spec; `rng` draws its tests and, for a repair, the wrong program."""
+    """A problem that asks for a spec.
+
+    Args:
+        spec: What the program computes.
+        form: `mbpp`, `humaneval` or `repair`.
+        rng: Draws the tests and, for a repair, the wrong program.
+    """
     tests = example_arguments(spec, SHOWN, rng)
     if form == "humaneval":
         prompt, hidden = humaneval_prompt(spec, tests[:2]), example_arguments(spec, HIDDEN, rng)
@@ -136,7 +142,13 @@ def humaneval_prompt(spec: Spec, tests: Sequence[Arguments]) -> str:
 
 
 def assert_lines(spec: Spec, tests: Sequence[Arguments], function: str = "f") -> list[str]:
-    """One line of source for each test."""
+    """One line of source for each test.
+
+    Args:
+        spec: Gives the right value.
+        tests: Arguments of each call.
+        function: The name that is called.
+    """
     return [f"assert {call_source(x, function)} == {spec.return_value(x)!r}" for x in tests]
 
 

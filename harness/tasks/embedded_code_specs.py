@@ -133,7 +133,13 @@ def pool_specs(pool: Pool) -> tuple[Spec, ...]:
 
 
 def example_arguments(spec: Spec, count: int, rng: random.Random) -> list[Arguments]:
-    """Arguments of `count` different calls; on the first the core is neither 0 nor empty: it tells the constant."""
+    """Arguments of `count` different calls; on the first the core is neither 0 nor empty: it tells the constant.
+
+    Args:
+        spec: Its core sets the kinds of arguments.
+        count: How many calls.
+        rng: Draws the arguments.
+    """
     found: list[Arguments] = []
     while len(found) < count:
         arguments = _arguments(spec.core.takes, rng)

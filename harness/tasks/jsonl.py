@@ -23,7 +23,7 @@ Files = str | Sequence[str]
 
 @dataclass(frozen=True)
 class _OwnData:
-    """What both kinds of data have in common; `_rows` says where they come from."""
+    """What both kinds of data have in common; `_rows` is where they come from."""
 
     def _rows(self, part: Part) -> Loaded:
         raise NotImplementedError

@@ -126,6 +126,12 @@ def original_part(row: Row) -> str:
 def split_problems(rows: Sequence[Row], split: str, index: Index, answer_form: str) -> Parts:
     """Problems of both parts, in the rows' order; rows without a gold answer are left out and named.
 
+    Args:
+        rows: Of the whole data set.
+        split: `12000/500`, in which the index decides, or the original parts.
+        index: The test problems, {hash of the text: id}.
+        answer_form: How the gold answer is taken from the solution.
+
     Raises:
         DataError: as `held_out`; or a row that does not tell its original part where that decides.
     """

@@ -97,7 +97,13 @@ def entry_points(code: str, tests: Sequence[str]) -> list[str]:
 
 
 def problem_of(row: Row, edition: Edition, shots: int) -> Problem:
-    """A row as a problem, its line ends made \\n; the solution is the answer a prompt of `shots` examples asks for."""
+    """A row as a problem, its line ends made \\n; the solution is the answer a prompt of `shots` examples asks for.
+
+    Args:
+        row: Of the data set.
+        edition: Which columns hold what.
+        shots: Solved examples in the prompt, which decide the form of a solution.
+    """
     fields = row.fields
     code = fields["code"].replace("\r\n", "\n").strip()
     tests = tuple(test.replace("\r\n", "\n").strip() for test in fields["test_list"])
@@ -202,7 +208,13 @@ class SanitizedMBPP(MBPP):
 
 
 def check_prompt(task: str, shots: int, tests: str) -> None:
-    """Raises ValueError for a number of shots or a way to show tests that does not exist."""
+    """Raises ValueError for a number of shots or a way to show tests that does not exist.
+
+    Args:
+        task: Its name, for the message.
+        shots: 0 to 3.
+        tests: `shown`, `one` or `hidden`.
+    """
     if shots not in range(4):
         raise ValueError(f"task.{task}.shots must lie in 0..3, not {shots!r}")
     if tests not in ("shown", "one", "hidden"):
@@ -210,7 +222,13 @@ def check_prompt(task: str, shots: int, tests: str) -> None:
 
 
 def mbpp_chat(problem: Problem, answers: Sequence[str], shots: int, tests: Shown) -> list[Message]:
-    """MBPP's prompt, then the paper's correction instruction after each answer."""
+    """MBPP's prompt, then the paper's correction instruction after each answer.
+
+    Args:
+        problem: Of MBPP.
+        answers: The replies so far.
+        shots, tests: As in `MBPP`.
+    """
     shot = Shot(problem.prompt, problem.meta["tests"], problem.meta["code"])
     messages = [{"role": "user", "content": mbpp_prompt(shot, shots, tests)}]
     for answer in answers:

@@ -47,7 +47,7 @@ def file_hash(data: str | Path) -> str:
 
 
 def problems_of(rows: Sequence[Row], shots: int) -> list[Problem]:
-    """One problem per wrong program, in the rows' order; `meta` says which MBPP problem and which of its programs."""
+    """One problem per wrong program, in the rows' order; `meta` names the MBPP problem and which of its programs."""
     counts: dict[int, int] = {}
     found = []
     for row in rows:

@@ -1,7 +1,7 @@
 r"""The shell game, an embedded task whose answer states an end before the steps to it; needs no download.
 
 A ball under one of three cups and moves that swap two cups or none; answered in \boxed{}. Written so, the answer is
-easy to check and mend once it stands there, and hard to state in one go. See docs/testbed.md.
+easy to check and correct once it is written, and hard to state in one pass. See docs/testbed.md.
 """
 
 from __future__ import annotations
@@ -93,12 +93,22 @@ def problem_text(game: Game) -> str:
 
 
 def answer_text(opening: str, end: str, way: str) -> str:
-    """The content of the box: `22133 1:33212211`."""
+    """The content of the box: `22133 1:33212211`.
+
+    Args:
+        opening: The ball's place after each opening move.
+        end: Its place at the very end.
+        way: Its place after each move of the round.
+    """
     return f"{opening} {end}:{way}"
 
 
 def boxed_reply(opening: str, end: str, way: str) -> str:
-    """A whole reply."""
+    """A whole reply.
+
+    Args:
+        opening, end, way: As in `answer_text`.
+    """
     return rf"\boxed{{{answer_text(opening, end, way)}}}"
 
 

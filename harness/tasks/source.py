@@ -1,6 +1,6 @@
 """Where a task's rows come from: a pinned repository of the Hugging Face hub, or local files checked line by line.
 
-Every failure is one `DataError` that names the place (file and line, or repository) and says how to go on. The hub is
+Every failure is one `DataError` that names the place (file and line, or repository) and tells what to do. The hub is
 asked once, with a short time limit, before anything is loaded: without it the local cache is used, or nothing.
 
 Not covered: streaming; data sets that need a loading script.
@@ -70,7 +70,7 @@ class Loaded:
     Attributes:
         rows: In the source's order.
         origin: Repository and revision, or the files.
-        digest: SHA-256 over the canonical form of the rows (`digest`); '' until `check_pin` has computed it.
+        digest: SHA-256 over the canonical form of the rows (`rows_digest`); '' until `check_pin` has computed it.
     """
 
     rows: tuple[Row, ...]
@@ -125,6 +125,13 @@ def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def check_pin(task: str, loaded: Loaded, columns: Sequence[str], pin: str | None, count: int) -> Loaded:
     """The same rows with their digest over `columns`, compared with the one they must have.
+
+    Args:
+        task: Its name in gin, for the message.
+        loaded: The rows.
+        columns: What of a row counts.
+        pin: The digest that is expected; None accepts any.
+        count: Rows that the pinned data have, for the message.
 
     Raises:
         DataError: other data, with both digests, both row counts and the binding that allows it.

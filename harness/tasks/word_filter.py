@@ -129,6 +129,12 @@ def make_problems(part: str, count: int, near: bool, words: Half, categories: Ha
     """The problems of one part, all different; no set of words and category is in two parts.
 
     `meta` has the category and which of the shown words belong, in the order shown.
+
+    Args:
+        part: `train`, `validation` or `test`.
+        count: Words in a problem.
+        near: Whether the other words come from a category that is alike.
+        words, categories: Which half of them is used.
     """
     chosen = choose_words(words, categories)
     names, draw = sorted(chosen), random.Random(derive_seed(SPLIT_SEED, "problems", count, near, words, categories))

@@ -64,7 +64,13 @@ def corpus_line(mix: Mix, rng: random.Random) -> tuple[Operands, str | None, str
 
 
 def wrong_answer(answer: int, far: bool, rng: random.Random) -> int:
-    """A wrong answer: uniform over the range of answers when `far`, else off by 1, 10 or 100."""
+    """A wrong answer: uniform over the range of answers when `far`, else off by 1, 10 or 100.
+
+    Args:
+        answer: The right one.
+        far: Whether the wrong one may be far off.
+        rng: Draws it.
+    """
     while True:
         guess = rng.randrange(30, 991) if far else answer + rng.choice((-100, -10, -1, 1, 10, 100))
         if guess != answer and guess > 0:

@@ -17,7 +17,7 @@ Records = Sequence[Mapping[str, Any]]
 
 
 class ExportFault(ValueError):
-    """A run that cannot be written in another format; the message says why."""
+    """A run that cannot be written in another format; the message gives the reason."""
 
 
 def export_run(path: Path, form: str, out: Path) -> list[Path]:

@@ -74,7 +74,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user says of trajectories.
+    """What the user states about trajectories.
 
     Attributes:
         name: The row.
@@ -346,7 +346,7 @@ FORMS: dict[str, Callable[[Row], Found]] = {"jsonl": _read_own, "trl": _read_trl
 
 
 def _said(messages: Any, role: str, place: str) -> list[str]:
-    """What one side says in a list of chat messages; of contents in parts, the texts."""
+    """One side's messages in a list of chat messages; of contents in parts, the texts."""
     if not isinstance(messages, Iterable) or isinstance(messages, str):
         raise ImportFault(f"{place}: a list of chat messages was expected, not {type(messages).__name__}")
     said = []

@@ -81,7 +81,7 @@ class Recipe:
         return f"{self.policy.path}@{self.policy.revision}" if self.policy else "mutants"
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides which programs come out; an interrupted build goes on only when it is the same."""
+        """Everything that decides which programs come out; an interrupted build is resumed only when it is the same."""
         prompts = json.dumps([self.task.chat(problem, []) for problem in self.chosen_problems])
         return {
             "generator": self.generator_name,
@@ -102,8 +102,13 @@ class Recipe:
 def build_set(recipe: Recipe, out: Path, device: str = "auto") -> dict[str, Any]:
     """Makes and grades all programs, selects, and writes the set; returns its provenance.
 
+    Args:
+        recipe: What writes the programs, and how many are kept.
+        out: The file of the set; provenance and samples are written next to it.
+        device: For the model that writes programs, if there is one.
+
     Raises:
-        ValueError: an unfinished build of another recipe stands there.
+        ValueError: there is an unfinished build of another recipe.
     """
     path = sibling_path(out, ".samples.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -234,10 +239,15 @@ def _defines(program: str | None, problem: Problem) -> bool:
 def select_rows(
     recipe: Recipe, problems: Sequence[Problem], graded: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of the set, and what provenance says of the selection.
+    """The rows of the set, and what provenance records of the selection.
 
     Of each problem the first `keep` programs that fail, parse and define the function; programs with one syntax tree
     are one program.
+
+    Args:
+        recipe: `keep` is the most programs of one problem.
+        problems: In any order; rows are sorted by task id.
+        graded: {problem id: its programs with how each failed}.
     """
     rows, kinds, without = [], Counter[str](), []
     for problem in sorted(problems, key=lambda p: p.meta["task_id"]):

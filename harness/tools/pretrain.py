@@ -49,7 +49,13 @@ def arithmetic_line(mix: Mix, rng: random.Random) -> Line:
 
 
 def both_lines(mix: CodeMix, rng: random.Random, other: Mix) -> Line:
-    """A line of the code corpus as a conversation, or of the arithmetic corpus in `mix.arithmetic` of the draws."""
+    """A line of the code corpus as a conversation, or of the arithmetic corpus in `mix.arithmetic` of the draws.
+
+    Args:
+        mix: Shares of the code corpus.
+        rng: Draws the line.
+        other: Shares of the arithmetic corpus.
+    """
     if rng.random() < mix.arithmetic:
         return arithmetic_line(other, rng)
     prompt, first, response = code_line(mix, rng)

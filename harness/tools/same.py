@@ -293,6 +293,7 @@ def _expected(batches: Sequence[Batch], small: Vector) -> Vector:
                     weight[place] += p * entry.weight
                     kl[place] += p * entry.kl
         for (g, by, rewards), total in mass.items():
+            # Centred over the last reward: what depends on the earlier ones alone adds nothing in expectation.
             branches = [(g, by, (*rewards[:-1], r)) for r in (0.0, 1.0)]
             mean = sum(weight[b] for b in branches) / sum(mass[b] for b in branches)
             found[number, chances, (g, by, rewards)] = Entry(
@@ -376,6 +377,11 @@ def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
 def build_row(row: str, bindings: Sequence[str] = (), records: Sequence[Mapping[str, Any]] | None = None) -> Row:
     """A row by its name in gin/, or by the path of its file.
 
+    Args:
+        row: Name or path.
+        bindings: Changes to it, as of `--bind`.
+        records: A run's trajectories to compare on; None takes drawn batches alone.
+
     Raises:
         config.ConfigError: no such row, or a binding that cannot be used.
         ValueError: a credit cannot work with the batches.
@@ -400,7 +406,12 @@ def row_names() -> list[str]:
 
 
 def relation_sign(first: Row, second: Row, relations: Sequence[Relation]) -> str:
-    """One letter for a pair of rows; `LEGEND` says which."""
+    """One letter for a pair of rows; `LEGEND` explains them.
+
+    Args:
+        first, second: The rows.
+        relations: Of their phases, in order.
+    """
     if len(first.phases) != len(second.phases) or any(relation.setup for relation in relations):
         return "p"
     worst = ORDER[max((ORDER.index(relation.kind) for relation in relations), default=0)]

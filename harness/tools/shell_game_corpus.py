@@ -94,7 +94,13 @@ def last_too_far(way: str) -> str:
 
 
 def draft_answer(game: Game, mix: ShellGameMix, rng: random.Random) -> str:
-    """A first attempt as a model that cannot follow a busy round at a glance writes it: its end is a guess."""
+    """A first attempt as a model that cannot follow a busy round at a glance writes it: its end is a guess.
+
+    Args:
+        game: The problem.
+        mix: Shares of the habits.
+        rng: Draws the guess and the slips.
+    """
     opening, end, way = answer_parts(game)
     if game.is_busy():
         end = rng.choice(CUPS)

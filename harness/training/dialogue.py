@@ -18,14 +18,14 @@ class Dialogue(Protocol):
         ...
 
     def ask(self, task: Task, problem: Problem, replies: Sequence[str]) -> str:
-        """What the user says after `replies` (at least one)."""
+        """The user's turn after `replies` (at least one)."""
         ...
 
 
 @register("dialogue", "intrinsic")
 @dataclass(frozen=True)
 class Intrinsic:
-    """The task's own instruction after each attempt; it never says whether the attempt was right."""
+    """The task's own instruction after each attempt; it never tells whether the attempt was right."""
 
     def plan(self, attempts: int) -> Sequence[bool]:
         return (True,) * attempts
@@ -40,7 +40,7 @@ class SelfRefine:
     """Self-Refine (Madaan et al. 2023, arXiv 2303.17651): feedback on the attempt, then an attempt that uses it.
 
     Differs from the paper: SCoRe does not print the prompts of its Self-Refine row; these two are ours. The feedback is
-    a turn of the conversation that is no attempt: not graded, counted in the cost.
+    an unscored turn of the conversation: not graded, counted in the cost.
 
     Attributes:
         feedback: Asks for feedback on the last attempt; does not say whether it was right.

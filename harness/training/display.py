@@ -155,7 +155,7 @@ def format_metrics(records: Sequence[dict[str, Any]], entries: Iterable[Metric] 
     """The numbers of one evaluation as text, by their plain names; of all metrics unless told otherwise.
 
     Where wrong first attempts were given (a repair task), what compares with them would only say Acc@t2 again: the rate
-    of unchanged copies stands there. With several given programs to a problem, problems weigh alike.
+    of unchanged copies is shown there. With several given programs to a problem, problems weigh alike.
 
     Raises:
         MetricError: one of the entries is at fault.

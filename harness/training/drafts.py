@@ -1,6 +1,6 @@
 """Controls: the second attempt asked for after another draft than the policy's own; where these drafts come from.
 
-A *draft* is what stands before the correction instruction. Drafts are context only: nobody trains on them, and their
+A *draft* is what precedes the correction instruction. Drafts are context only: nobody trains on them, and their
 records say `by: given`. The second attempt is greedy, as in the evaluation that every run has.
 """
 
@@ -20,7 +20,7 @@ from harness.training.evaluations import EvalSpec
 from harness.training.rollout import sample_rollouts
 
 SOMEBODY = "Somebody answered:"
-"""What the user says before a draft that is told as somebody else's."""
+"""The user's words before a draft that is presented as somebody else's."""
 
 
 def ask_after_drafts(
@@ -36,10 +36,10 @@ def ask_after_drafts(
 ) -> list[Group]:
     """One trajectory on each problem of a batch: the draft and the attempt after it (`blind`: that attempt alone).
 
-    `right`, `wrong` and `other` drafts stand in the policy's turn, where its own attempt 1 would. In a `blind` and in
-    a `relabelled` conversation there is no such turn, and two user turns in a row are refused by many chat templates;
-    so everything is in the first user turn, blank lines between: the problem as the task asks it, then for
-    `relabelled` "Somebody answered:" and the draft, then what the dialogue says after attempt 1. From there on the
+    `right`, `wrong` and `other` drafts take the place of the policy's own attempt 1. In a `blind` and
+    in a `relabelled` conversation there is no such turn, and two user turns in a row are refused by many chat
+    templates; so everything is in the first user turn, blank lines between: the problem as the task asks it, then for
+    `relabelled` "Somebody answered:" and the draft, then the dialogue's instruction after attempt 1. From there on the
     dialogue is the usual one.
 
     Args:
@@ -47,7 +47,7 @@ def ask_after_drafts(
         problems: All problems of the evaluation, as drafts of `other` problems come from these.
         batch: Places in `problems` of those to ask.
         seed: Of the drafts that are sampled.
-        verifier_seconds: As in `rollout.grade`.
+        verifier_seconds: As in `grade_responses`.
 
     Raises:
         GradingError, ValueError: as `sample_rollouts`; `other` needs two problems.
@@ -110,6 +110,11 @@ def find_other(problems: Sequence[Problem], place: int) -> Problem:
 
 def require_room(policy: Policy, task: Task, dialogue: Dialogue, evaluation: EvalSpec) -> None:
     """Checks before any training that a control can be asked: that its conversations fit the limits of length.
+
+    Args:
+        policy: Knows the limits of length.
+        task, dialogue: What the conversations are made of.
+        evaluation: A control; see `EvalSpec.draft`.
 
     Raises:
         ValueError: one does not, as `Policy.require_room`; `other` has one problem only.

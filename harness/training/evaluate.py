@@ -34,15 +34,23 @@ def evaluate(
 ) -> None:
     """Evaluates in batches of problems and hands each batch's records to `record`.
 
+    Example of a resume: 256 problems a batch, 1 sample, `done` 600: two batches (512 records) are skipped; the third is
+    asked again from problem 512, and its first 88 records, which are written already, are not handed on.
+
     Args:
+        policy, task, dialogue: As in `sample_rollouts`.
+        evaluation: Which split, how many problems, samples and attempts, at which temperature.
         when: `before` or `after` training.
+        seed: Of the draws, where there are any.
         done: Records already written by an interrupted evaluation. A batch that was written in part is asked again as
             a whole, as its draws belong together, and what is missing of it is handed on.
-        verifier_seconds: As in `rollout.grade`.
+        verifier_seconds: As in `grade_responses`.
+        record: Called once a batch with its new records, in order.
     """
     problems, samples = evaluation.select_problems(task), evaluation.samples
     behind, written = divmod(done, evaluation.problems_per_batch * samples)
     for begin in range(behind * evaluation.problems_per_batch, len(problems), evaluation.problems_per_batch):
+        # By the batch's first problem, not by a running count: a resumed evaluation draws what an unbroken one does.
         own_seed = derive_seed(seed, "evaluate", when, task.name, begin, *evaluation.random_stream)
         if evaluation.control:
             batch = range(begin, min(begin + evaluation.problems_per_batch, len(problems)))
@@ -81,7 +89,7 @@ def expected_records(task: Task, evaluation: EvalSpec = GREEDY) -> list[tuple[st
 
 def name_of(problem: Problem, sample: int) -> tuple[str, int]:
     """(id, sample) of a record: where one problem has several fixed first attempts, each is a `Problem` whose `meta`
-    says which `problem` and which `sample` of it the record is."""
+    names the `problem` and the `sample` of it that the record is of."""
     return problem.meta.get("problem", problem.id), problem.meta.get("sample", sample)
 
 
@@ -95,6 +103,11 @@ def probe_second_attempts(
 
     Fixed ones are the base model's, which never change: where they go well and its own do not, the policy has learnt to
     correct what it no longer writes (arXiv 2409.12917v2, figure 5).
+
+    Args:
+        policy, task, dialogue: As in `sample_rollouts`.
+        problems: Most problems of each split that are asked.
+        verifier_seconds: As in `grade_responses`.
 
     Returns:
         `acc_t2_own_validation`, `acc_t2_fixed_validation` and the same of `train`; fractions of `problems` problems.
@@ -118,6 +131,11 @@ def measure_midway(
     policy: Policy, task: Task, dialogue: Dialogue, evaluation: EvalSpec, verifier_seconds: float = VERIFIER_SECONDS
 ) -> dict[str, float]:
     """A greedy evaluation in mid-training, as counts: no record is kept that a table could take for the final one.
+
+    Args:
+        policy, task, dialogue: As in `sample_rollouts`.
+        evaluation: Which split, how many problems and attempts.
+        verifier_seconds: As in `grade_responses`.
 
     Returns:
         `midway_problems`, and of these `midway_correct_t1`, `midway_correct_t2` (the last attempt), `midway_i_to_c` and
@@ -144,8 +162,15 @@ def trajectory_to_record(
     """One record of eval.jsonl; holds no time and no path, so equal runs give equal bytes.
 
     A repair task's records name the problem, not the given program (`name_of`): means then weigh problems alike. The
-    problem's text, its gold answer and the verifier's reasons stand in greedy records alone, which are read one by one;
+    problem's text, its gold answer and the verifier's reasons are in greedy records alone, which are read one by one;
     a pool would repeat them for every sample.
+
+    Args:
+        trajectory: A graded one.
+        when: `before` or `after` training, `probe` or `midway`.
+        task: The task's name.
+        sample: Its number among the samples of its problem, from 0.
+        temperature: It was sampled at; 0 is greedy.
     """
     problem = trajectory.problem
     name, number = name_of(problem, sample)

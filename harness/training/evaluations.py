@@ -1,4 +1,4 @@
-"""What can be asked of a model beside the greedy two-attempt evaluation of the test split: kind `evaluation` in gin.
+"""Optional evaluations, kind `evaluation` in gin, added to the greedy two-attempt evaluation of the test split.
 
 `run.evaluations = [@evaluation.pool(), @evaluation.attempts()]` adds to a run's evaluation at its end;
 `python -m harness.evaluate RUN_FOLDER` adds to a run that is done. Each asks once, after training (of an untrained row:
@@ -41,7 +41,8 @@ class EvalSpec:
         draft: What attempt 2 reads as attempt 1. `own`: the policy's attempt, or the given one of a repair task;
             `reference`: the base model's. The others are *controls*, whose records name them: a `right` draft; a
             `wrong` one; the policy's attempt at an `other` problem; none at all (`blind`); the policy's own, told in
-            the user's turn as somebody else's (`relabelled`). All but `own` are context only. See `harness.drafts`.
+            the user's turn as somebody else's (`relabelled`). All but `own` are context only. See
+            `harness.training.drafts`.
         draws: Most attempts sampled to find a right or a wrong draft.
     """
 

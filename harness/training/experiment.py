@@ -225,14 +225,14 @@ def _dry_run_credit(phase: Phase, budget: Budget) -> None:
     ]
     try:
         examples = phase.credit(groups)
-    except Exception as error:  # the method may be a stranger's and raise anything
+    except Exception as error:  # a plugin's method may raise anything
         what = "cannot use this budget" if isinstance(error, ValueError) else "has a credit that fails"
         raise ValueError(f"phase {phase.name!r} {what}: {describe_error(error)}") from error
     _check_examples(phase, examples)
 
 
 def _check_examples(phase: Phase, examples: Sequence[Example]) -> None:
-    """Raises ValueError for an example whose weight, kl or bonus is no finite number."""
+    """Raises ValueError for an example whose weight, kl or bonus is not a finite number."""
     for example in examples:
         if not all(map(math.isfinite, (example.weight, example.kl, example.bonus))):
             told = f"weight {example.weight!r}, kl {example.kl!r}, bonus {example.bonus!r}"
@@ -261,8 +261,8 @@ def _check_apart(task: Task, trained: Task | None) -> None:
 
     Two problems are one when their ids are, or when prompt, given attempts and answer all are (MBPP asks three of its
     test problems with the words of a training problem, and other tests: those are two). A benchmark that really repeats
-    problems says how many in its provenance (`training_problems_that_are_test_problems`, MATH); that many are let pass
-    and stand in run.json.
+    problems records how many in its provenance (`training_problems_that_are_test_problems`, MATH); that many are let
+    pass and are recorded in run.json.
 
     Args:
         trained: The task trained on, if any; its training problems must be in no task's test split.

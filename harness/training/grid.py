@@ -1,4 +1,4 @@
-"""Rows x seeds as cells: what each is called with, where it stands, and one process that runs it."""
+"""Rows x seeds as cells: what each is called with, how far it is, and one process that runs it."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class Launch:
         return self.cell.status
 
     def checkpoint(self) -> Any:
-        """What submitit submits again after a preemption or a time limit: the same cell, which goes on."""
+        """What submitit submits again after a preemption or a time limit: the same cell, which is resumed."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -288,7 +288,7 @@ def settle_cell(cell: Cell, code: int, reason: str | None = None) -> str | None:
 
 
 def _last_error(path: Path) -> str:
-    """What a console log says last: the lines from its last `error: ` on, or its last line."""
+    """The end of a console log: the lines from its last `error: ` on, or its last line."""
     try:
         lines = [
             line.strip() for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()

@@ -1,4 +1,4 @@
-"""The loop that every row shares: evaluate, train phase by phase, evaluate again; stop and go on at any moment.
+"""The loop that every row shares: evaluate, train phase by phase, evaluate again; stop and resume at any moment.
 
 Every draw follows from the seed and its place (harness.seeds), so a checkpoint holds weights, optimiser state, position
 and the examples still to be fitted, nothing else.
@@ -103,7 +103,14 @@ TOKENS = ("sampled_tokens", "read_tokens", "trained_tokens", "flops")  # newer t
 
 
 def run_experiment(experiment: Experiment, policy: Policy, store: RunStore, display: Display) -> None:
-    """Runs an experiment in its opened store from wherever the store says it stands."""
+    """Runs an experiment in its opened store, from its last checkpoint or from the start: trains, evaluates, exports.
+
+    Args:
+        experiment: The settings, checked.
+        policy: Loaded from the base model; a checkpoint's weights replace its own.
+        store: Opened and locked; steps that are newer than its last checkpoint are dropped.
+        display: Shows the progress.
+    """
     _check_prompt_lengths(experiment, policy)
     phases = experiment.phases()
     found = policy.ranks.run_on_rank0(store.last_checkpoint)
@@ -304,7 +311,7 @@ def _adapted(phase: Phase, log: Sequence[dict[str, Any]]) -> Credit:
         return phase.credit
     try:
         return phase.adapt([past for past in log if past["phase"] == phase.name])
-    except Exception as error:  # the method may be a stranger's and raise anything
+    except Exception as error:  # a plugin's method may raise anything
         raise ValueError(f"phase {phase.name!r} could not adapt its credit: {describe_error(error)}") from error
 
 
@@ -317,7 +324,7 @@ def _credited(phase: Phase, credit: Credit, groups: Sequence[Any]) -> list[Examp
 
 @contextlib.contextmanager
 def _kept_when_broken(store: RunStore, phase: Phase, update: int, examples: Sequence[Example]) -> Iterator[None]:
-    """Keeps what an update broke on in failed_batch.json, for a replay, and says where it was."""
+    """Keeps what an update broke on in failed_batch.json, for a replay, and tells where it was."""
     try:
         yield
     except ValueError as error:
@@ -375,6 +382,7 @@ def _update(
                 samples=budget.trajectories_per_problem(phase.turns),
                 attempts=phase.turns,
                 offline_share=phase.given_share,
+                # By the batch's place in training: a resumed run draws what an unbroken one does.
                 seed=derive_seed(experiment.seed, "rollout", position.step + i // budget.problems),
                 temperature=policy.temperature,
                 verifier_seconds=experiment.verifier_seconds,
@@ -383,7 +391,7 @@ def _update(
             position.drawn += len(drawn)
             position.add(count_sampled(sampled, allowed.parameters))
         position.pool = _credited(phase, credit, groups)
-        batch += position.pool
+        batch += position.pool  # for failed_batch.json, should the check fail
         _check_examples(phase, position.pool)
         batch.clear()
         random.Random(derive_seed(experiment.seed, "shuffle", position.step)).shuffle(position.pool)
@@ -399,9 +407,10 @@ def _update(
     }[phase.mean_over] or 1  # no example to fit, then only measured ones
     batch += _measured(groups, examples) if on_policy else examples
     if batch:
+        # After a restart the samples come from other weights than those that change now: no check of log-probabilities.
         restarted = phase.restart and position.phase_step == 0
         if experiment.gradient_probe_every and (position.step + 1) % experiment.gradient_probe_every == 0:
-            line |= policy.measure_gradient(batch, denominator)  # type: ignore[attr-defined]  # execute has asked for it
+            line |= policy.measure_gradient(batch, denominator)  # type: ignore[attr-defined]  # run_experiment has asked for it
         stats, norm = policy.step(batch, denominator, fresh=on_policy and not restarted)
         line |= update_metrics(groups if on_policy else [], batch, stats) | {"grad_norm": norm}
         position.add(count_trained(batch, allowed.parameters))
@@ -513,9 +522,9 @@ def add_evaluations(
 ) -> int:
     """Adds the experiment's further evaluations to a run that is done; what it has already stays as it is.
 
-    They are collected beside eval.jsonl, in `evaluating/`, where an interrupted supplement goes on. Once they are
-    whole, `commit.json` says there what the run will be; from then on `finish_supplement` can put it in place, however
-    often it is killed.
+    They are collected beside eval.jsonl, in `evaluating/`, where an interrupted supplement is resumed. Once they are
+    whole, `commit.json` there records what the run will be; from then on `finish_supplement` can put it in place,
+    however often it is killed.
 
     Args:
         policy: The trained policy.

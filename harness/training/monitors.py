@@ -58,7 +58,13 @@ def update_metrics(groups: Sequence[Group], examples: Sequence[Example], stats: 
     `kl_t*` is per turn (summed over tokens, nats; left out where it was not measured), `entropy_t*` per token;
     `sampler_gap` is the mean absolute difference per token between the sampler's and the trainer's log-probability of
     the same turn (0 but for rounding).
-    `advantage_variance_*` says what turn 2's advantages would vary by under every registered baseline.
+    `advantage_variance_*` is the variance of attempt 2's advantages under each registered baseline; the run trains with
+    the configured one only.
+
+    Args:
+        groups: P groups of graded trajectories, of which the examples were made.
+        examples: E examples, before the update that fits them.
+        stats: E results of the forward that measured them, in the same order.
     """
     line: dict[str, Any] = {"examples": len(examples)}
     by_turn: dict[int, list[tuple[Example, TurnStats]]] = {}
@@ -82,6 +88,8 @@ def update_metrics(groups: Sequence[Group], examples: Sequence[Example], stats: 
 
 
 def _advantage_variances(groups: Sequence[Group], examples: Mapping[int, Example]) -> dict[str, float]:
+    # By identity, as two samples may be equal turns. A batch some of whose second attempts are not trained on (offline,
+    # or dropped by the method) has no variance that a baseline could be judged by.
     returns, known = [], []
     for group in groups:
         second: list[tuple[Trajectory, Turn]] = [(t, t.attempts[1]) for t in group if len(t.attempts) > 1]

@@ -60,7 +60,7 @@ def changes_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_run(experiment: Experiment, command: str, operative: str, files: Sequence[str]) -> dict[str, Any]:
-    """What run.json says of a run from its start on (docs/results_format.md).
+    """What run.json records of a run from its start on (docs/results_format.md).
 
     Args:
         command: The command line.
@@ -110,7 +110,7 @@ def _data(experiment: Experiment) -> dict[str, Any]:
 
 
 def isolation_of(experiment: Experiment) -> dict[str, str]:
-    """{task: the walls its verifier runs programs behind}, for verifiers that run any."""
+    """{task: the isolation layers its verifier runs programs in}, for verifiers that run any."""
     tasks = {
         task.name: getattr(task.verifier, "isolation", None) for task in (experiment.task, *experiment.evaluated_tasks)
     }

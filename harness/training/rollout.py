@@ -32,6 +32,21 @@ def sample_rollouts(
     are context only as well, but count as sampled responses. Of several processes each takes its share of the
     problems, and all return the whole.
 
+    Args:
+        policy: Writes the attempts; its sampler gets the current weights first.
+        task: Its `chat` opens a conversation, its verifier grades.
+        dialogue: How many turns an attempt takes, and what the user says between them.
+        problems: P problems; all of them have `given` attempts, or none.
+        samples: G trajectories of each problem, its group.
+        attempts: K scored attempts of each trajectory.
+        seed: Of all draws. The offline share is drawn from `seed + 1`.
+        temperature: Of sampling; 0 is greedy.
+        offline_share: In [0, 1]; `round(G * offline_share)` trajectories of each problem are offline.
+        verifier_seconds: Longest time of one grading, as in `grade_responses`.
+
+    Returns:
+        P groups of G trajectories, in the order of `problems`; a group's offline trajectories come last.
+
     Raises:
         GradingError: as `grade_responses`.
         ValueError: the policy gives its own tokens log-probabilities that are not finite.
@@ -54,6 +69,7 @@ def sample_rollouts(
             return converse(samples, seed)
         own = converse(samples - offline, seed) if samples > offline else [[] for _ in share]
         chats = [task.chat(problem, []) for problem in share]
+        # seed + 1: with `seed` the offline half would be drawn by the same uniforms as the policy's own half.
         first = policy.open(chats, offline, seed + 1, temperature, reference=True, place=place).reply()
         return [[*a, *b] for a, b in zip(own, converse(offline, seed + 1, first), strict=True)]
 
@@ -73,8 +89,11 @@ def _converse(
     seed: int,
     first: Sequence[str] | Sequence[Turn] | None = None,
 ) -> list[Group]:
-    """`samples` graded conversations on each problem; `first` holds their first attempts where those are not sampled
-    from the policy: texts, or turns of the reference model."""
+    """`samples` graded conversations on each problem.
+
+    `first` has precomputed first attempts, one per conversation: texts (repair tasks) or turns of the reference model
+    (offline first attempts). Without it the policy samples them.
+    """
     chats = [task.chat(problem, []) for problem in problems]
     session = policy.open(chats, samples, seed, temperature, place=place)
     each = [problem for problem in problems for _ in range(samples)]
@@ -94,7 +113,7 @@ def _converse(
         pairs = list(zip(each, (turn.text for turn in turns), strict=True))
         verdicts = grade_responses(task.verifier, pairs, verifier_seconds) if scored else None
         for i, turn in enumerate(turns):
-            verdict = verdicts[i] if verdicts else Verdict(0.0, False)
+            verdict = verdicts[i] if verdicts else Verdict(0.0, False)  # unscored (feedback): no metric reads it
             if turn.truncated and verdict.status == "no_answer":
                 verdict = dataclasses.replace(verdict, status="truncated")
             rows[i].append(dataclasses.replace(turn, verdict=verdict, scored=scored, index=attempt))

@@ -73,7 +73,7 @@ class ScriptedPolicy:
         """Every conversation fits."""
 
     def refresh(self) -> None:
-        """There is no copy that samples."""
+        """Does nothing: there is no copy that samples."""
 
     def open(
         self, chats: Sequence[Sequence[Message]], samples: int, seed: int, temperature: float, reference: bool = False,
@@ -146,7 +146,7 @@ class ScriptedSession:
         return self._write([r if isinstance(r, str) else decode_reply(r) for r in replies], "given")
 
     def ask(self, texts: Sequence[str]) -> None:
-        """The user says `texts[i]` in conversation i."""
+        """Appends `texts[i]` as the user's turn of conversation i."""
         for i, text in enumerate(texts):
             message = {"role": "user", "content": text}
             self._chats[i].append(message)

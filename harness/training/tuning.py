@@ -92,7 +92,14 @@ class Tune:
         return folder / "suite.gin"
 
     def write_row(self, folder: Path, row: str, value: Any, told: str) -> Path:
-        """Writes the row with the value that was picked, `folder/<row>.gin`; returns its path."""
+        """Writes the row with the value that was picked, `folder/<row>.gin`; returns its path.
+
+        Args:
+            folder: Where the file is written.
+            row: The row's name.
+            value: Of `parameter`, as picked.
+            told: How it was picked; bound as `run.tuned`.
+        """
         (file,) = {file for name, file, _ in self.trials if name == row}
         path = folder / f"{row}.gin"
         _write(path, [f"include '{_reach(file)}'", f"{self.parameter} = {value!r}", f"run.tuned = {told!r}"])

@@ -2,7 +2,7 @@
 
 Nothing is sampled and nothing is written. Of each run it is asked: are its files what they were when it ended, has
 every evaluation the records it had, and does the run's own verifier, on the problems of the run's own task, come to the
-very verdicts that stand in eval.jsonl?
+same verdicts as in eval.jsonl?
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ def _grade_task(task: Task, seconds: float, records: Sequence[tuple[int, dict[st
             found = getattr(task, split, ())
             problems[split] = {(name_of(p, 0)[0], p.meta.get("sample")): p for p in found}
         known = problems[split]
+        # A repair task has one problem per sample (given program); other tasks have one for all samples.
         problem = known.get((record["id"], record["sample"])) or known.get((record["id"], None))
         where = f"line {i} (problem {record['id']!r}, sample {record['sample']}"
         if problem is None:

@@ -67,7 +67,13 @@ def top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
 
 
 def split_top_level(text: str, pattern: re.Pattern[str], keep_empty: bool = False) -> list[str]:
-    """The stretches between a pattern's top-level matches; empty stretches dropped unless they are kept."""
+    """The stretches between a pattern's top-level matches.
+
+    Args:
+        text: Of an answer.
+        pattern: Of the separator; matches inside brackets do not split.
+        keep_empty: Whether empty stretches are kept.
+    """
     parts, at = [], 0
     for match in top_level(text, pattern):
         parts.append(text[at : match.start()].strip())
@@ -129,6 +135,7 @@ def parse_matrix(text: str) -> tuple[str, list[list[str]]] | None:
     bars = False
     end = re.search(r"\\end\s*\{\w+\}([\s)\]}|]*)$", rest)
     inner, shut = (rest[: end.start(1)], list(end[1].replace(" ", ""))) if end else (rest, [])
+    # Brackets around the whole matrix: one that ends the factor is closed right behind the matrix.
     while factor and shut and shut[0] == {"(": ")", "[": "]", "{": "}", "|": "|"}.get(factor[-1]):
         bars |= shut.pop(0) == "|"
         factor = re.sub(r"\\(?:cdot|times)\s*$", "", factor[:-1].strip()).strip()
@@ -149,7 +156,7 @@ def parse_matrix(text: str) -> tuple[str, list[list[str]]] | None:
         rows = [[f"({factor})({cell})" for cell in row] for row in rows]
     if divisor:
         rows = [[f"({cell})/({divisor})" for cell in row] for row in rows]
-    if turned and len({len(row) for row in rows}) == 1:
+    if turned and len({len(row) for row in rows}) == 1:  # only a rectangular one has a transpose
         rows = [list(column) for column in zip(*rows, strict=True)]
     return kind, rows
 
@@ -179,6 +186,12 @@ def joined_thousands(text: str) -> str:
 
 
 def strip_brackets(text: str, left: str, right: str) -> str | None:
+    """What is between two brackets that enclose the whole text; None where they do not.
+
+    Args:
+        text: Of an answer.
+        left, right: The brackets.
+    """
     inside = text[len(left) : -len(right)]
     return inside.strip() if text.startswith(left) and text.endswith(right) and is_balanced(inside) else None
 

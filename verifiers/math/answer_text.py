@@ -314,7 +314,7 @@ _SQRT = re.compile(r"\\sqrt\s*(\.?\d+|[a-z])")
 def normalise_answer(text: str) -> str:
     r"""A string that equal spellings share: blanks out, `\frac12` braced, `.5` with its zero, `x =` kept.
 
-    Used for the second rung and as the canonical form of an answer.
+    Used for the second stage and as the canonical form of an answer.
     """
     return canonical_answer(clean_latex(text))
 

@@ -59,6 +59,12 @@ def same_value(
 
     The digits of the arithmetic grow with the exponents of the intermediate values: two values that differ do so far
     above the rounding, and what agrees to the last of these digits is equal.
+
+    Args:
+        a, b: The expressions.
+        at: A value for each variable.
+        real, school: As in `evaluate_tree`.
+        farthest: Largest decimal exponent of an intermediate value that is still compared.
     """
     digits = START
     while True:

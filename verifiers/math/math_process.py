@@ -28,7 +28,7 @@ _LENGTH = struct.Struct(">I")
 
 
 class ScalarJudge:
-    """Judges two scalar expressions; remembers which rung decided."""
+    """Judges two scalar expressions; remembers which stage decided."""
 
     def __init__(self) -> None:
         self.rung = "form"
@@ -45,7 +45,12 @@ class ScalarJudge:
         return numeric.values_equal(a, b, (gold, given))
 
     def is_proportional(self, gold: str, given: str, signed: bool) -> bool:
-        """Whether one expression is a constant multiple (a positive one, when `signed`) of the other."""
+        """Whether one expression is a constant multiple (a positive one, when `signed`) of the other.
+
+        Args:
+            gold, given: Texts in LaTeX.
+            signed: Whether the factor must be positive.
+        """
         try:
             a, b = latex_math.parse_latex(gold), latex_math.parse_latex(given)
         except NotMath as error:
@@ -55,7 +60,7 @@ class ScalarJudge:
 
 
 def _announce(value: dict[str, Any]) -> None:
-    """Sends a frame that is no answer; set by `main`."""
+    """Sends a frame that is not an answer; set by `main`."""
 
 
 def _warm_up() -> None:

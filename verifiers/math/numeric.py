@@ -23,6 +23,10 @@ DIGITS = 160  # of the values whose ratio must be constant
 def values_equal(gold: Tree, given: Tree, texts: tuple[str, str]) -> bool:
     """Whether two trees have the same value wherever they are compared.
 
+    Args:
+        gold, given: The expressions.
+        texts: Their two texts, gold first; they are the seed of the points.
+
     Raises:
         CannotTell: too few points at which both have a value within reach.
     """
@@ -108,7 +112,7 @@ def _is_real(tree: Tree, at: sampling.Point) -> bool:
 
 
 def _restricted(tree: Tree) -> set[str]:
-    """The variables under an even root, a logarithm or a power that is no whole number."""
+    """The variables under an even root, a logarithm or a power that is not a whole number."""
     found: set[str] = set()
 
     def visit(part: Tree) -> None:
@@ -142,6 +146,11 @@ def _positive(gold: Tree, points: list[sampling.Point], names: set[str]) -> set[
 
 def is_proportional(gold: Tree, given: Tree, texts: tuple[str, str], signed: bool) -> bool:
     """Whether one tree is a constant multiple (a positive one, when `signed`) of the other.
+
+    Args:
+        gold, given: The expressions.
+        texts: Their two texts, gold first; they are the seed of the points.
+        signed: Whether the factor must be positive.
 
     Raises:
         CannotTell: too few points at which both have a value within reach.

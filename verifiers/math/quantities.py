@@ -1,4 +1,4 @@
-r"""Splits a scalar answer into number, unit, percent sign, number base and currency, and says when two such fit.
+r"""Splits a scalar answer into number, unit, percent sign, number base and currency; tells whether two are comparable.
 
 A unit or currency may be left out of one side; where both sides carry one, they must agree (or convert exactly). A
 gold percentage may be answered without its sign. A number base is never optional, unless the question names it.

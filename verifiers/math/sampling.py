@@ -33,7 +33,12 @@ Point = dict[str, Fraction]
 
 
 def sample_points(gold: Tree, given: Tree, texts: tuple[str, str]) -> list[Point]:
-    """Values for the variables of two trees; one empty point when there is none. The order is random."""
+    """Values for the variables of two trees; one empty point when there is none. The order is random.
+
+    Args:
+        gold, given: The expressions.
+        texts: Their two texts, gold first; the seed, so that a verdict repeats.
+    """
     names = sorted(free_variables(gold) | free_variables(given))
     if not names:
         return [{}]

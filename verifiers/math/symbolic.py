@@ -1,4 +1,4 @@
-r"""math-verify as the last rung, behind an allow list: sums, products, integrals, limits of what our reader knows.
+r"""math-verify as the last stage, behind an allow list: sums, products, integrals, limits of what our reader knows.
 
 math-verify drops what it does not know without a word (a prime, a degree sign, the order of letters). It may therefore
 say "equal" only where every command, sign and name of both texts is on the list here; else nothing is decided.
@@ -51,6 +51,10 @@ def is_settled(gold: str, given: str) -> bool:
 
 def symbolic_equal(gold: str, given: str, warm_up: Callable[[], None]) -> bool:
     """math-verify's verdict.
+
+    Args:
+        gold, given: Texts in LaTeX.
+        warm_up: Called before math-verify is imported, which takes long.
 
     Raises:
         CannotTell: the texts differ and are not both understood, or are too large.

@@ -48,7 +48,7 @@ class IsolationLayers:
         self.filter: bytes | None = base64.b64decode(config["filter"]) if config["filter"] else None
         self.own_pids = config["bwrap"]
         self.processes = 4096
-        self.notes: list[str] = []  # for the user: why a wall is missing
+        self.notes: list[str] = []  # for the user: why a layer is missing
         self.config = config
 
     def prepare_layers(self) -> None:
@@ -117,7 +117,7 @@ class IsolationLayers:
                     layers.cover_folder(folder, inside)
 
     def enter_layers(self, memory: int, cpu: float) -> None:
-        """In the forked process: every wall, in the order in which each still can be put up."""
+        """In the forked process: every isolation layer, in the order in which each can still be set up."""
         layers.die_with_parent()
         layers.set_limits(memory, cpu, self.processes)
         layers.no_new_privileges()
@@ -154,7 +154,7 @@ class ForkServer:
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
     def fork_process(self, keep: list[int], run: Callable[[], None]) -> int:
-        """Starts `run`, which puts up its own walls, in a process of its own; returns its id."""
+        """Starts `run`, which sets up its own isolation, in a process of its own; returns its id."""
         pid = os.fork()
         if pid:
             return pid
@@ -205,7 +205,7 @@ class ForkServer:
             random.seed(0)
             pipe.send_text(json.dumps(two_processes.check_together(known, frame)))
 
-        def relay() -> None:  # runs nothing of the job's: no walls
+        def relay() -> None:  # runs nothing of the job's: no isolation
             pipe = two_processes.Pipe(from_candidate, -1)
             os.dup2(self.null, 0)
             pipe.receive_text()
@@ -240,7 +240,13 @@ class ForkServer:
         two_processes.Pipe(-1, self.sink).send_text(json.dumps(value))
 
     def wait_for_reply(self, pids: list[int], state: int, deadline: float) -> bool:
-        """Waits for the reply, the deadline or the parent's end; then nothing that was forked is left."""
+        """Waits for the reply, the deadline or the parent's end; then nothing that was forked is left.
+
+        Args:
+            pids: The processes that were forked; they are killed in the end.
+            state: A pipe on which they tell how far they are.
+            deadline: Of `time.monotonic`, in seconds.
+        """
         told, late = b"", False
         poll = select.poll()
         poll.register(0, 0)  # hang-up only
@@ -289,7 +295,7 @@ class ForkServer:
 
 
 def probe_isolation(walls: IsolationLayers) -> dict[str, bool]:
-    """Tries, inside all walls, what they must stop; {attempt: stopped}."""
+    """Tries, inside all isolation layers, what they must stop; {attempt: stopped}."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -341,7 +347,7 @@ def read_frame(fd: int) -> bytes:
 
 
 def main(args: list[str]) -> NoReturn:
-    """args: the configuration as JSON, the lifeline (unused: the request pipe's end says the same)."""
+    """args: the configuration as JSON, the lifeline (unused: the request pipe's end means the same)."""
     config = json.loads(args[0])
     warnings.simplefilter("ignore")
     for name in PRELOAD:

@@ -1,4 +1,4 @@
-"""The walls around one untrusted program, each as one function: limits, Landlock, seccomp, namespaces, lower uid.
+"""Isolation layers around one untrusted program, a function each: limits, Landlock, seccomp, namespaces, lower uid.
 
 Standard library and ctypes only: no package wraps Landlock, and this runs in a bare interpreter. The seccomp filter
 itself is built by pyseccomp in the parent (see `syscalls`) and arrives here as bytes.
@@ -195,7 +195,15 @@ def reveal_paths(paths: Iterable[str]) -> None:
 
 
 def set_limits(memory: int, cpu: float, processes: int = 256, file_size: int = 0, files: int = 64) -> None:
-    """Resource limits of one program: bytes of address space, CPU seconds, processes, bytes per file, open files."""
+    """Sets the resource limits of one program.
+
+    Args:
+        memory: Bytes of address space.
+        cpu: Seconds of processor time.
+        processes: Most processes of the user.
+        file_size: Bytes of a file; 0 forbids to write any.
+        files: Most open files.
+    """
     wanted = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CPU: int(cpu) + 1,

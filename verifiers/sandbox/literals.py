@@ -37,7 +37,7 @@ class NoLiteral(ValueError):
 
 
 class MatchValue:
-    """What a regular expression's match says, rebuilt from text; true, and equal to nothing but itself."""
+    """The content of a regular expression's match, rebuilt from text; true, and equal to nothing but itself."""
 
     def __init__(self, groups: list[str | None], spans: list[list[int]], names: dict[str, str | None]) -> None:
         self._groups, self._spans, self._names = groups, spans, names
@@ -225,6 +225,7 @@ def _tag_standard(value: Any, refer: Callable[[Any], Any] | None, always: type |
         return {"ar": [value.typecode, [_tag(item, refer, always) for item in value]]}
     if kind is memoryview and value.format == "B" and value.c_contiguous:
         return {"mv": value.hex()}
+    # By name from here on: a value is recognised without an import of pathlib, uuid or numpy.
     if kind.__name__ in _PATHS and kind.__module__.partition(".")[0] == "pathlib":
         return {"p": [kind.__name__, str(value)]}
     if kind.__module__ == "uuid" and kind.__name__ == "UUID":

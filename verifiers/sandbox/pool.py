@@ -1,6 +1,6 @@
-"""Runs untrusted programs against trusted tests behind as many walls as this machine allows, and says how many.
+"""Runs untrusted programs against trusted tests in as many isolation layers as this machine allows; records which.
 
-The parent's side: it starts the fork servers, inside bubblewrap where that works, reads back which walls
+The parent's side: it starts the fork servers, inside bubblewrap where that works, reads back which layers
 stood up to a probe, refuses to run below the floor, and keeps the pool.
 
 The floor is Landlock and seccomp together, or bubblewrap. All of it is defence in depth on a shared kernel: for
@@ -50,7 +50,7 @@ class UnsafeMachine(RuntimeError):
 
 @dataclass(frozen=True)
 class Isolation:
-    """The walls that stand on this machine, for run records.
+    """The isolation layers that work on this machine, for run records.
 
     Attributes:
         layers: Names in the order they go up, such as uid, landlock7, seccomp.
@@ -175,7 +175,7 @@ def _configuration(bwrap: bool, filter_: bytes | None, unsafe: bool) -> str:
 
 
 def _bubblewrap() -> list[str]:
-    """The outer wall's command line: only libraries, Python and this package are there at all."""
+    """The outer layer's command line: only libraries, Python and this package are there at all."""
     argv = [str(shutil.which("bwrap")), "--new-session", "--unshare-net", "--unshare-pid", "--unshare-ipc"]
     argv += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
     if os.geteuid() == 0:  # to leave root behind once Python is loaded
@@ -221,7 +221,7 @@ class Sandbox:
 
     @property
     def isolation(self) -> Isolation:
-        """The walls that stand, from a probe run once.
+        """The isolation layers that work, from a probe run once.
 
         Raises:
             WorkerDied: not even a bare fork server starts.

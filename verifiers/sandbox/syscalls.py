@@ -38,7 +38,7 @@ _ASSEMBLED: dict[str, bytes] = {}
 
 
 class NoSeccomp(RuntimeError):
-    """The filter cannot be built here; the text says why."""
+    """The filter cannot be built here; the text gives the reason."""
 
 
 def compile_filter() -> bytes:

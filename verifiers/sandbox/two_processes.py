@@ -6,7 +6,7 @@ candidate's, only values rebuilt from literal text (`literals`) or numbered refe
 Which of the two a problem needs is read off from its tests (`trusted_tests`) or shows before the program first answers.
 
 Not covered: tests that see arguments changed in place.
-Above 300 lines because both ends of the protocol between tests and program stand here.
+Above 300 lines because both ends of the protocol between tests and program are here.
 """
 
 from __future__ import annotations
@@ -263,12 +263,12 @@ class Link:
 
 
 def is_out_of_threads(kind: str, text: str) -> bool:
-    """Whether an exception says that this machine, not the program, was short of threads."""
+    """Whether an exception means that this machine, not the program, was short of threads."""
     return kind == "RuntimeError" and "can't start new thread" in text
 
 
 class Remote:
-    """A thing of the candidate's by name or number: it can be called and asked for attributes, never compared.
+    """Proxy of an object in the candidate's process: it can be called and asked for attributes, never compared.
 
     Its items and length are asked for as well: they arrive as values, which the tests compare themselves.
     Where it comes from tells whether the tests chose its class by a name in capitals (`Stack()`), and whether it is an

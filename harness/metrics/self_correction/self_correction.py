@@ -1,6 +1,6 @@
 """Self-correction metrics as an `evaluate.Metric`: `evaluate.load('harness/metrics/self_correction')`.
 
-A door to `harness.metrics` for code that speaks `evaluate`; the harness itself never comes through here, and this is
+An adapter of `harness.metrics` for code that uses `evaluate`; the harness itself never comes through here, and this is
 the only file that imports `evaluate`. That library scans imports line by line: one import per line.
 """
 
