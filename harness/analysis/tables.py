@@ -73,7 +73,8 @@ def build_blocks(board: Board) -> Iterator[Block]:
         yield _overall(overall)
     for crossed in board.bases:
         yield _across_bases(crossed)
-    yield Block("Reference: the paper's own numbers", 2, lead=f"{board.paper['source']}. {board.paper['note']}")
+    if board.paper["tables"]:
+        yield Block("Reference: the paper's own numbers", 2, lead=f"{board.paper['source']}. {board.paper['note']}")
     for table in board.paper["tables"]:
         header = ("Method", *(_heading(q, 2) for q in table["columns"]))
         rows = tuple((Cell(r[0]), *_paper_cells(table, r[1:])) for r in table["rows"])
