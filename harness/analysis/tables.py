@@ -66,7 +66,8 @@ class Block:
 
 def build_blocks(board: Board) -> Iterator[Block]:
     """The board as tables in reading order, the paper's own numbers after ours, what was left out last."""
-    yield Block(TITLE, 1, lead="" if board.sections else "No finished run was found.")
+    empty = "No run stands in a table; why, is told of each below." if board.troubles else "No finished run was found."
+    yield Block(TITLE, 1, lead="" if board.sections else empty)
     for section in board.sections:
         yield from _section(section)
     for overall in board.overall:
