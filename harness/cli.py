@@ -161,10 +161,21 @@ def _limits(files: Sequence[str], bindings: Sequence[str], limit: int) -> list[s
 
 
 def _list(words: Sequence[str], prog: str) -> int:
-    argparse.ArgumentParser(prog=prog, description="Lists all registered names and all gin files.").parse_args(words)
-    from harness import run
+    parser = argparse.ArgumentParser(prog=prog, description="Lists the registered names and the gin files.")
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help="method, task, verifier, row, suite, ... (default: all)"
+    )
+    kinds = parser.parse_args(words).kinds
+    from harness import config, run
+    from harness.training.experiment import Experiment
 
-    return run.main(["--list"], prog=prog)
+    try:
+        for plugin, error in config.prepare_gin(Experiment, "run").items():
+            print(describe_broken_plugin(plugin, error), file=sys.stderr)
+        run.print_names(kinds)
+    except config.ConfigError as error:
+        return _mistake(str(error))
+    return 0
 
 
 def _describe(words: Sequence[str], prog: str) -> int:
@@ -239,7 +250,8 @@ def _told(entry: Entry) -> str:
     lines = [f"{name}   from {entry.source}", "", inspect.getdoc(entry.build) or "", "", "parameters:"]
     parameters = inspect.signature(entry.build).parameters.values()
     for parameter in parameters:
-        annotation = inspect.formatannotation(parameter.annotation).strip("'")
+        given = parameter.annotation  # a text where the module postpones its annotations
+        annotation = given if isinstance(given, str) else inspect.formatannotation(given)
         kind = "" if parameter.annotation is parameter.empty else f": {annotation}"
         value = "   (must be bound)" if parameter.default is parameter.empty else f" = {parameter.default!r}"
         lines.append(f"  {entry.name}.{parameter.name}{kind}{value}")

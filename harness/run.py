@@ -38,7 +38,7 @@ from harness.runs.store import (
     is_blank,
     is_disk_full,
 )  # fmt: skip
-from harness.terminal import describe_broken_plugin, escape_controls
+from harness.terminal import describe_broken_plugin, escape_controls, make_table_console
 from harness.training.experiment import Experiment
 from harness.training.loop import Stopped, run_experiment
 from harness.training.provenance import changes_since, check_origin, describe_run, graders_of, isolation_of, model_of
@@ -113,7 +113,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Rank
         for plugin, error in broken.items():
             console.print(describe_broken_plugin(plugin, error), soft_wrap=True)
         if args.list:
-            _list()
+            print_names()
             return 0
         if not args.gin:
             parser.error("--gin FILE is needed (try --gin gin/score_full.gin, or --help)")
@@ -166,23 +166,47 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _list() -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "what it is", "from"):
-        table.add_column(column, overflow="fold")
-    for entry in registry.list_entries():
-        table.add_row(
-            *(Text(escape_controls(text)) for text in (f"{entry.kind}.{entry.name}", entry.summary, entry.source))
-        )
-    Console().print(table)
-    for folder, kind in config.FOLDERS.items():
-        files = Table(box=None, pad_edge=False)
-        for column in (f"{kind} ({folder}/NAME.gin)", "what it is"):
-            files.add_column(column, overflow="fold")
+def print_names(kinds: Sequence[str] = ()) -> None:
+    """Prints the registered names and the gin files with what each is; on a pipe, one line each.
+
+    Args:
+        kinds: Kinds of names (`method`, `task`, ...) or of gin files (`row`, `suite`, ...); all without any.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    entries = list(registry.list_entries())
+    folders = {folder: about.partition(":")[0] for folder, about in config.FOLDERS.items()}
+    known = list(dict.fromkeys([*(entry.kind for entry in entries), *folders.values()]))
+    for kind in kinds:
+        if kind not in known:
+            near = registry.nearest_hint(kind, known)
+            raise config.ConfigError(f"no kind of names {kind!r}{near}; there are {', '.join(known)}")
+    tables = []
+    if shown := [entry for entry in entries if not kinds or entry.kind in kinds]:
+        tables.append(_make_table("name", "what it is", "from"))
+        for entry in shown:
+            tables[-1].add_row(
+                *(Text(escape_controls(text)) for text in (f"{entry.kind}.{entry.name}", entry.summary, entry.source))
+            )
+    for folder, about in config.FOLDERS.items():
+        if kinds and folders[folder] not in kinds:
+            continue
+        tables.append(_make_table(f"{about} ({folder}/NAME.gin)", "what it is"))
         for path in sorted((config.GIN_HOME / folder).glob("*.gin")):
-            files.add_row(path.stem, escape(path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")))
-        Console().print()
-        Console().print(files)
+            tables[-1].add_row(path.stem, escape(path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")))
+    console = make_table_console()
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        console.print(table)
+
+
+def _make_table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ranks: Ranks) -> int:

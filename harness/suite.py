@@ -29,7 +29,7 @@ from rich.text import Text
 
 from harness import config
 from harness.policy import devices
-from harness.terminal import describe_broken_plugin, escape_controls
+from harness.terminal import describe_broken_plugin, escape_controls, make_table_console
 from harness.training.experiment import Experiment
 from harness.training.grid import CONSOLE, IN_USE, Cell, Clock, Launch, Suite, build_cells, parse_options, settle_cell
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.suite
     """
     parser = _parser(prog)
     args = parser.parse_args(argv)
-    console = Console(highlight=False)
+    console = make_table_console()
     try:
         for name, root in (("run", Experiment), ("suite", Suite)):
             broken = config.prepare_gin(root, name)

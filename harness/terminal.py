@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 
+from rich.console import Console
 from rich.text import Text
 
+WIDE = 10_000  # columns that no row of a table needs
 _JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are misspelt
 
 
@@ -34,3 +37,8 @@ def describe_broken_plugin(plugin: str, error: str) -> Text:
     return Text.assemble(
         (f"plugin {escape_controls(plugin)} failed to import and is left out:", "yellow"), f" {escape_controls(error)}"
     )
+
+
+def make_table_console() -> Console:
+    """The standard output for tables: folded at the terminal's width, one line a row where it is a file or a pipe."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.runs import archive, reader
-from harness.terminal import escape_controls
+from harness.terminal import escape_controls, make_table_console
 from harness.training.verify import verify_run
 
 EPILOG = """exit status:
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.verif
         numbers = (str(report.records), str(report.graded), str(len(report.verdicts)), counts, files)
         table.add_row(Text(str(folder)), *numbers, "the same" if same else "differs")
         told += [] if same else [(folder, report.differences)]
-    console = Console(highlight=False)
+    console = make_table_console()
     console.print(table)
     for folder, sentences in told:
         shown = [*sentences[:SHOWN], *([f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else [])]

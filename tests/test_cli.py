@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness import config, registry
 from harness.cli import ALIASES, COMMANDS, main
 
 
@@ -44,6 +45,7 @@ def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
             "task.math has no test_size",
         ),
         (["run", "score_full", "--limit", "0", "--print-config"], "test_size must lie in 1..2000"),
+        (["list", "metod"], "no kind of names 'metod' (nearest: method)"),
         (["leaderboard", "nowhere/at/all"], "no results folder"),
     ],
 )
@@ -111,6 +113,28 @@ def test_the_module_runs_a_row_by_its_name(tmp_path: Path) -> None:
     assert info["spent"]["updates"] == 4
     after = [line for line in (folder / "eval.jsonl").read_text().splitlines() if '"after"' in line]
     assert len(after) == 6
+
+
+def test_a_list_on_a_pipe_has_one_line_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [f"{entry.kind}.{entry.name}" for entry in registry.list_entries()]
+    assert [line.split()[0] for line in lines[1 : len(names) + 1]] == names
+    (row,) = (line for line in lines if line.startswith("score_no_phase1 "))
+    about = (config.GIN_HOME / "gin/score_no_phase1.gin").read_text().splitlines()[0]
+    assert row.split(maxsplit=1)[1].rstrip() == about.lstrip("# ")
+
+
+def test_a_list_of_one_kind_has_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "verifier", "protocol"]) == 0
+    first, second = (part.splitlines()[1:] for part in capsys.readouterr().out.split("\n\n"))
+    assert all(line.startswith("verifier.") for line in first)
+    assert {line.split()[0] for line in second} == {p.stem for p in (config.GIN_HOME / "gin/protocol").glob("*.gin")}
+
+
+def test_a_type_is_described_as_it_stands_in_the_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "progress"]) == 0
+    assert "  progress.against: Literal['previous', 'best'] = 'previous'\n" in capsys.readouterr().out
 
 
 def complete(words: list[str], tmp_path: Path) -> list[str]:

@@ -74,6 +74,17 @@ def test_datasets_reads_the_parquet_files(results: Any, tmp_path: Path) -> None:
         assert loaded.column_names == list(held.columns)
 
 
+def test_the_frames_are_a_dataset_of_the_same_values(results: Any) -> None:
+    held = results.to_dataset()
+    assert list(held) == ["runs", "updates", "attempts"]
+    for name, dataset in held.items():
+        frame = getattr(results, name)
+        assert dataset.column_names == list(frame.columns)
+        assert dataset.num_rows == len(frame) > 0
+    assert held["attempts"]["text"][:] == results.attempts["text"].tolist()
+    assert held["runs"]["acc_last"][:] == results.runs["acc_last"].tolist()
+
+
 def test_importing_harness_stays_light() -> None:
     script = "import harness, sys\nassert not {'pandas', 'numpy', 'torch', 'harness.analysis'} & set(sys.modules)\n"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,18 @@ def test_a_launchers_file_is_one_accelerate_reads(path: Path) -> None:
     assert (
         f"--config_file gin/machine/{path.name} -m harness.run --processes {settings.num_processes}" in path.read_text()
     )
+
+
+def test_every_gin_file_that_a_page_or_a_message_names_exists() -> None:
+    root = Path(__file__).resolve().parent.parent
+    pages = [root / "README.md", *(root / "docs").glob("*.md"), *(root / "harness").rglob("*.py")]
+    pages += [*(root / "methods").rglob("*.py"), *(root / "verifiers").rglob("*.py")]
+    told_as_gone = {root / "docs" / "configuration.md", root / "harness" / "config.py"}  # what old paths stand for
+    missing = {
+        (str(page.relative_to(root)), name)
+        for page in pages
+        if page not in told_as_gone and "packaged" not in page.parts
+        for name in re.findall(r"(?<![\w/])gin/[\w./-]+\.gin", page.read_text(encoding="utf-8"))
+        if not (root / name).is_file() and name != "gin/NAME.gin"
+    }
+    assert not missing

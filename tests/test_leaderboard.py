@@ -276,7 +276,11 @@ def test_a_run_without_greedy_evaluation_is_told(tmp_path):
     board = leaderboard.build_board(tmp_path)
     assert not board.sections
     assert "no greedy evaluation" in board.troubles[0].message
-    assert "No finished run" in tables.render_markdown(board)
+    text = tables.render_markdown(board)
+    assert "No run stands in a table; why, is told of each below." in text
+    assert "No finished run" not in text, "there is one"
+    (tmp_path / "empty").mkdir()
+    assert "No finished run was found." in tables.render_markdown(leaderboard.build_board(tmp_path / "empty"))
 
 
 def test_the_papers_block_is_labelled_and_its_table_holds(board):

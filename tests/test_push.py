@@ -158,6 +158,7 @@ def test_a_model_is_pushed_with_its_card(hub: Hub, run: Path) -> None:
     assert info["name"] in (data.tags or [])
     assert f"--seed {info['seed']}" in card.text
     assert "Acc@t2" in card.text
+    assert "Reference: the paper" not in card.text, "a heading of tables that are left out"
     assert "[" in card.text
     found = {result.metric_name: result.metric_value for result in data.eval_results or []}
     assert set(found) == {"Acc@t1", "Acc@t2"}

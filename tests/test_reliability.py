@@ -137,7 +137,9 @@ def test_every_character_comes_through(tmp_path: Path, capsys: pytest.CaptureFix
     before = file_sha256(folder(tmp_path) / "eval.jsonl")
     assert start(tmp_path, *odd()) == 0
     assert verify.main([str(folder(tmp_path))]) == 0
-    assert "the same" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "the same" in out
+    assert str(folder(tmp_path)) in out, "on a pipe a run's folder stands in one line"
     assert file_sha256(folder(tmp_path) / "eval.jsonl") == before
 
 

@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import Problem
+from harness.terminal import escape_controls
 from verifiers.code_tests import BadTests, CodeTests, answer_of
 from verifiers.math_answer import MathAnswer
 from verifiers.sandbox.pool import UnsafeMachine
 from verifiers.workers import WorkerDied
 
 CHUNK = 256  # rows graded before their lines are written
+SHOWN = 3  # bad rows whose fault is told on the screen; --out has all
 
 
 class BadRow(ValueError):
@@ -47,12 +49,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m verifiers.che
         grade, isolation = _math(options) if options.verifier == "math" else _code(options)
         inspect = _inspect_math if options.verifier == "math" else _inspect_code
         counts: Counter[str] = Counter()
+        bad: list[str] = []
         correct, started = 0, time.perf_counter()
         out = options.out.open("w", encoding="utf-8") if options.out else None
         try:
             for record in _records(lines, grade, inspect):
                 counts[record["status"] + (" (compat)" if record.get("mode") == "compat" else "")] += 1
                 correct += record["correct"]
+                bad += [record["error"]] if record["status"] == "bad_row" and len(bad) < SHOWN else []
                 if out:
                     out.write(json.dumps(record) + "\n")
         finally:
@@ -67,6 +71,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m verifiers.che
         print(f"  {status:<20} {count}")
     print(f"{len(lines) / wall:.1f} rows/s" if wall else "0 rows/s")
     print(f"isolation: {isolation}")
+    for fault in bad:
+        print(escape_controls(fault), file=sys.stderr)
+    if counts["bad_row"] > len(bad):
+        print(f"and {counts['bad_row'] - len(bad)} more bad rows; --out FILE has them all", file=sys.stderr)
     return 1 if counts["bad_row"] else 0
 
 
@@ -146,7 +154,12 @@ def _field(row: dict[str, Any], name: str, default: str | None = None) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and name in ("gold", "prediction"):
         value = str(value)
     if not isinstance(value, str):
-        raise BadRow(f"{name!r} must be text, found {type(value).__name__}")
+        found = (
+            f"found {type(value).__name__}"
+            if name in row
+            else f"and the row has none; it has {', '.join(row) or 'no keys'}"
+        )
+        raise BadRow(f"{name!r} must be text, {found}")
     return value
 
 

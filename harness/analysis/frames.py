@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from harness.metrics import METRICS
 from harness.runs import reader
 from harness.runs.reader import EvalKey, ReadIssue, Run
+
+if TYPE_CHECKING:
+    import datasets
 
 Schema = dict[str, str]  # {column: pandas dtype}; `Float64`, `Int64` and `boolean` can be missing
 
@@ -73,6 +76,15 @@ class Results:
             getattr(self, name).to_parquet(path, index=False)
             written.append(path)
         return written
+
+    def to_dataset(self) -> datasets.DatasetDict:
+        """The three frames as a `datasets.DatasetDict`: `runs`, `updates` and `attempts`."""
+        import datasets
+
+        return datasets.DatasetDict(
+            (name, datasets.Dataset.from_pandas(getattr(self, name), preserve_index=False))
+            for name in ("runs", "updates", "attempts")
+        )
 
 
 def load_frames(path: Path | str) -> Results:

@@ -741,7 +741,7 @@ def controls(scope: Scope) -> Figure:
     held = {row.name: row for row in scope.section.controls if shown & row.cells.keys()}
     rows = [row for row in scope.rows if row.name in held]
     if not rows:
-        raise Missing("needs runs with control evaluations (gin/on/controls.gin): blind, or another problem's draft")
+        raise Missing("needs runs with control evaluations (gin/eval/controls.gin): blind, or another problem's draft")
     panels = (("gain_over_blind", "gain over no draft, points"), ("reliance", "answer follows the draft, %"))
     figure, axes = _figure(COLUMN, 0.85 + 0.26 * len(rows), 2, sharey=True)
     for ax, (key, label) in zip(axes[0], panels, strict=True):

@@ -66,14 +66,16 @@ class Block:
 
 def build_blocks(board: Board) -> Iterator[Block]:
     """The board as tables in reading order, the paper's own numbers after ours, what was left out last."""
-    yield Block(TITLE, 1, lead="" if board.sections else "No finished run was found.")
+    empty = "No run stands in a table; why, is told of each below." if board.troubles else "No finished run was found."
+    yield Block(TITLE, 1, lead="" if board.sections else empty)
     for section in board.sections:
         yield from _section(section)
     for overall in board.overall:
         yield _overall(overall)
     for crossed in board.bases:
         yield _across_bases(crossed)
-    yield Block("Reference: the paper's own numbers", 2, lead=f"{board.paper['source']}. {board.paper['note']}")
+    if board.paper["tables"]:
+        yield Block("Reference: the paper's own numbers", 2, lead=f"{board.paper['source']}. {board.paper['note']}")
     for table in board.paper["tables"]:
         header = ("Method", *(_heading(q, 2) for q in table["columns"]))
         rows = tuple((Cell(r[0]), *_paper_cells(table, r[1:])) for r in table["rows"])

@@ -59,8 +59,22 @@ def test_math_rows_in_order_with_bad_rows_recorded(tmp_path, capsys):
     assert [r["correct"] for r in records] == [True] + [False] * 7
     assert all(r["seconds"] >= 0 for r in records)
     assert all(r["error"] for r in records if r["status"] == "bad_row")
-    screen = capsys.readouterr().out
-    assert all(word in screen for word in ("rows/s", "isolation: ", "truncated"))
+    out, err = capsys.readouterr()
+    assert all(word in out for word in ("rows/s", "isolation: ", "truncated"))
+    assert err.splitlines()[1:] == [
+        "row 4: 'prediction' must be text, and the row has none; it has gold",
+        "row 6: a row is an object, not list",
+    ]
+    assert err.startswith("row 2: no JSON: ")
+
+
+def test_rows_of_other_keys_are_told_on_the_screen(tmp_path, capsys):
+    check(tmp_path, [json.dumps({"answer": "3", "response": "\\boxed{3}"})] * 5, "--verifier", "math", code=1)
+    err = capsys.readouterr().err.splitlines()
+    assert err[:3] == [
+        f"row {i}: 'gold' must be text, and the row has none; it has answer, response" for i in (1, 2, 3)
+    ]
+    assert err[3:] == ["and 2 more bad rows; --out FILE has them all"]
 
 
 def test_bare_math_rows_and_the_question(tmp_path):
