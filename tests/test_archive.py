@@ -100,6 +100,7 @@ def test_large_files_are_kept_in_parts(study: tuple[Path, Path], tmp_path: Path,
     assert contents(tmp_path / "again" / run.relative_to(folder)) == contents(run)
 
 
+@pytest.mark.slow
 def test_the_tracked_study_is_small_and_gives_the_tracked_table(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(archive, "LEVEL", 9)  # a tenth of the time for a third more bytes
     file = tmp_path / "embedded.parquet"

@@ -129,7 +129,7 @@ def test_rows_stand_in_one_order_and_keep_their_looks_whichever_are_drawn(scopes
     assert list(dict.fromkeys(families)) == order
     some = dataclasses.replace(scope, chosen=("score_full", "star*"))
     assert [row.name for row in some.rows] == ["star_plus", "score_full"]
-    assert [some.style(row) for row in some.rows] == [scope.style(row) for row in some.rows]
+    assert [some.row_style(row) for row in some.rows] == [scope.row_style(row) for row in some.rows]
     with mpl.rc_context(plots.STYLE):
         figure = plots.metric(some, "delta")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["star_plus", "score_full"]

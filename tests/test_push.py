@@ -180,6 +180,7 @@ def test_results_are_pushed_as_a_dataset(hub: Hub, run: Path, tmp_path: Path) ->
     assert {c["data_files"] for c in configs} <= set(files)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_pushed_is_one_error(hub: Hub, run: Path, tmp_path: Path) -> None:
     hub.refuses = True
     refused = push([str(run), "me/mine"], hub.address)

@@ -129,7 +129,7 @@ def test_a_hub_that_refuses_is_not_asked_again_and_again():
         "import time, harness.tasks.source as s\n"
         "waits = []\n"
         "time.sleep = waits.append\n"  # what is waited between attempts, however busy the machine is
-        "try: s.load('toy', s.Hub('nobody/no-such-data', '0' * 40), None)\n"
+        "try: s.load_source_rows('toy', s.Hub('nobody/no-such-data', '0' * 40), None)\n"
         "except s.DataError as error: print(error)\n"
         "print(sum(waits))\n"
     )

@@ -17,7 +17,7 @@ class Counting(CodeTests):
 
     ran = 0
 
-    def judge(self, problem: Problem, text: str) -> Graded:
+    def judge_response(self, problem: Problem, text: str) -> Graded:
         self.ran += 1
         return super().judge_response(problem, text)
 
