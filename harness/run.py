@@ -161,6 +161,11 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         "--tracker", action="append", default=[], metavar="NAME",
         help="mirror the run's numbers in tensorboard, wandb, trackio, ... (where installed); repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "--push-to-hub", metavar="USER/NAME",
+        help="when the run is done, upload its model with a card; asked of a run that is done, that alone "
+        "(harness.push; a new repository is private)",
+    )  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="print every binding in force and stop")
     parser.add_argument("--list", action="store_true", help="print all registered names and stop")
     return parser
@@ -227,7 +232,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
         if done:
             out.print(f"{folder} is done already: nothing to run.", markup=False, soft_wrap=True)
             out.print(final_table(experiment.name, store.sound_records()))
-            return 0
+            return _push(folder, args, ranks)
         if args.tracker:
             from harness.policy import trackers
 
@@ -285,7 +290,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
             markup=False,
             soft_wrap=True,
         )
-        return 0
+        return _push(folder, args, ranks)
     finally:
         if made and made[0] == folder and not has_results(folder):
             _remove(made)
@@ -399,6 +404,20 @@ def _is_done(store: RunStore, experiment: Experiment, text: str, resume: bool) -
     if reached or store.sound_records():  # else nothing was computed yet on the old problems
         check_origin(store, experiment)
     return False
+
+
+def _push(folder: Path, args: argparse.Namespace, ranks: Ranks) -> int:
+    """Uploads a finished run's model where `--push-to-hub` asks for it; returns the exit status."""
+    if not args.push_to_hub or not ranks.is_first:
+        return 0
+    from harness.tools import hub
+
+    try:
+        print(hub.push_model(folder, args.push_to_hub))
+    except (hub.PushError, ValueError, OSError) as error:
+        print(f"error: {escape_controls(error, newlines=True)}\nThe run is done and kept in {folder}.", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _set_threads(threads: int) -> None:

@@ -118,15 +118,15 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def push(words: list[str], address: str) -> subprocess.CompletedProcess[str]:
+def push(words: list[str], address: str, command: str = "push") -> subprocess.CompletedProcess[str]:
     env = os.environ | {
         "HF_ENDPOINT": address,
         "HF_TOKEN": "hf_made_up",
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
     }
-    command = [sys.executable, "-m", "harness", "push", *words]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    line = [sys.executable, "-m", "harness", command, *words]
+    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def is_private(created: dict[str, object]) -> bool:
@@ -202,3 +202,19 @@ def test_what_cannot_be_pushed_is_one_error(hub: Hub, run: Path, tmp_path: Path)
     empty = push([str(run), "me/mine"], hub.address)
     assert empty.returncode == 2
     assert "holds no model/" in empty.stderr
+
+
+@pytest.mark.slow
+def test_a_run_pushes_its_model_when_it_is_done(hub: Hub, tmp_path: Path) -> None:
+    small = ["--steps", "2", "--limit", "4", "--bind", "run.problems=2", "--bind", "run.samples=2"]
+    words = ["naive_multi_turn_rl", *small, "--out", str(tmp_path), "--push-to-hub", "me/mine"]
+    hub.refuses = True
+    refused = push(words, hub.address, "run")
+    assert refused.returncode == 1
+    assert "The run is done and kept in" in refused.stderr
+    hub.refuses = False
+    done = push(words, hub.address, "run")  # the run is done: it is pushed, and not run again
+    assert done.returncode == 0, done.stderr
+    assert "is done already" in done.stdout
+    (model,) = tmp_path.rglob("model.safetensors")
+    assert hub.files["/api/models/me/mine"]["model.safetensors"] == model.read_bytes()
