@@ -27,7 +27,12 @@ CONTROLS = ROOT / "results" / "embedded_controls.parquet"
 
 
 @pytest.mark.parametrize(
-    ("runs", "table"), [(TRACKED, "embedded.md"), (CONTROLS, "embedded_controls.md"), (REAL, "real.md")]
+    ("runs", "table"),
+    [
+        (TRACKED, "embedded.md"),
+        pytest.param(CONTROLS, "embedded_controls.md", marks=pytest.mark.slow),
+        (REAL, "real.md"),
+    ],
 )
 def test_a_tracked_leaderboard_is_made_from_the_tracked_runs(
     runs: Path, table: str, capsys: pytest.CaptureFixture[str]
