@@ -46,7 +46,7 @@ unit: $(VENV)/.tests
 docs: $(VENV)/.tests
 	$(BIN)/mkdocs build --strict
 
-# While you work: under a minute on two cores. Left out is what carries the mark `slow`: every row, figures, reports,
+# While you work: one to two minutes on two cores. Left out is what carries the mark `slow`: every row, figures, reports,
 # pip, processes that are killed, limits of time that are waited for, real benchmarks.
 test-fast: $(VENV)/.tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
