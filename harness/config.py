@@ -525,29 +525,6 @@ def bound_by(file: str) -> list[str]:
     return [_key(statement) for _, statement in _walk(_find(file)) if isinstance(statement, _Binding)]
 
 
-def lineage(row: str, files: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """What a row is a variant of: the gin file that its own file includes last, and the bindings it adds to that.
-
-    Args:
-        row: The row's name.
-        files: The gin files of a run. The row's own is the one of them called `<row>.gin`, else this project's.
-
-    Returns:
-        (parent's name, {binding: value as text}); ('', {}) where there is no such file or it includes none.
-
-    Raises:
-        ConfigError: a syntax error.
-    """
-    named = [path for path in map(_find, files) if path.stem == row]
-    path = named[-1] if named else GIN_HOME / "gin" / f"{row}.gin"
-    statements = _statements(_read(path), str(path)) if path.is_file() else []
-    included = [s.filename for s in statements if isinstance(s, config_parser.IncludeStatement)]
-    if not included:
-        return "", {}
-    own = {_key(s): repr(s.value) for s in statements if isinstance(s, _Binding)}
-    return Path(included[-1]).stem, {name: value for name, value in own.items() if name != "run.name"}
-
-
 def _quoted(binding: str) -> str:
     """`binding` with quotes around the value of a text parameter, where they were left out.
 

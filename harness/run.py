@@ -243,7 +243,7 @@ def _run(experiment: Experiment, args: argparse.Namespace, console: Console, ran
             store.info = dict(old)
             store.save_config(text)
             store.update_run_json(
-                **describe_run(experiment, _command(args), text, args.gin), status="running", error=None
+                **describe_run(experiment, _command(args), text, args.gin, args.bind), status="running", error=None
             )
             with LiveDisplay(out) as display, contextlib.ExitStack() as stack:
                 ranks.run_on_rank0(lambda: _rehearse_verifiers(experiment))

@@ -59,15 +59,18 @@ def changes_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def describe_run(experiment: Experiment, command: str, operative: str, files: Sequence[str]) -> dict[str, Any]:
+def describe_run(
+    experiment: Experiment, command: str, operative: str, files: Sequence[str], bindings: Sequence[str] = ()
+) -> dict[str, Any]:
     """What run.json records of a run from its start on (docs/results_format.md).
 
     Args:
         command: The command line.
         operative: The configuration in force, as text (`config.operative_config`).
         files: The gin files that the command names.
+        bindings: What it binds beside them.
     """
-    budget, (parent, difference) = experiment.budget, config.lineage(experiment.name, files)
+    budget, (parent, difference) = experiment.budget, config.parent_and_difference(files, bindings)
     return {
         "format": FORMAT,
         "name": experiment.name,
