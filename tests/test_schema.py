@@ -17,6 +17,7 @@ from harness.runs.schema import EvalKey
 from harness.runs.store import RunStore
 from harness.training.evaluate import trajectory_to_record
 from harness.training.evaluations import Draft, EvalSpec, Split
+from harness.training.loop import Position
 from harness.training.verify import verify_run
 
 SMALL = ["run.steps = 2", "run.problems = 2", "run.samples = 2", "arithmetic.test_size = 12", "hf.max_new_tokens = 12"]
@@ -184,3 +185,16 @@ def test_the_label_of_an_evaluation_is_what_run_json_has_always_said() -> None:
     assert EvalKey("before", "t", "train", 0.7, "given", 2, "wrong").label == "before t train T=0.7 given 2 wrong"
     record = trajectory_to_record(trajectory("policy", 2), "after", "t", 0, -0.0)
     assert schema.key_of(record) == EvalKey("after", "t", "test", 0.0, "policy", 2)
+
+
+@pytest.mark.parametrize("flops", [3, 2**53 + 2, 10**16, 2**64, 10**24])
+def test_a_large_models_operations_pass_what_a_count_may_be(flops: int, tmp_path: Path) -> None:
+    """A model of 1.5 billion parameters makes 10^16 operations in a few updates; its run must be readable."""
+    store = RunStore(tmp_path)
+    told = {"format": 2, "task_version": "1", "bindings": {}, "parent": "", "difference": {}}
+    store.update_run_json(**told, status="done", spent=Position(step=1, flops=flops).spent)
+    info, fault = reader._info(tmp_path)
+    assert (info["spent"]["flops"], fault) == (float(flops), "")
+    assert schema.info_fault(info) == ""
+    assert schema.info_fault({**info, "spent": {"updates": 1, "flops": -1.0}}) != ""
+    assert schema.info_fault({**info, "spent": {"updates": 1.5}}) != ""

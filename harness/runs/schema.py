@@ -145,8 +145,9 @@ def info_fault(info: Mapping[str, Any]) -> str:
         if not isinstance(entries, dict):
             return f"{key} is {shorten_value(entries)}, not an object"
         for entry, value in entries.items():
-            if not matches_kind(value, kind):
-                return f"{key}: {entry} is {shorten_value(value)}, not {kind.name}"
+            one = AMOUNT if (key, entry) == ("spent", "flops") else kind  # passes what a count may be
+            if not matches_kind(value, one):
+                return f"{key}: {entry} is {shorten_value(value)}, not {one.name}"
     for key in INFO_TEXTS:
         value = info.get(key, _ABSENT if key in INFO_REQUIRED else "")
         if not matches_kind(value, TEXT):
@@ -204,7 +205,7 @@ NAME, TEXT, ANSWER = _text(1, LONGEST_NAME), _text(0, LONGEST_TEXT), _text(0, LO
 TRUTH = _few({bool}, lambda _: True, "true or false")
 COUNT = _few({int}, lambda count: 0 <= count <= MOST, "an integer from 0")
 NUMBER = _few({int, float}, math.isfinite, "a finite number")
-TEMPERATURE = _few({int, float}, lambda value: 0 <= value < math.inf, "a finite number from 0")
+AMOUNT = TEMPERATURE = _few({int, float}, lambda value: 0 <= value < math.inf, "a finite number from 0")
 LOGGED = _few({int, float}, lambda value: abs(value) <= LARGEST_LOGGED, "a finite number")
 ATTEMPTS = Kind(frozenset({list}), lambda held: _lists_of_objects([held]), _lists_of_objects, "a list of objects")
 

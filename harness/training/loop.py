@@ -80,10 +80,11 @@ class Position:
             setattr(self, name, getattr(self, name) + count)
 
     @property
-    def spent(self) -> dict[str, int]:
-        """What run.json records as `spent`."""
+    def spent(self) -> dict[str, float]:
+        """What run.json records as `spent`; `flops` as a float, since not every JSON reader has larger integers."""
         names = ("trajectories", "responses", *(TOKENS if self.counted else ()))
-        return {**{name: getattr(self, name) for name in names}, "updates": self.step}
+        told = {**{name: getattr(self, name) for name in names}, "updates": self.step}
+        return told | ({"flops": float(self.flops)} if self.counted else {})
 
 
 @dataclass(frozen=True)
