@@ -15,6 +15,8 @@ and spreads; where the time went; and the most memory a step took beyond what wa
 Workloads: `embedded` (natural lengths), `1m` and `10m` (32 + 32 tokens), `long_prompt` (one problem with a prompt of
 about 600 tokens, four samples of 32 + 32 tokens, SmolLM2-135M's shape; `--layers` of its 30) and `long_replies` (1 M
 parameters, 256 + 256 tokens).
+
+Above 300 lines because the three sides must do the same work, and are compared line by line.
 """
 
 from __future__ import annotations

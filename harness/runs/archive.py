@@ -4,6 +4,7 @@ An archive has one row per file of a run, in the columns `path` (below the resul
 (from 0; only files of more than `PART` bytes have several), `sha256` (of the whole file) and `content`. Files of one
 name are stored together, so that one run's lines are compressed with those of the runs before it. To read an archive it
 is expanded once into the user's cache, into a folder named by the archive's own SHA-256.
+Above 300 lines because writing, checking and expanding an archive are read together.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def find_run(folder: Path) -> Run:
 def make_model_card(run: Run) -> str:
     """The model card of a run: what was trained, the tables of its evaluations with intervals, how to do it again."""
     info, spent = run.info, run.info["spent"]
-    greedy = [e for e in run.final_evaluations if (e.key.split, e.key.temperature, e.key.draft) == ("test", 0.0, "")]
+    greedy = [e for e in run.final_evaluations if e.key.is_main]
     measured = [
         EvalResult(
             task_type="text-generation", task_name="self-correction", dataset_type=e.key.task, dataset_name=e.key.task,
