@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.policy.gguf_files import convert_gguf, is_gguf
 from harness.policy.known_models import find_settings
+from harness.policy.warm_start import find_adapter, merge_adapter
 from harness.registry import nearest_hint, register
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class HF:
             `package:NAME/FILE.gguf` for one inside an installed package (dequantised once, into a cached folder).
         name: Key in the results folder; the last part of `path` unless given.
         revision: Hub revision, for models from the hub.
+        warm_start: A LoRA adapter's folder, or `embedded:NAME` for a shipped one, that is merged into the weights
+            before anything else: policy and reference both begin there (harness/policy/warm_start.py). Needs `peft`.
         lr: Adam's learning rate (5e-6 for MATH, 1e-5 for MBPP in the paper's Table 5, arXiv 2409.12917v2).
         betas: Adam's moments.
         max_grad_norm: Gradient norm is clipped here (not stated in the paper).
@@ -96,6 +99,7 @@ class HF:
     path: str = "embedded:arithmetic"
     name: str | None = None
     revision: str = "main"
+    warm_start: str = ""
     lr: float = 5e-6
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0
@@ -151,7 +155,8 @@ class HF:
     @property
     def key(self) -> str:
         """The policy's name in the results folder."""
-        return self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+        base = self.name or self.path.rpartition(":")[2].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+        return f"{base}+{find_adapter(self.warm_start).name}" if self.warm_start else base
 
     @property
     def model_source(self) -> str:
@@ -159,8 +164,13 @@ class HF:
 
         Raises:
             ValueError: an embedded model that is not shipped, with the nearest that is; a .gguf file that cannot be
-                found or read.
+                found or read; an adapter that does not fit.
         """
+        source = self._base_source
+        return str(merge_adapter(source, self)) if self.warm_start else source
+
+    @property
+    def _base_source(self) -> str:
         if is_gguf(self.path):
             return str(convert_gguf(self.path))
         prefix, _, name = self.path.rpartition(":")

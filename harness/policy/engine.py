@@ -44,6 +44,7 @@ from harness.policy.ranks import RanksError, join_ranks
 from harness.policy.sampling import Reply, Sampler, fine_uniforms
 from harness.policy.tree import Row, Tree, build_trees, decoder_cost
 from harness.policy.vllm import VLLM
+from harness.policy.warm_start import read_warm_start
 from harness.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -560,7 +561,7 @@ class Policy:
             files.require_alike(weights, get_peft_model_state_dict(self.model), folder)
             set_peft_model_state_dict(self.model, weights)
         else:
-            spec = dataclasses.replace(self.spec, path=str(folder))
+            spec = dataclasses.replace(self.spec, path=str(folder), warm_start="")
             self._copy_weights(files.causal_model(spec).state_dict(), folder)
 
     def load(self, folder: Path) -> None:
@@ -603,6 +604,7 @@ class Policy:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             **({"gguf": origin} if (origin := read_provenance(self.spec.model_source)) else {}),
+            **({"warm_start": origin} if (origin := read_warm_start(self.spec.model_source)) else {}),
         }
 
     def _gathered(self, tensors: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -15,17 +15,14 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.policy.cache import cache_folder, make_once
 from harness.registry import nearest_hint
 
 PROVENANCE = "gguf.json"
-CACHE_VARIABLE = "SCORE_HARNESS_CACHE"
 
 
 def is_gguf(path: str) -> bool:
@@ -78,28 +75,8 @@ def convert_gguf(path: str) -> Path:
     file = find_gguf(path)
     with open(file, "rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    folder = cache_folder() / f"{file.stem}-{digest[:12]}"
-    if (folder / PROVENANCE).is_file():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write_converted(file, digest, beside)
-        beside.chmod(0o755)
-        try:
-            beside.rename(folder)
-        except OSError:  # another process was first
-            if not (folder / PROVENANCE).is_file():
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return folder
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $SCORE_HARNESS_CACHE, else `score-harness` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "score-harness") / "gguf"
+    folder = cache_folder("gguf") / f"{file.stem}-{digest[:12]}"
+    return make_once(folder, PROVENANCE, lambda beside: _write_converted(file, digest, beside))
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any] | None:

@@ -131,10 +131,11 @@ def graders_of(experiment: Experiment) -> dict[str, dict[str, str]]:
 
 def model_of(experiment: Experiment, engine: dict[str, Any]) -> dict[str, str]:
     """`model`, where the bound path alone does not say what it is: dequantised weights are not the original's."""
-    if "gguf" not in engine:
-        return {}
+    told = [f"dequantised from {engine['gguf']['quantisation']}"] if "gguf" in engine else []
+    if "warm_start" in engine:
+        told.append(f"warm start {engine['warm_start']['adapter']}")
     path = getattr(experiment.policy, "path", experiment.policy.key)
-    return {"model": f"{path} (dequantised from {engine['gguf']['quantisation']})"}
+    return {"model": f"{path} ({', '.join(told)})"} if told else {}
 
 
 # What samples, trains, grades or computes intervals.
