@@ -151,6 +151,7 @@ def write_adapter(policy: Any, folder: Path, args: argparse.Namespace) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     file = folder / "adapter_model.safetensors"
     save_file({name: value.to(torch.bfloat16) for name, value in load_file(file).items()}, file, {"format": "pt"})
+    file.chmod(0o644)  # safetensors leaves files that their owner alone can read
     settings = json.loads((folder / "adapter_config.json").read_text())
     settings["base_model_name_or_path"] = Path(args.model).name  # no path of the machine it was made on
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
