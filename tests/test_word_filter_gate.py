@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -76,9 +77,12 @@ def test_the_probe_reads_each_word_behind_right_judgements() -> None:
     problem = make_problems("test", 4, near=False, words="known", categories="known")[0]
     words, belongs = problem.meta["words"], problem.meta["belongs"]
     first = Turn((1,), (2,), "x", Verdict(0.0, False))
-    liar, experiment = Liar(), type("E", (), {"dialogue": Intrinsic(), "task": type("T", (), {"chat": None})()})
-    experiment.task.chat = lambda problem, answers: [{"role": "user", "content": "again"}] * (2 * len(answers) + 1)
-    found = probe_words(liar, experiment, [Trajectory(problem, (first,))])  # type: ignore[arg-type]
+    liar = Liar()
+    task = SimpleNamespace(
+        chat=lambda problem, answers: [{"role": "user", "content": "again"}] * (2 * len(answers) + 1)
+    )
+    experiment: Any = SimpleNamespace(dialogue=Intrinsic(), task=task)
+    found = probe_words(cast(Any, liar), experiment, [Trajectory(problem, (first,))])
     assert found == list(belongs)  # who always says yes is right where the word belongs
     labels = ["yes" if label else "no" for label in belongs]
     before = "".join(f"{word} {label}, " for word, label in zip(words[:3], labels, strict=False))
