@@ -140,6 +140,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
     (folder / "model" / "model.safetensors").write_bytes(b"weights" * 100)
+    (folder / "model" / "README.md").write_text("peft's empty card of an adapter")
     return folder
 
 

@@ -26,6 +26,7 @@ from harness.runs import reader
 from harness.runs.reader import Run
 
 FILES = ("run.json", "config.gin", "metrics.jsonl")  # beside the model; eval.jsonl holds the benchmark's problems
+CARD = "README.md"  # ours; peft writes one of its own into an adapter's folder
 FRAMES = ("runs", "updates", "attempts")
 
 
@@ -55,6 +56,7 @@ def push_model(folder: Path, repository: str, *, public: bool = False) -> str:
     if not models:
         raise ValueError(f"{folder} holds no model/: an untrained row has none, and tracked results leave it out")
     named = [(path.relative_to(folder / "model").as_posix(), path) for path in models]
+    named = [(name, path) for name, path in named if name != CARD]
     named += [(name, folder / name) for name in FILES if (folder / name).exists()]
     card = make_model_card(run)
     return _commit(repository, "model", public, card, named, f"{run.name}, seed {run.seed}")
@@ -177,7 +179,7 @@ def _hub_name(model: str) -> str | None:
 def _commit(
     repository: str, kind: str, public: bool, card: str, named: Sequence[tuple[str, Path]], message: str
 ) -> str:
-    operations = [CommitOperationAdd("README.md", card.encode())]
+    operations = [CommitOperationAdd(CARD, card.encode())]
     operations += [CommitOperationAdd(name, path) for name, path in named]
     try:
         api = HfApi()
