@@ -174,7 +174,8 @@ def test_an_adapter_is_pushed_with_the_runs_card_and_without_a_path_of_this_mach
     done = push([str(run), "me/mine"], hub.address)
     assert done.returncode == 0, done.stderr
     files = hub.files["/api/models/me/mine"]
-    assert ModelCard(files["README.md"].decode()).data.model_name == "score_full (seed 0)"
+    data: Any = ModelCard(files["README.md"].decode()).data
+    assert data.model_name == "score_full (seed 0)"
     assert json.loads(files["adapter_config.json"]) == {"r": 8, "base_model_name_or_path": model}
 
 
