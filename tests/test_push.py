@@ -167,6 +167,18 @@ def test_a_model_is_pushed_with_its_card(hub: Hub, run: Path) -> None:
     assert shown.stdout.strip() == files["README.md"].decode().strip()
 
 
+def test_an_adapter_is_pushed_with_the_runs_card_and_without_a_path_of_this_machine(hub: Hub, run: Path) -> None:
+    (run / "model" / "README.md").write_text("peft's empty card of an adapter")
+    (run / "model" / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "/home/me/.cache/base"}')
+    model = json.loads((run / "run.json").read_text())["policy"]
+    done = push([str(run), "me/mine"], hub.address)
+    assert done.returncode == 0, done.stderr
+    files = hub.files["/api/models/me/mine"]
+    data: Any = ModelCard(files["README.md"].decode()).data
+    assert data.model_name == "score_full (seed 0)"
+    assert json.loads(files["adapter_config.json"]) == {"r": 8, "base_model_name_or_path": model}
+
+
 def test_results_are_pushed_as_a_dataset(hub: Hub, run: Path, tmp_path: Path) -> None:
     done = push([str(tmp_path / "results"), "me/mine", "--results", "--public"], hub.address)
     assert done.returncode == 0, done.stderr

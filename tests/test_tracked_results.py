@@ -52,6 +52,20 @@ def test_the_real_benchmarks_were_asked_of_real_weights_on_pinned_data() -> None
     assert not re.search(r"(?:^|['\" =])/(?!bin/)", base["command"]), "a path of one machine"
 
 
+@pytest.mark.parametrize("row", ["naive_multi_turn_rl", "sft_oracle"])
+def test_a_supervised_and_an_rl_row_trained_an_adapter_on_real_weights(row: str) -> None:
+    (folder,) = REAL.glob(f"first_mbpp/mbpp/*/{row}/seed0")
+    info = json.loads((folder / "run.json").read_text())
+    updates = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert (info["status"], info["spent"]["updates"], len(updates)) == ("done", *[info["budget"]["steps"]] * 2)
+    assert all(update["grad_norm"] > 0 for update in updates)
+    assert info["data"]["mbpp"]["digest"] == FULL.pin
+    assert info["engine"]["gguf"]["quantisation"] == "Q4_1"
+    assert info["engine"]["model"].startswith("Peft")
+    assert not info["commit"].endswith("+")
+    assert not re.search(r"(?:^|['\" =])/(?!bin/)", info["command"]), "a path of one machine"
+
+
 @pytest.mark.slow
 def test_the_tracked_scaling_table_is_made_from_the_tracked_runs(tmp_path: Path) -> None:
     made = tmp_path / "scaling.md"

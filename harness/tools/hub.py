@@ -6,6 +6,7 @@ The cards are made of run.json, config.gin and the leaderboard's tables, so they
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from harness.runs import reader
 from harness.runs.reader import Run
 
 FILES = ("run.json", "config.gin", "metrics.jsonl")  # beside the model; eval.jsonl holds the benchmark's problems
+CARD = "README.md"  # ours; peft writes one of its own into an adapter's folder
 FRAMES = ("runs", "updates", "attempts")
 
 
@@ -54,7 +56,8 @@ def push_model(folder: Path, repository: str, *, public: bool = False) -> str:
     models = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
     if not models:
         raise ValueError(f"{folder} holds no model/: an untrained row has none, and tracked results leave it out")
-    named = [(path.relative_to(folder / "model").as_posix(), path) for path in models]
+    named = [(path.relative_to(folder / "model").as_posix(), _published(path, run.model_name)) for path in models]
+    named = [(name, content) for name, content in named if name != CARD]
     named += [(name, folder / name) for name in FILES if (folder / name).exists()]
     card = make_model_card(run)
     return _commit(repository, "model", public, card, named, f"{run.name}, seed {run.seed}")
@@ -174,11 +177,19 @@ def _hub_name(model: str) -> str | None:
     return "/".join(parts) if len(parts) == 2 and all(parts) and ":" not in model else None
 
 
+def _published(path: Path, model: str) -> Path | bytes:
+    """A model's file as others get it: an adapter names its base as the run does, not by a folder of this machine."""
+    if path.name != "adapter_config.json":
+        return path
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": _hub_name(model) or model}
+    return json.dumps(settings, indent=2, sort_keys=True).encode()
+
+
 def _commit(
-    repository: str, kind: str, public: bool, card: str, named: Sequence[tuple[str, Path]], message: str
+    repository: str, kind: str, public: bool, card: str, named: Sequence[tuple[str, Path | bytes]], message: str
 ) -> str:
-    operations = [CommitOperationAdd("README.md", card.encode())]
-    operations += [CommitOperationAdd(name, path) for name, path in named]
+    operations = [CommitOperationAdd(CARD, card.encode())]
+    operations += [CommitOperationAdd(name, content) for name, content in named]
     try:
         api = HfApi()
         api.create_repo(repository, repo_type=kind, private=not public, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -138,3 +139,19 @@ def test_without_vllm_one_line_says_what_to_install(micro_folder: Path) -> None:
             two_turns(HF(path=str(micro_folder), sampler="vllm").load("cpu"), 1.0)
     with pytest.raises(ValueError, match=r"hf\.sampler must be 'own' or 'vllm', not 'vlm'"):
         HF(sampler="vlm")
+
+
+def test_the_page_on_models_has_the_gaps_that_vllm_itself_had() -> None:
+    root = Path(__file__).parents[2]
+    told = json.loads((root / "benchmarks" / "results" / "vllm.json").read_text())
+    page = (root / "docs" / "models.md").read_text()
+    cells: dict[str, dict[bool, str]] = {}
+    for gap in told["gaps"]:
+        first, *_, last = nats = gap["nats_per_token"]
+        assert len(nats) == told["updates"] + 1
+        cells.setdefault(f"{gap['model']}, {gap['dtype']}", {})[gap["lora_rank"] > 0] = f"{first:.3f}, {last:.3f}"
+    assert {f"{name}, bfloat16" for name in ("llama3", "gemma2", "mistral")} <= set(cells)
+    table = [f"| {name} | {found.get(False, '-')} | {found.get(True, '-')} |" for name, found in cells.items()]
+    assert "\n".join(["| --- | --- | --- |", *table, ""]) in page
+    versions = ", ".join(f"{name} {told['versions'][name]}" for name in ("vllm", "torch", "transformers", "peft"))
+    assert versions in page
