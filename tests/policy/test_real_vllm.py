@@ -31,6 +31,7 @@ SHAPE = {
     "head_dim": 32,
     "initializer_range": 0.08,
 }
+DEVICE = os.environ.get("SCORE_HARNESS_DEVICE", "cpu")
 MOST = 0.02  # nats per token, fixed beforehand
 
 
@@ -57,7 +58,7 @@ def test_vllm_samples_from_the_weights_that_train(family: str, rank: int, tmp_pa
     policy = HF(
         path=str(folder), max_new_tokens=16, sampler="vllm", lr=1e-3, dtype="bfloat16", lora_rank=rank,
         attention="eager" if family == "gemma2" else "auto",
-    ).load("cpu")  # fmt: skip
+    ).load(DEVICE)  # fmt: skip
     turns = two_turns(policy)
     gaps = [largest_gap(policy, turns)]
     again = two_turns(policy)
@@ -78,10 +79,10 @@ def test_vllm_samples_from_the_weights_that_train(family: str, rank: int, tmp_pa
 
 def test_stop_texts_end_a_reply_as_the_own_sampler_ends_it(tmp_path: Path) -> None:
     folder = build("llama3", tmp_path, **SHAPE)
-    free = HF(path=str(folder), max_new_tokens=24).load("cpu").open(CHATS, 1, 3, 0.0).reply()
+    free = HF(path=str(folder), max_new_tokens=24).load(DEVICE).open(CHATS, 1, 3, 0.0).reply()
     stop = free[0].text[5:7]
     own, other = (
-        HF(path=str(folder), max_new_tokens=24, stop=[stop], sampler=name, dtype="float32").load("cpu")
+        HF(path=str(folder), max_new_tokens=24, stop=[stop], sampler=name, dtype="float32").load(DEVICE)
         for name in ("own", "vllm")
     )
     a, b = (policy.open(CHATS, 1, 3, 0.0).reply() for policy in (own, other))
