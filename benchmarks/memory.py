@@ -180,17 +180,61 @@ def seconds(
     return 2 * reply * batches * token, 10 * found["parameters"] * trajectories * length / machine.flops
 
 
-def print_lengths(processes: int, lengths: Sequence[int]) -> None:
+def lengths_table(processes: int, lengths: Sequence[int]) -> str:
     """The larger peak of each known model by the length of a conversation, with the rows that the harness takes."""
-    print(f"| model | parameters | rows | {' | '.join(f'{n:,} tokens' for n in lengths)} |")
-    print("|---|--:|--:|" + "--:|" * len(lengths))
+    lines = [f"| model | parameters | rows | {' | '.join(f'{n:,} tokens' for n in lengths)} |"]
+    lines.append("|---|--:|--:|" + "--:|" * len(lengths))
     for name, (architecture, shape) in MODELS.items():
         known = {"sample_rows": Load.rows, "microbatch_tokens": Load.microbatch, **find_settings(name)}
         rows, microbatch = known["sample_rows"], known["microbatch_tokens"]
         found = [parts(shape, Load(processes, rows, n, max(n, microbatch)), architecture) for n in lengths]
-        most = [max(peaks(one, processes)) / GB for one in found]
-        print(f"| `{name}` | {found[0]['parameters'] / 1e9:.2f} B | {rows} | ", end="")
-        print(" | ".join(f"{value:.0f}" for value in most) + " |")
+        most = [f"{max(peaks(one, processes)) / GB:.0f}" for one in found]
+        lines.append(f"| `{name}` | {found[0]['parameters'] / 1e9:.2f} B | {rows} | {' | '.join(most)} |")
+    return "\n".join(lines)
+
+
+def parts_table(processes: Sequence[int], rows: int, tokens: int, microbatch: int) -> str:
+    """GB of each part and both peaks for the sizes of Qwen2.5, by the number of GPUs, and with LoRA on one."""
+    columns = ["weights", "reference", "Adam", "gradients", "copy", "cache", "activations", "logits", "head"]
+    lines = ["| Qwen2.5 | parameters | GPUs | " + " | ".join(columns) + " | **sampling** | **update** |"]
+    lines.append("|---|--:|--:|" + "--:|" * (len(columns) + 2))
+    for name, shape in SHAPES.items():
+        for number, rank in [(n, 0) for n in processes] + [(1, 16)]:
+            found = parts(shape, Load(number, rows, tokens, microbatch, rank=rank))
+            cells = [found[column] for column in columns] + list(peaks(found, number))
+            kind = "1, LoRA" if rank else f"{number}, FSDP2" if number > 1 else "1"
+            told = " | ".join(f"{value / GB:.1f}" for value in cells)
+            lines.append(f"| {name} | {found['parameters'] / 1e9:.2f} B | {kind} | {told} |")
+    return "\n".join(lines)
+
+
+def seconds_table() -> str:
+    """Seconds of one step by the size of Qwen2.5."""
+    lines = ["| Qwen2.5 | sampling, s | update, s | steps an hour |", "|---|--:|--:|--:|"]
+    for name, shape in SHAPES.items():
+        sampling, update = seconds(parts(shape, Load()), shape["num_hidden_layers"], Machine())
+        lines.append(f"| {name} | {sampling:.0f} | {update:.0f} | {3600 / (sampling + update):.0f} |")
+    return "\n".join(lines)
+
+
+LENGTHS = (512, 1_024, 2_048, 4_096, 8_192)
+
+
+def put_tables(page: str, tables: Sequence[str]) -> str:
+    """The page with each table in the place of the one that has the same head.
+
+    Raises:
+        ValueError: the page has no such table.
+    """
+    for new in tables:
+        head = new.split("\n", 1)[0] + "\n"
+        before, found, rest = page.partition(head)
+        if not found:
+            raise ValueError(f"no table with this head: {head}")
+        lines = rest.split("\n")
+        end = next(i for i, line in enumerate(lines) if not line.startswith("|"))
+        page = before + new + "\n" + "\n".join(lines[end:])
+    return page
 
 
 # -- checked against real runs ----------------------------------------------------------------------------------------
@@ -309,21 +353,23 @@ def measure_here(path: str, load: Load, device: str, samples: int = SAMPLES, rep
     return found
 
 
-def predict(shape: dict[str, Any], load: Load, architecture: str) -> dict[str, float]:
-    """Bytes of each phase by the estimate."""
-    found = parts(shape, load, architecture)
+def predict(report: dict[str, Any], name: str) -> dict[str, float]:
+    """Bytes of each phase of a measured case, by the estimate."""
+    case = report["cases"][name]
+    load = Load(**{**case["load"], "tokens": int(case["measured"]["tokens"])})
+    found = parts(report["shape"], load, report["architecture"])
     sampling, update = peaks(found, load.processes)
     return {"always": found["weights"] + found["reference"] + found["Adam"], "sampling": sampling, "update": update}
 
 
 def measure(path: str, device: str, cases: Sequence[tuple[str, Load]], out: Path) -> dict[str, Any]:
-    """Measures every case in a process of its own, and writes each beside its prediction as soon as it is there.
+    """Measures every case in a process of its own, and writes each as soon as it is there.
 
     A case that the file has already, of the same model and load, is not measured again.
     """
     architecture, shape = shape_of(_source(path))
     report: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"cases": {}}
-    report |= _machine(device)
+    report |= {**_machine(device), "architecture": architecture, "shape": shape}
     for name, load in cases:
         load = dataclasses.replace(load, half=device != "cpu")
         told = {"model": model_name(path), "load": dataclasses.asdict(load)}
@@ -338,9 +384,7 @@ def measure(path: str, device: str, cases: Sequence[tuple[str, Load]], out: Path
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-1500:]}")
-        measured = json.loads(done.stdout.splitlines()[-1])
-        expected = predict(shape, dataclasses.replace(load, tokens=int(measured.pop("tokens"))), architecture)
-        report["cases"][name] = {**told, "measured": measured, "predicted": expected}
+        report["cases"][name] = {**told, "measured": json.loads(done.stdout.splitlines()[-1])}
         out.write_text(json.dumps(report, indent=1) + "\n")
     return report
 
@@ -372,7 +416,8 @@ def table(report: dict[str, Any]) -> str:
     lines = [lines[0] + " |", "|---|--:|--:|--:|" + "--:|" * len(phases)]
     for name, case in report["cases"].items():
         load = case["load"]
-        cells = [f"{case['predicted'][p] / GB:.2f}, {case['measured'][p] / GB:.2f}" for p in phases]
+        predicted = predict(report, name)
+        cells = [f"{predicted[p] / GB:.2f}, {case['measured'][p] / GB:.2f}" for p in phases]
         lines.append(
             f"| {name} | {load['rows']} | {load['tokens']:,} | {load['microbatch']:,} | " + " | ".join(cells) + " |"
         )
@@ -386,6 +431,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=Load.tokens)
     parser.add_argument("--microbatch", type=int, default=Load.microbatch)
     parser.add_argument("--lengths", type=int, nargs="+", metavar="TOKENS", help="only: peaks of each model by length")
+    parser.add_argument("--page", type=Path, help="only: put all tables into this page, in the place of the old ones")
     parser.add_argument("--measure", metavar="MODEL", help="only: predicted against measured, in real runs of a model")
     parser.add_argument("--device", default="cpu", help="where it is measured: cpu (default), cuda")
     parser.add_argument("--out", type=Path, help="with --measure: the .json (default: in benchmarks/results/)")
@@ -399,23 +445,15 @@ def main() -> None:
         print(table(measure(args.measure, args.device, CASES, args.out or RESULTS / f"memory_{name}.json")))
         return
     if args.lengths:
-        print_lengths(args.processes[0], args.lengths)
+        print(lengths_table(args.processes[0], args.lengths))
         return
-    columns = ["weights", "reference", "Adam", "gradients", "copy", "cache", "activations", "logits"]
-    print("| Qwen2.5 | parameters | GPUs | " + " | ".join(columns) + " | **sampling** | **update** |")
-    print("|---|--:|--:|" + "--:|" * (len(columns) + 2))
-    kinds = [(n, 0) for n in args.processes] + [(1, 16)]
-    for name, shape in SHAPES.items():
-        for processes, rank in kinds:
-            found = parts(shape, Load(processes, args.rows, args.tokens, args.microbatch, rank=rank))
-            cells = [found[column] for column in columns] + list(peaks(found, processes))
-            kind = "1, LoRA" if rank else f"{processes}, FSDP2" if processes > 1 else "1"
-            print(f"| {name} | {found['parameters'] / 1e9:.2f} B | {kind} | ", end="")
-            print(" | ".join(f"{value / GB:.1f}" for value in cells) + " |")
-    print("\n| Qwen2.5 | sampling, s | update, s | steps an hour |\n|---|--:|--:|--:|")
-    for name, shape in SHAPES.items():
-        sampling, update = seconds(parts(shape, Load()), shape["num_hidden_layers"], Machine())
-        print(f"| {name} | {sampling:.0f} | {update:.0f} | {3600 / (sampling + update):.0f} |")
+    tables = [parts_table(args.processes, args.rows, args.tokens, args.microbatch), seconds_table()]
+    if args.page:
+        measured = [table(json.loads(path.read_text())) for path in [RESULTS / "memory_cpu.json"] if path.exists()]
+        page = put_tables(args.page.read_text(), [*tables, lengths_table(1, LENGTHS), *measured])
+        args.page.write_text(page)
+        return
+    print("\n\n".join(tables))
 
 
 if __name__ == "__main__":

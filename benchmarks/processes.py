@@ -41,8 +41,8 @@ KINDS = {
 }  # fmt: skip
 NUMBERS = ("reward_t1", "reward_t2", "length_t1", "length_t2", "kl_t1", "kl_t2", "grad_norm")
 SMALL = (
-    "word_filter.verifier = @verifier.parity()", "word_filter.test_size = 4", "hf.max_new_tokens = 16", "hf.lr = 1e-4",
-    "run.steps = 3", "run.problems = 4", "run.samples = 2", "run.checkpoint_every = 1",
+    "word_filter.verifier = @verifier.parity()", "word_filter.test_size = 2", "hf.max_new_tokens = 12", "hf.lr = 1e-4",
+    "run.steps = 3", "run.problems = 2", "run.samples = 3", "run.checkpoint_every = 1", "run.evaluate_before = False",
 )  # fmt: skip
 
 
