@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -118,22 +119,29 @@ class Machine:
     rows: int = 256
 
 
-def parts(shape: dict[str, Any], load: Load, architecture: str = "qwen2") -> dict[str, float]:
-    """Bytes of each part on one GPU: what is there always, and what sampling and the update add in turn."""
+@functools.cache
+def _count(architecture: str, shape: str) -> tuple[int, int, int, int]:
+    """Of a shape (as JSON): all parameters, those of matrices, and, of matrices but the head, the sum of both sides and
+    the number."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape))
-    total = sum(p.numel() for p in model.parameters())
-    embedding = shape["vocab_size"] * shape["hidden_size"]
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **json.loads(shape)))
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    matrices = sum(m.weight.numel() for m in linear)
+    inner = [m for m in linear if m is not model.get_output_embeddings()]
+    total, matrices = sum(p.numel() for p in model.parameters()), sum(m.weight.numel() for m in linear)
+    return total, matrices, sum(m.in_features + m.out_features for m in inner), len(inner)
+
+
+def parts(shape: dict[str, Any], load: Load, architecture: str = "qwen2") -> dict[str, float]:
+    """Bytes of each part on one GPU: what is there always, and what sampling and the update add in turn."""
+    total, matrices, sides, inner = _count(architecture, json.dumps(shape))
+    embedding = shape["vocab_size"] * shape["hidden_size"]
     rest = total - matrices + (embedding if shape["tie_word_embeddings"] else 0)  # an untied copy keeps its embedding
     # harness/policy/precision.py: frozen matrices in bfloat16, the rest in float32
     frozen = 2 * matrices + 4 * rest if load.half else 4 * total
-    inner = [m for m in linear if m is not model.get_output_embeddings()]
-    trained = load.rank * sum(m.in_features + m.out_features for m in inner) if load.rank else total
+    trained = load.rank * sides if load.rank else total
     head = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
     width, layers = shape["hidden_size"], shape["num_hidden_layers"]
     share, number = 1 / load.processes, 2 if load.half else 4
@@ -152,7 +160,7 @@ def parts(shape: dict[str, Any], load: Load, architecture: str = "qwen2") -> dic
         # autograd adds the gradients of a matrix that several parts of a batch read, out of place: the head's, thrice
         "head": 0.0 if load.rank else 3 * 4.0 * embedding,
         # Adam's step: on a GPU one more tensor for every weight, on a CPU two of the largest one
-        "step": 4 * trained * share if load.half else 8.0 * (trained / len(inner) if load.rank else embedding),
+        "step": 4 * trained * share if load.half else 8.0 * (trained / inner if load.rank else embedding),
     }
 
 
