@@ -53,6 +53,7 @@ import torch
 
 from benchmarks import memory as estimate
 from benchmarks.memory import SHAPES, Load
+from benchmarks.processes import compare
 from harness.core import Problem, Verdict
 from harness.policy import HF
 from harness.policy.engine import Policy
@@ -256,30 +257,9 @@ def processes(size: Size, device: str, folder: Path) -> dict[str, Any]:
     """Two processes against one on the embedded task, data-parallel and sharded."""
     if device != "cpu" and torch.cuda.device_count() < 2:
         return {"left_out": f"{torch.cuda.device_count()} GPU here, two are needed"}
-    words = ["-m", "harness.run", "--gin", "gin/score_full.gin", "--device", device]
-    for binding in ("run.steps = 4", "run.problems = 16", "arithmetic.test_size = 40", "hf.dtype = 'float32'"):
-        words += ["--bind", binding]
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision",
-              "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    sharded = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
-    kinds = {"one": [], "data_parallel": [*launch, "--multi_gpu"], "sharded": [*launch, *sharded]}
-    lines: dict[str, Any] = {}
-    for name, prefix in kinds.items():
-        end = ["--out", str(folder / name), *(["--processes", "2"] if prefix else [])]
-        use = {"ACCELERATE_USE_CPU": "true"} if device == "cpu" else {}
-        done = subprocess.run(
-            [sys.executable, *prefix, *words, *end], capture_output=True, text=True, cwd=ROOT,
-            env={**os.environ, **use, "PYTHONPATH": str(ROOT)}, timeout=1800,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"{name}: {done.stderr[-1500:]}")
-        at = next((folder / name).rglob("run.json")).parent
-        lines[name] = [json.loads(line) for line in (at / "metrics.jsonl").read_text().splitlines()]
-    keys = ("reward_t1", "reward_t2", "kl_t1", "kl_t2", "grad_norm")
-    return {
-        name: {key: max(abs(a[key] - b[key]) for a, b in zip(lines["one"], lines[name], strict=True)) for key in keys}
-        for name in ("data_parallel", "sharded")
-    }
+    bind = ("run.steps = 4", "run.problems = 16", "arithmetic.test_size = 40", "hf.dtype = 'float32'")
+    words = ["--gin", "gin/score_full.gin", *(word for binding in bind for word in ("--bind", binding))]
+    return compare(["data_parallel", "sharded"], words, folder, device)
 
 
 # -- checks that are commands ------------------------------------------------------------------------------------------
