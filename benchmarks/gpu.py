@@ -8,7 +8,7 @@ In this order, each in a process of its own with a limit of time; the plan is pr
 - `memory`: peaks of sampling and update against the estimate of benchmarks/memory.py;
 - `main_job`: SCoRe on the embedded model and task, the whole run;
 - `stages_<size>`: one full step of Stage I and of Stage II, 512 trajectories, replies of 512 tokens, bfloat16;
-- `step`: the table of benchmarks/step.py;
+- `step`, `step_large`: the table of benchmarks/step.py, in float32; the 0.5B shape with 2 x 256 tokens;
 - `vllm`: tests/policy/test_real_vllm.py, where vLLM is installed;
 - `processes`: where there are two GPUs, two processes (data-parallel, then FSDP2) against one;
 - `study`: rows on task.word_filter with a pretrained model, with controls, on what time is left: seed after seed.
@@ -53,8 +53,7 @@ import torch
 
 from benchmarks import memory as estimate
 from benchmarks.memory import SHAPES, Load
-from benchmarks.processes import compare
-from harness.core import Problem, Verdict
+from benchmarks.processes import Parity, compare
 from harness.policy import HF
 from harness.policy.engine import Policy
 from harness.run import main as run
@@ -115,14 +114,6 @@ FEW = Size(
     study=("run.steps = 2", "run.problems = 2", "run.samples = 2", "word_filter.test_size = 4"),
 )  # fmt: skip
 TOY = dataclasses.replace(FEW, problems=4, samples=3, reply=8, shapes={"0.5b": TINY}, dtype="bfloat16")
-
-
-class Parity:
-    """A made-up reward that random weights earn about half of the time, so that every term has a gradient."""
-
-    def __call__(self, problem: Problem, text: str) -> Verdict:
-        right = sum(text.encode()) % 2 == 0
-        return Verdict(float(right), right, answer=text[:8])
 
 
 def random_model(shape: dict[str, Any], folder: Path, device: str) -> Path:
@@ -332,11 +323,19 @@ def memory(work: Work) -> dict[str, Any]:
     return {"cases": report["cases"], "table": estimate.table(report)}
 
 
-def step(work: Work) -> dict[str, Any]:
+def step(work: Work, words: Sequence[str] = (), name: str = "step") -> dict[str, Any]:
     """The speed table."""
-    out = work.out / f"step_{work.name}"
-    call(["-m", "benchmarks.step", *work.size.step, "--device", work.device, "--out", str(out)], work.device)
+    out = work.out / f"{name}_{work.name}"
+    words = [*(words or work.size.step), "--device", work.device, "--out", str(out)]
+    call(["-m", "benchmarks.step", *words], work.device)
     return {"table": Path(f"{out}.md").read_text()}
+
+
+def step_large(work: Work) -> dict[str, Any]:
+    """The speed table at the 0.5B shape, replies of 2 x 256 tokens."""
+    if work.size is not FULL:
+        return {"left_out": "at full size alone"}
+    return step(work, ["half_billion", "--rounds", "1", "--kl", "0.01"], "step_large")
 
 
 def vllm(work: Work) -> dict[str, Any]:
@@ -448,7 +447,8 @@ def parts(size: Size) -> list[Part]:
         Part("memory", 3, memory),
         Part("main_job", 3, alone(main_job)),
         *[of(name, stages, 4) for name in shapes],
-        Part("step", 4, step),
+        Part("step", 3, step),
+        Part("step_large", 4, step_large),
         Part("vllm", 5, vllm),
         Part("processes", 4, alone(processes)),
         Part("study", 0, study),

@@ -249,6 +249,8 @@ def put_tables(page: str, tables: Sequence[str]) -> str:
 
 RESULTS = Path(__file__).parent / "results"
 REPLY, SAMPLES = 16, 4  # tokens of a reply, conversations on a prompt
+# One thread; and the C library gives every large block back at once: what it keeps for later is nobody's need.
+EXACT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 18)}
 # What is measured: (name, load). Sampling takes all rows, the update as many conversations as fill one micro-batch.
 CASES: tuple[tuple[str, Load], ...] = (
     ("all weights, short", Load(rows=16, tokens=256, microbatch=1_024, logits=1 << 22)),
@@ -388,7 +390,7 @@ def measure(path: str, device: str, cases: Sequence[tuple[str, Load]], out: Path
         words = ["--measure", path, "--device", device, "--case", json.dumps(told["load"])]
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.memory", *words], capture_output=True, text=True,
-            cwd=Path(__file__).parents[1], env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[1], env={**os.environ, **EXACT},
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-1500:]}")
