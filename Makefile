@@ -57,6 +57,8 @@ bench: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.step --layers 6
 	$(BIN)/python -m benchmarks.verifiers
 	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.processes time
+	$(BIN)/python -m benchmarks.waits
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)

@@ -14,7 +14,7 @@ and spreads; where the time went; and the most memory a step took beyond what wa
 
 Workloads: `embedded` (natural lengths), `1m` and `10m` (32 + 32 tokens), `long_prompt` (one problem with a prompt of
 about 600 tokens, four samples of 32 + 32 tokens, SmolLM2-135M's shape; `--layers` of its 30) and `long_replies` (1 M
-parameters, 256 + 256 tokens).
+parameters, 256 + 256 tokens); for a GPU, by its name alone, `half_billion` (Qwen2.5-0.5B's shape, 256 + 256 tokens).
 
 Above 300 lines because the three sides must do the same work, and are compared line by line.
 """
@@ -49,6 +49,7 @@ from verifiers.exact import Exact
 RESULTS = Path(__file__).parent / "results"
 SIDES: tuple[str, ...] = ("ours", "former", "trl")
 PHASES: tuple[str, ...] = ("sample", "grade", "reference", "policy", "backward", "other")
+DEVICE = "cpu"  # --device sets it
 NEVER = -1  # no token ends a reply: lengths are fixed
 LOSS_GAP, GRADIENT_GAP = 1e-4, 1e-4  # most relative differences between the sides, in float32
 
@@ -81,6 +82,7 @@ def workloads(layers: int) -> list[Workload]:
         Workload("10m", 4, 4, 32, ten),
         Workload("long_prompt", 1, 4, 32, smol, prompt=600),
         Workload("long_replies", 4, 4, 256, million),
+        Workload("half_billion", 4, 4, 256, llama(896, 24, 14, 2, 4864, 151_936)),
     ]
 
 
@@ -97,12 +99,12 @@ class Clock:
         if self._inside:
             yield
             return
-        self._inside, begin = True, time.process_time()
+        self._inside, begin = True, now()
         try:
             yield
         finally:
             self._inside = False
-            self.seconds[name] += time.process_time() - begin
+            self.seconds[name] += now() - begin
 
     def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -119,7 +121,7 @@ class Bench:
         self.work, self.kl, self.clock, self.round = work, kl, Clock(), 0
         path = "embedded:arithmetic" if work.shape is None else str(model_folder(work, folder))
         self.path = HF(path=path).model_source
-        self.policy = HF(path=path, max_new_tokens=work.replies, lr=0.0, kl="k3").load("cpu")
+        self.policy = HF(path=path, max_new_tokens=work.replies, lr=0.0, kl="k3", dtype="float32").load(DEVICE)
         if work.shape is not None:
             self.policy.end_ids = [NEVER]
         self._move()
@@ -145,10 +147,10 @@ class Bench:
 
     def _scored(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            begin, before = time.process_time(), self.clock.seconds["reference"]
+            begin, before = now(), self.clock.seconds["reference"]
             terms = forward(*args, **kwargs)
             asked = self.clock.seconds["reference"] - before
-            self.clock.seconds["policy"] += time.process_time() - begin - asked
+            self.clock.seconds["policy"] += now() - begin - asked
             return terms
 
         return run
@@ -198,13 +200,14 @@ class Bench:
         rows = self.work.problems * self.work.samples
         self.longest = 2 * self.work.replies + 64
         settings: dict[str, Any] = {
-            "output_dir": str(folder / "trl"), "use_cpu": True, "per_device_train_batch_size": rows,
+            "output_dir": str(folder / "trl"), "use_cpu": DEVICE == "cpu", "per_device_train_batch_size": rows,
             "num_generations": self.work.samples, "max_completion_length": self.longest, "beta": self.kl,
             "loss_type": "dr_grpo", "scale_rewards": "none", "steps_per_generation": 1, "learning_rate": 0.0,
             "temperature": 1.0, "gradient_checkpointing": False, "bf16": False, "report_to": "none", "max_steps": 1,
             "use_bias_correction_kl": False,  # k3 times the ratio has another gradient than k3
         }  # fmt: skip
-        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(self.path, dtype=torch.float32)
+        model.to(DEVICE)
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=lambda completions, reward, **_: reward,
@@ -232,8 +235,8 @@ class Bench:
     @torch.no_grad()
     def _generate(self, contexts: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         policy, width, model = self.policy, max(map(len, contexts)), self.trainer.model
-        ids = torch.tensor([[policy.pad_id] * (width - len(c)) + list(c) for c in contexts])
-        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts])
+        ids = torch.tensor([[policy.pad_id] * (width - len(c)) + list(c) for c in contexts], device=DEVICE)
+        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=DEVICE)
         fixed = self.work.shape is not None
         settings = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "pad_token_id": policy.pad_id}
         settings["eos_token_id"] = None if fixed else policy.end_ids
@@ -322,12 +325,12 @@ class Bench:
             for side in sides if number % 2 else reversed(sides):
                 self.clock.seconds = dict.fromkeys(PHASES, 0.0)
                 resident = settle() if number == 0 else 0
-                begin = time.process_time()
+                begin = now()
                 with as_side(self.policy, side), timed_backward(self.clock, side):
                     self.trl_step() if side == "trl" else self.own_step()
-                spent = time.process_time() - begin
+                spent = now() - begin
                 if number == 0:
-                    memory[side] = (status("VmHWM") - resident) / 1024
+                    memory[side] = (peak() - resident) / 1024
                     continue
                 self.clock.seconds["other"] = spent - sum(self.clock.seconds.values())
                 seconds[side].append(spent)
@@ -378,9 +381,25 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
 
 
-def settle() -> int:
-    """Gives free memory back, begins the peak anew, and returns what is resident, in KiB."""
+def now() -> float:
+    """Seconds on the clock that fits the device: the process's on a CPU, the wall's on a GPU."""
+    if DEVICE == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak() -> float:
+    """The most memory in use since `settle`, in KiB."""
+    return status("VmHWM") if DEVICE == "cpu" else torch.cuda.max_memory_allocated() / 1024
+
+
+def settle() -> float:
+    """Gives free memory back, begins the peak anew, and returns what is in use, in KiB."""
     gc.collect()
+    if DEVICE != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 1024
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return status("VmRSS")
@@ -428,13 +447,16 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     names = [work.name for work in workloads(30)]
+    global DEVICE
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", choices=[*names, []], default=names)
+    parser.add_argument("workloads", nargs="*", choices=[*names, []], default=names[:-1])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kl", type=float, nargs="+", default=[0.0, 0.01])
     parser.add_argument("--layers", type=int, default=30, help="of long_prompt's model, 30 in SmolLM2-135M")
     parser.add_argument("--out", default=str(RESULTS / "step"), help="where .json and .md are written")
+    parser.add_argument("--device", default=DEVICE, help="cpu (CPU seconds, default), or cuda (seconds of the wall)")
     args = parser.parse_args()
+    DEVICE = args.device
     warnings.simplefilter("ignore")
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     torch.set_num_threads(1)
@@ -454,7 +476,8 @@ def main() -> None:
                 print(table(found[-1:]), "\ngate:", {k: f"{v:.1g}" for k, v in gaps.items()}, flush=True)
     versions = {name: metadata.version(name) for name in ("torch", "transformers")} | {"trl": trl}
     machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version(), "threads": 1}
-    told = f"{machine['cpu']}, one thread; " + ", ".join(f"{k} {v}" for k, v in versions.items())
+    machine |= {} if DEVICE == "cpu" else {"gpu": torch.cuda.get_device_name()}
+    told = f"{machine.get('gpu', machine['cpu'])}, one thread; " + ", ".join(f"{k} {v}" for k, v in versions.items())
     text = f"{told}; median of {args.rounds} rounds; load {os.getloadavg()[0]:.1f}\n\n{table(found)}\n"
     report = {"machine": machine, "versions": versions, "rounds": args.rounds, "results": found}
     Path(f"{args.out}.json").write_text(json.dumps(report, indent=1) + "\n")

@@ -8,11 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-
-from harness.analysis import tables
-from harness.analysis.plots import FIGURES, METRICS, Missing, draw_figures, folder_of, read_scopes, save_figure
+from harness.analysis.terms import FIGURE_NAMES, METRIC_AXES
 from harness.metrics import MetricError
 from harness.terminal import escape_controls
 
@@ -26,14 +22,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots
     )
     parser.add_argument("results", help="the results folder")
     parser.add_argument("--out", type=Path, default=Path("figures"))
-    parser.add_argument("--only", action="append", default=[], choices=list(FIGURES), help="this figure; repeatable")
+    parser.add_argument("--only", action="append", default=[], choices=FIGURE_NAMES, help="this figure; repeatable")
     parser.add_argument(
         "--metric",
         action="append",
         default=[],
-        choices=list(METRICS),
+        choices=list(METRIC_AXES),
         metavar="NAME",
-        help=f"one quantity by row, with intervals; repeatable: {', '.join(METRICS)}",
+        help=f"one quantity by row, with intervals; repeatable: {', '.join(METRIC_AXES)}",
     )
     parser.add_argument(
         "--rows",
@@ -44,6 +40,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.plots
     )
     parser.add_argument("--no-titles", action="store_true", help="no title above a figure: for a paper with captions")
     options = parser.parse_args(argv)
+    import matplotlib as mpl  # here, as matplotlib takes longer to import than --help may take
+    import matplotlib.pyplot as plt
+
+    from harness.analysis import tables
+    from harness.analysis.plots import Missing, draw_figures, folder_of, read_scopes, save_figure
+
     mpl.use("Agg")
     try:
         found, board = read_scopes(options.results)

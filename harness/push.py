@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.terminal import escape_controls
-from harness.tools import hub
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.push") -> int:
@@ -29,6 +28,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.push"
     options = parser.parse_args(argv)
     if not options.card and not options.repository:
         parser.error("USER/NAME is missing: where to, on the hub")
+    from harness.tools import hub  # pandas and the hub's client take a while to import
+
     try:
         if options.card:
             folder = options.folder

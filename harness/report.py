@@ -7,11 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-
-from harness.analysis import leaderboard, tables
-from harness.analysis.report import build_report
 from harness.metrics import MetricError
+from harness.runs.format1 import GIN
 from harness.terminal import escape_controls
 
 
@@ -24,10 +21,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.repor
     parser.add_argument(
         "--out", type=Path, help="the page (default: report.html in the results folder, FILE.html beside an archive)"
     )
-    parser.add_argument("--gin", type=Path, default=leaderboard.GIN, help="folder of the gin files")
+    parser.add_argument("--gin", type=Path, default=GIN, help="folder of the gin files")
     parser.add_argument("--trajectories", type=int, default=200, metavar="N", help="problems per run to embed (200)")
     parser.add_argument("--no-figures", action="store_true", help="leave the figures out (much faster)")
     options = parser.parse_args(argv)
+    import matplotlib as mpl  # here, as matplotlib takes longer to import than --help may take
+
+    from harness.analysis import tables
+    from harness.analysis.report import build_report
+
     mpl.use("Agg")
     try:
         page = build_report(

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import config
-from harness.analysis import tuned
 from harness.runs.store import write_atomic
 from harness.terminal import describe_broken_plugin, escape_controls
 from harness.training.experiment import Experiment
@@ -37,6 +36,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m harness.tune"
     parser.add_argument("--unsafe-exec", action="store_true", help="as in harness.run")
     parser.add_argument("--status", action="store_true", help="print where every trial stands and stop")
     options = parser.parse_args(argv)
+    from harness.analysis import tuned  # draws with matplotlib, which takes a while to import
+
     try:
         for root, name in ((Experiment, "run"), (Tune, "tune")):
             broken = config.prepare_gin(root, name)

@@ -165,3 +165,19 @@ def test_describe_tells_what_is_known_of_a_model(capsys: pytest.CaptureFixture[s
     assert "  hf.template_options = {'enable_thinking': False}\n" in out
     assert "  hf.sample_rows = 128" in out
     assert main(["describe", "nobody/unknown-4B"]) == 2
+
+
+def test_help_of_no_command_waits_for_a_heavy_library() -> None:
+    """They take up to some seconds to import, and looking around is to be quick."""
+    modules = sorted({module for module, _ in COMMANDS.values() if module} | {"harness.build_mbpp_r"})
+    heavy = {"torch", "transformers", "matplotlib", "pandas", "scipy.stats", "huggingface_hub", "sympy"}
+    code = f"""
+import contextlib, importlib, io, sys
+for name in {modules!r}:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(name).main(["--help"])
+    if found := {heavy!r} & set(sys.modules):
+        sys.exit(f"{{name}} imports {{', '.join(sorted(found))}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=config.ROOT)
+    assert done.returncode == 0, done.stderr

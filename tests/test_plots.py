@@ -9,6 +9,7 @@ import synthetic
 from matplotlib.text import Text
 
 from harness.analysis import plots
+from harness.analysis.terms import FIGURE_NAMES
 from harness.plots import main as run_plots
 
 pytestmark = pytest.mark.slow  # every figure
@@ -39,6 +40,10 @@ def test_two_scopes_have_two_folders(scopes):
         "synthetic-tiny-synthetic",
     ]
     assert plots.folder_of(scopes[0], scopes[:1]) == ""
+
+
+def test_the_command_line_knows_every_figure() -> None:
+    assert tuple(plots.FIGURES) == FIGURE_NAMES
 
 
 DRAWN = [name for name in plots.FIGURES if name != "controls"]  # that one: tests/test_controls.py

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy import special
 
 from harness.metrics.stats import Interval, delta_interval
 from harness.runs.reader import Run
@@ -103,7 +103,7 @@ def survival(times: Sequence[Time], confidence: float = 0.95) -> list[Step]:
     Returns:
         One step for each time of an escape, by time; [] where nobody escaped.
     """
-    z, share, total, steps = float(norm.ppf(0.5 + confidence / 2)), 1.0, 0.0, []
+    z, share, total, steps = float(special.ndtri(0.5 + confidence / 2)), 1.0, 0.0, []
     for at in sorted({time.at for time in times if time.escaped}):
         risk = sum(time.at >= at for time in times)
         events = sum(time.at == at and time.escaped for time in times)

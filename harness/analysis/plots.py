@@ -34,6 +34,7 @@ from harness.analysis import leaderboard, scaling
 from harness.analysis.escape import CLOCKS, read_looks, survival, times_of
 from harness.analysis.leaderboard import Board, Row, Section
 from harness.analysis.scaling import Curve
+from harness.analysis.terms import METRIC_AXES
 from harness.metrics.stats import Interval
 from harness.runs import reader
 from harness.runs.reader import EvalResult, Run
@@ -768,14 +769,14 @@ def metric(scope: Scope, key: str) -> Figure:
     """One quantity of the leaderboard, by method, with 95 % intervals.
 
     Args:
-        key: One of `METRICS`.
+        key: One of `METRIC_AXES`.
 
     Raises:
         Missing: no row has it.
     """
     rows = [row for row in scope.rows if key in row.cells]
     if not rows:
-        raise Missing(f"no row has {METRICS[key]}")
+        raise Missing(f"no row has {METRIC_AXES[key]}")
     figure, axes = _figure(COLUMN, 0.65 + 0.24 * len(rows))
     ax = axes[0, 0]
     cells = [row.cells[key] for row in rows]
@@ -786,7 +787,7 @@ def metric(scope: Scope, key: str) -> Figure:
     if min(c.lo for c in cells) < 0 < max(c.hi for c in cells):
         ax.axvline(0, color="0.5", linewidth=0.6)
     _names(ax, rows)
-    ax.set_xlabel(f"{METRICS[key]} (95 % interval)")
+    ax.set_xlabel(f"{METRIC_AXES[key]} (95 % interval)")
     return figure
 
 
@@ -854,13 +855,6 @@ class Plot:
     of_runs: bool = False
 
 
-METRICS = {  # quantities of `Row.cells` -> the axis
-    "t1": "accuracy of attempt 1, %", "last": "accuracy of the last attempt, %", "delta": "Δ, points",
-    "i_to_c": "wrong → right, % of problems", "c_to_i": "right → wrong, % of problems",
-    "answer_change": "changed answers, %", "edit_ratio": "edit ratio, %", "unchanged": "copied texts, %",
-    "change_if_wrong": "changed where wrong, %", "change_if_right": "changed where right, %",
-    "right_if_changed": "right where wrong and changed, %", "majority_2": "majority of two samples, %",
-}  # fmt: skip
 FIGURES: dict[str, Plot] = {
     "answer": Plot(plot_answer_accuracy),
     "accuracy": Plot(plot_accuracy, "Figure 1, left"),
@@ -891,7 +885,7 @@ def draw_figures(
     Args:
         scope: What to draw from.
         only: Names of `FIGURES`; () for all, or for none where `metrics` are asked.
-        metrics: Names of `METRICS`, a figure `metric_NAME` each.
+        metrics: Names of `METRIC_AXES`, a figure `metric_NAME` each.
         titled: Put what the figure is of above it: task, model, whose first attempts.
     """
     wanted = {name: p.draw for name, p in FIGURES.items() if (name in only or not (only or metrics))}

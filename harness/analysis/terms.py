@@ -1,4 +1,5 @@
-"""What the column heads of the tables mean, in one sentence each: tooltips and glossary of the report page."""
+"""Names and what they mean: the column heads of the tables, in one sentence each (tooltips and glossary of the report
+page); the figures and their axes."""
 
 from __future__ import annotations
 
@@ -81,6 +82,20 @@ WORDS = {  # terms that are no column head, for the glossary
     "gold answer": "What the verifier compares an answer with, or the tests that it runs.",
     "verifier": "What grades a reply: right or wrong, its status, the answer that it found in it.",
 }
+
+METRIC_AXES = {  # quantities of `leaderboard.Row.cells` that a figure can be of -> its axis
+    "t1": "accuracy of attempt 1, %", "last": "accuracy of the last attempt, %", "delta": "Δ, points",
+    "i_to_c": "wrong → right, % of problems", "c_to_i": "right → wrong, % of problems",
+    "answer_change": "changed answers, %", "edit_ratio": "edit ratio, %", "unchanged": "copied texts, %",
+    "change_if_wrong": "changed where wrong, %", "change_if_right": "changed where right, %",
+    "right_if_changed": "right where wrong and changed, %", "majority_2": "majority of two samples, %",
+}  # fmt: skip
+# The figures of harness.analysis.plots, for a command line that is read before matplotlib is imported.
+FIGURE_NAMES = (
+    "answer", "accuracy", "scaling", "edit_distance", "edit_distance_splits", "fixed_against_own", "training",
+    "answer_change", "attempts", "discount", "flow", "seeds", "budget_curves", "escape", "kl_first",
+    "farming", "bonus_sweep", "controls",
+)  # fmt: skip
 
 
 def define_head(head: str) -> str:

@@ -89,7 +89,7 @@ def describe_run(
         "versions": _versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "commit": _commit(),
+        "commit": find_commit(),
         "command": command,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -146,7 +146,7 @@ VERSIONS = (
 )  # fmt: skip
 
 
-def _commit() -> str | None:
+def find_commit() -> str | None:
     """The commit of the working tree, with '+' when it has changes; None outside git."""
     try:
         git = ["git", "-C", str(config.ROOT)]

