@@ -110,6 +110,8 @@ def describe_growth(report: dict[str, Any]) -> str:
             "",
             *_table(["doubled", "from, to", "phase", "cost of each doubling", "bends at"], rows, 1),
             "",
+            "![CPU seconds of sampling and of the gradient as each of them grows](images/growth.svg)",
+            "",
             "Gradient with plain rows and with trees, forced, where the counts predict a saving:",
             "",
             *_table(["model", "predicted saving", "plain, CPU s", "shared, CPU s", "measured saving"], even, 1),

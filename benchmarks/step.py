@@ -483,6 +483,16 @@ def model_folder(work: Workload, folder: Path) -> Path:
     return where
 
 
+def measure(work: Workload, kl: float, folder: Path, has_trl: bool, rounds: int) -> dict[str, Any]:
+    """What is told of one workload with one KL coefficient; its models are gone afterwards."""
+    bench = Bench(work, kl, folder, has_trl)
+    item: dict[str, Any] = {"workload": work.name, "kl": kl, "gate": bench.gate(), "load": os.getloadavg()[0]}
+    item |= {"work": work._asdict() | {"rounds": rounds}, "sides": bench.race(rounds)}
+    del bench
+    gc.collect()
+    return item
+
+
 def main() -> None:
     names = [work.name for work in workloads(30)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -502,10 +512,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for work in workloads(args.layers):
             for kl in args.kl if work.name in args.workloads else ():
-                bench = Bench(work, kl, Path(folder), has_trl)
-                item: dict[str, Any] = {"workload": work.name, "kl": kl, "gate": bench.gate()}
-                item |= {"load": os.getloadavg()[0], "work": work._asdict() | {"rounds": args.rounds or work.rounds}}
-                found.append({**item, "sides": bench.race(args.rounds or work.rounds)})
+                found.append(measure(work, kl, Path(folder), has_trl, args.rounds or work.rounds))
                 args.out.write_text(json.dumps({**pages.describe_machine(), "results": found}, indent=1) + "\n")
     print(pages.describe_step(json.loads(args.out.read_text())))
     pages.fill_page()
