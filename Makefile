@@ -54,7 +54,8 @@ test-fast: $(VENV)/.tests
 # Ratios, side by side in one run; wants an idle machine and takes some minutes.
 bench: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.engine
-	$(BIN)/python -m benchmarks.step --layers 6
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.verifiers
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.processes time

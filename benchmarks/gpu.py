@@ -52,6 +52,7 @@ from typing import Any
 import torch
 
 from benchmarks import memory as estimate
+from benchmarks import pages
 from benchmarks.memory import SHAPES, Load
 from benchmarks.processes import Parity, compare
 from harness.policy import HF
@@ -325,10 +326,10 @@ def memory(work: Work) -> dict[str, Any]:
 
 def step(work: Work, words: Sequence[str] = (), name: str = "step") -> dict[str, Any]:
     """The speed table."""
-    out = work.out / f"{name}_{work.name}"
+    out = work.out / f"{name}_{work.name}.json"
     words = [*(words or work.size.step), "--device", work.device, "--out", str(out)]
     call(["-m", "benchmarks.step", *words], work.device)
-    return {"table": Path(f"{out}.md").read_text()}
+    return {"table": pages.describe_step(json.loads(out.read_text()))}
 
 
 def step_large(work: Work) -> dict[str, Any]:

@@ -10,7 +10,14 @@ and updates with a learning rate of 0, so every round does the same work. Three 
 First the gate: on one batch of replies all three must give one loss and one gradient, else there is no ratio. Rewards
 are a rule of the token ids that differs within a group, so that no advantage is 0 and no side leaves a row out; the
 KL is k3, which is TRL's. Then rounds, interleaved; process CPU seconds, so a busy machine moves them little; medians
-and spreads; where the time went; and the most memory a step took beyond what was resident before it.
+and spreads; where the time went; and the most memory a step took beyond what was resident before it (weights and the
+optimiser's state are).
+
+Last, of our own step, the matrix products of every linear layer alone, with the same shapes and weights in the same
+order: their seconds over the phase's are the fraction of the matrix peak that the phase reaches. Attention's products
+are not among them, so it is a lower bound.
+
+The tables in docs/performance.md are written from the results.
 
 Workloads: `embedded` (natural lengths), `1m` and `10m` (32 + 32 tokens), `long_prompt` (one problem with a prompt of
 about 600 tokens, four samples of 32 + 32 tokens, SmolLM2-135M's shape; `--layers` of its 30) and `long_replies` (1 M
@@ -26,41 +33,47 @@ import ctypes
 import gc
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks import pages
+from benchmarks.pages import PHASES
 from harness.core import Example, Turn
-from harness.machine import cpu_name
 from harness.policy import HF, engine
 from harness.policy.engine import Policy
 from harness.tasks.arithmetic import RETRY, Arithmetic
 from verifiers.exact import Exact
 
-RESULTS = Path(__file__).parent / "results"
 SIDES: tuple[str, ...] = ("ours", "former", "trl")
-PHASES: tuple[str, ...] = ("sample", "grade", "reference", "policy", "backward", "other")
 DEVICE = "cpu"  # --device sets it
 NEVER = -1  # no token ends a reply: lengths are fixed
 LOSS_GAP, GRADIENT_GAP = 1e-4, 1e-4  # most relative differences between the sides, in float32
 
 
 class Workload(NamedTuple):
-    """What a step does; `shape` of a random Llama (None: the embedded model); `prompt` in tokens, 0 for the task's."""
+    """What a step does, and how often.
+
+    Attributes:
+        problems, samples: Conversations are problems x samples.
+        replies: Most tokens of each of the two replies; exactly so many, where there is a shape.
+        rounds: How often every side is timed.
+        shape: Of a random Llama; None is the embedded model.
+        prompt: In tokens; 0 is the task's own.
+    """
 
     name: str
     problems: int
     samples: int
     replies: int
+    rounds: int
     shape: dict[str, int] | None
     prompt: int = 0
 
@@ -77,34 +90,42 @@ def workloads(layers: int) -> list[Workload]:
     million, ten = llama(128, 5, 4, 4, 384, 27), llama(320, 8, 8, 8, 896, 27)
     smol = llama(576, layers, 9, 3, 1536, 49152)
     return [
-        Workload("embedded", 64, 4, 32, None),
-        Workload("1m", 16, 4, 32, million),
-        Workload("10m", 4, 4, 32, ten),
-        Workload("long_prompt", 1, 4, 32, smol, prompt=600),
-        Workload("long_replies", 4, 4, 256, million),
-        Workload("half_billion", 4, 4, 256, llama(896, 24, 14, 2, 4864, 151_936)),
+        Workload("embedded", 64, 4, 32, 9, None),
+        Workload("1m", 16, 4, 32, 7, million),
+        Workload("10m", 4, 4, 32, 5, ten),
+        Workload("long_prompt", 1, 4, 32, 2, smol, prompt=600),
+        Workload("long_replies", 4, 4, 256, 3, million),
+        Workload("half_billion", 4, 4, 256, 2, llama(896, 24, 14, 2, 4864, 151_936)),
     ]
 
 
 class Clock:
-    """Process CPU seconds by phase."""
+    """Seconds by phase (`now`); what a phase inside another takes is not the outer one's."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)
-        self._inside = False
+        self._open: list[str] = []
+        self._since = 0.0
+
+    @property
+    def current(self) -> str | None:
+        return self._open[-1] if self._open else None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Counts what happens inside for one phase; phases inside others belong to the outer one."""
-        if self._inside:
-            yield
-            return
-        self._inside, begin = True, now()
+        self._count()
+        self._open.append(name)
         try:
             yield
         finally:
-            self._inside = False
-            self.seconds[name] += now() - begin
+            self._count()
+            self._open.pop()
+
+    def _count(self) -> None:
+        time_told = now()
+        if self._open:
+            self.seconds[self._open[-1]] += time_told - self._since
+        self._since = time_told
 
     def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -135,8 +156,15 @@ class Bench:
             self.clock.timed("reference", hidden)(model, *rest) if model is scorer.reference.model
             else hidden(model, *rest)
         )  # fmt: skip
-        self.policy.scorer.forward = self._scored(self.policy.scorer.forward)  # type: ignore[method-assign]
+        scorer.forward = self.clock.timed("policy", scorer.forward)  # type: ignore[method-assign]
         self.trainer: Any = self._trainer(folder) if trl else None
+        # The state is resident before a step's memory is measured; with a learning rate of 0 no weight moves.
+        for optimizer in (self.policy.optimizer, *([self.trainer.optimizer] if self.trainer else [])):
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.grad = torch.zeros_like(p)
+            optimizer.step()
+            optimizer.zero_grad()
 
     def _move(self) -> None:
         """Away from the reference, where k3's gradient is 0."""
@@ -144,16 +172,6 @@ class Bench:
         with torch.no_grad():
             for _, p in self.policy._trained():
                 p += 0.02 * p.abs().mean() * torch.randn_like(p)
-
-    def _scored(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            begin, before = now(), self.clock.seconds["reference"]
-            terms = forward(*args, **kwargs)
-            asked = self.clock.seconds["reference"] - before
-            self.clock.seconds["policy"] += now() - begin - asked
-            return terms
-
-        return run
 
     # -- ours -------------------------------------------------------------------------------------------------------
 
@@ -317,6 +335,7 @@ class Bench:
         return gaps
 
     def race(self, rounds: int) -> dict[str, Any]:
+        """Medians of all sides over so many rounds, and what our phases reach of the matrix peak."""
         sides = SIDES if self.trainer is not None else SIDES[:2]
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         phases: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
@@ -347,7 +366,57 @@ class Bench:
         for other in sides[1:]:
             ratios = sorted(b / a for a, b in zip(seconds["ours"], seconds[other], strict=True))
             result[other]["ratio"] = [statistics.median(ratios), ratios[0], ratios[-1]]
+        result["ours"]["products"] = self._measure_products(result["ours"]["phases"])
         return result
+
+    def _measure_products(self, phases: dict[str, float]) -> dict[str, dict[str, float]]:
+        """The matrix products of our step's linear layers alone, by phase.
+
+        Returns:
+            For each phase that has any: `operations` (multiplications and additions), CPU seconds `alone`, and the
+            `fraction` of the phase's seconds that this is.
+        """
+        calls: dict[str, list[tuple[Any, int]]] = {name: [] for name in PHASES}
+
+        def note(module: Any, inputs: Any, _: Any) -> None:
+            if isinstance(module, torch.nn.Linear) and self.clock.current:
+                calls[self.clock.current].append((module.weight.detach(), inputs[0].shape[:-1].numel()))
+                if self.clock.current == "policy" and torch.is_grad_enabled():
+                    calls["backward"].append(calls["policy"][-1])
+
+        handle = torch.nn.modules.module.register_module_forward_hook(note)
+        try:
+            with as_side(self.policy, "ours"):
+                self.own_step()
+        finally:
+            handle.remove()
+        return {
+            name: {
+                "operations": sum((4.0 if name == "backward" else 2.0) * rows * w.numel() for w, rows in found),
+                "alone": (alone := min(time_products(found, name == "backward") for _ in range(2))),
+                "fraction": alone / phases[name],
+            }
+            for name, found in calls.items()
+            if found
+        }
+
+
+@torch.no_grad()
+def time_products(calls: list[tuple[torch.Tensor, int]], backward: bool) -> float:
+    """Seconds of x W^T for each weight [m, n] and x of so many rows; backward's two products if asked."""
+    given = {}
+    for weight, rows in calls:
+        for size in weight.shape:
+            given[rows, size] = torch.ones(rows, size, device=weight.device)
+    begin = now()
+    for weight, rows in calls:
+        to, of = weight.shape
+        if backward:
+            torch.mm(given[rows, to], weight)
+            torch.mm(given[rows, to].T, given[rows, of])
+        else:
+            torch.nn.functional.linear(given[rows, of], weight)
+    return now() - begin
 
 
 @contextmanager
@@ -433,16 +502,14 @@ def model_folder(work: Workload, folder: Path) -> Path:
     return where
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    head = "| workload | kl | side | CPU s | ratio to ours (min-max) | peak MB | " + " | ".join(PHASES) + " |"
-    lines = [head, "|---|--:|---|--:|--:|--:|" + "--:|" * len(PHASES)]
-    for item in found:
-        for side, told in item["sides"].items():
-            ratio = "{:.2f} ({:.2f}-{:.2f})".format(*told["ratio"]) if "ratio" in told else ""
-            parts = " | ".join(f"{told['phases'][name]:.2f}" for name in PHASES)
-            what = f"{item['workload']} | {item['kl']:g} | {side}"
-            lines.append(f"| {what} | {told['cpu_s']:.2f} | {ratio} | {told['peak_mb']:.0f} | {parts} |")
-    return "\n".join(lines)
+def measure(work: Workload, kl: float, folder: Path, has_trl: bool, rounds: int) -> dict[str, Any]:
+    """What is told of one workload with one KL coefficient; its models are gone afterwards."""
+    bench = Bench(work, kl, folder, has_trl)
+    item: dict[str, Any] = {"workload": work.name, "kl": kl, "gate": bench.gate(), "load": os.getloadavg()[0]}
+    item |= {"work": work._asdict() | {"rounds": rounds}, "sides": bench.race(rounds)}
+    del bench
+    gc.collect()
+    return item
 
 
 def main() -> None:
@@ -450,38 +517,28 @@ def main() -> None:
     global DEVICE
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", choices=[*names, []], default=names[:-1])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="of every workload; each has its own number else")
     parser.add_argument("--kl", type=float, nargs="+", default=[0.0, 0.01])
     parser.add_argument("--layers", type=int, default=30, help="of long_prompt's model, 30 in SmolLM2-135M")
-    parser.add_argument("--out", default=str(RESULTS / "step"), help="where .json and .md are written")
+    parser.add_argument("--out", type=Path, default=pages.RESULTS / "step.json")
     parser.add_argument("--device", default=DEVICE, help="cpu (CPU seconds, default), or cuda (seconds of the wall)")
     args = parser.parse_args()
     DEVICE = args.device
     warnings.simplefilter("ignore")
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     torch.set_num_threads(1)
-    try:
-        trl: str | None = metadata.version("trl")
-    except metadata.PackageNotFoundError:
-        trl = None
+    has_trl = bool(pages.describe_machine()["versions"]["trl"])
+    if not has_trl:
         print("TRL is not installed (pip install -e '.[dev]'): ours against our former structure alone")
-    found = []
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for work in workloads(args.layers):
             for kl in args.kl if work.name in args.workloads else ():
-                bench = Bench(work, kl, Path(folder), trl is not None)
-                gaps = bench.gate()
-                item = {"workload": work.name, "kl": kl, "gate": gaps, "load": os.getloadavg()[0]}
-                found.append({**item, "work": work._asdict(), "sides": bench.race(args.rounds)})
-                print(table(found[-1:]), "\ngate:", {k: f"{v:.1g}" for k, v in gaps.items()}, flush=True)
-    versions = {name: metadata.version(name) for name in ("torch", "transformers")} | {"trl": trl}
-    machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version(), "threads": 1}
-    machine |= {} if DEVICE == "cpu" else {"gpu": torch.cuda.get_device_name()}
-    told = f"{machine.get('gpu', machine['cpu'])}, one thread; " + ", ".join(f"{k} {v}" for k, v in versions.items())
-    text = f"{told}; median of {args.rounds} rounds; load {os.getloadavg()[0]:.1f}\n\n{table(found)}\n"
-    report = {"machine": machine, "versions": versions, "rounds": args.rounds, "results": found}
-    Path(f"{args.out}.json").write_text(json.dumps(report, indent=1) + "\n")
-    Path(f"{args.out}.md").write_text(text)
+                found.append(measure(work, kl, Path(folder), has_trl, args.rounds or work.rounds))
+                args.out.write_text(json.dumps({**pages.describe_machine(DEVICE), "results": found}, indent=1) + "\n")
+    print(pages.describe_step(json.loads(args.out.read_text())))
+    if args.out == pages.RESULTS / "step.json":
+        pages.fill_page()
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 HELLO: list[Message] = [{"role": "user", "content": "?"}]
 TREE_TOLERANCE = 1e-4  # nats per token: what float32 rounding may make of a tree against plain rows, in the self-test
 KL_EVERY = 10  # updates; where no example has a KL coefficient the reference is asked that often, for the log alone
+LARGE = 100_000_000  # parameters without embeddings from which vLLM is worth its start on a GPU (docs/performance.md)
 UNGRADED = Verdict(0.0, False, "error")
 
 
@@ -124,6 +125,8 @@ class Policy:
         self.sampled: Any = self.model  # what samples: the trained weights themselves, or a whole copy of sharded ones
         dtype = "bfloat16" if self.half else "float32"
         self.vllm = VLLM(spec, self.window, dtype, self.device) if spec.sampler == "vllm" else None
+        if advice := advise_on_sampler(spec.sampler, self.device.type, self._core_size):
+            warnings.warn(advice, stacklevel=2)
         if self.sharded:
             self.sampled = None if self.vllm else copy.deepcopy(self.reference.model)
             sharding.shard_parameters(self.scorer, list(model._no_split_modules or []), self.device)
@@ -492,14 +495,13 @@ class Policy:
     def _surrogate(
         self, batch: Batch, examples: Sequence[Example], denominator: float, compare: bool = True
     ) -> tuple[Terms, Tensor]:
-        with self.autocast_scope():
-            terms: Terms = self.scorer(batch, compare)
-        weight_N, kl_N = (
-            torch.tensor(
-                [getattr(examples[i], name) for i, count in batch.spans for _ in range(count)], device=self.device
-            )
-            for name in ("weight", "kl")
+        weights, kls = (
+            [getattr(examples[i], name) for i, count in batch.spans for _ in range(count)] for name in ("weight", "kl")
         )
+        trained = [bool(weight or kl) for weight, kl in zip(weights, kls, strict=True)]
+        with self.autocast_scope():
+            terms: Terms = self.scorer(batch, compare, trained)
+        weight_N, kl_N = (torch.tensor(values, device=self.device) for values in (weights, kls))
         each_N = -weight_N * terms.logprob if terms.kl is None else kl_N * terms.kl - weight_N * terms.logprob
         return terms, each_N.sum() / denominator
 
@@ -753,6 +755,19 @@ class Session:
         self._replies = [turn.tokens for turn in turns]
         self._asked += 1
         return turns
+
+
+def advise_on_sampler(sampler: str, device: str, parameters: int) -> str | None:
+    """A hint where another sampler is likely faster; nothing is chosen for the user.
+
+    Args:
+        sampler: `hf.sampler`.
+        device: Its type, as torch names it.
+        parameters: Of the model, without embeddings.
+    """
+    if sampler == "own" and device == "cuda" and parameters >= LARGE:
+        return "on a GPU, vLLM is likely to sample a model of this size faster: --bind \"hf.sampler = 'vllm'\""
+    return None
 
 
 def _require_finite(what: str, value: float) -> None:

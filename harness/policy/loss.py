@@ -39,6 +39,7 @@ from harness.registry import nearest_hint
 
 ESTIMATORS = ("exact", "k1", "k2", "k3")
 LEAST = torch.finfo(torch.float32).min
+SMALL = 4096  # the largest vocabulary whose head is too cheap to leave tokens out: small models train as they did
 
 
 def merge_examples(examples: Sequence[Example]) -> list[Row]:
@@ -186,11 +187,13 @@ class Scorer(nn.Module):
                 "(it knows logit softcapping and scaling): its log-probabilities would be wrong"
             )
 
-    def forward(self, batch: Batch, compare: bool = True) -> Terms:
+    def forward(self, batch: Batch, compare: bool = True, trained: Sequence[bool] = ()) -> Terms:
         """Terms of a batch's tokens.
 
         Args:
             compare: Whether the reference is asked as well.
+            trained: Which of the N tokens have a weight or a KL coefficient; a large vocabulary's head has no backward
+                for the others. All tokens, where none is named.
         """
         walk = batch.tree_arguments(self.model.config.get_text_config())
         inputs_N = [batch.ids_BT[batch.rows_N, batch.places_N]]
@@ -200,16 +203,29 @@ class Scorer(nn.Module):
                     self.hidden_states(self.reference.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
                 )
         hidden_NH = self.hidden_states(self.model, batch.ids_BT, walk)[batch.rows_N, batch.sources_N]
+        small = self.model.get_output_embeddings().weight.shape[0] <= SMALL
+        if small or not torch.is_grad_enabled() or all(trained) or not any(trained):
+            return self._read_head(hidden_NH, *inputs_N)
+        trained_N = torch.tensor(trained, device=hidden_NH.device)
+        found = self._read_head(*(part[trained_N] for part in (hidden_NH, *inputs_N)))
+        with torch.no_grad():
+            rest = self._read_head(*(part[~trained_N] for part in (hidden_NH, *inputs_N)))
+
+        def put(some: Tensor, others: Tensor) -> Tensor:
+            column_N = some.new_empty(len(trained))
+            column_N[trained_N], column_N[~trained_N] = some, others
+            return column_N
+
+        return Terms(*(None if a is None else put(a, b) for a, b in zip(found, rest, strict=True)))  # type: ignore[arg-type]
+
+    def _read_head(self, hidden_NH: Tensor, *inputs_N: Tensor) -> Terms:
         size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
         recompute = torch.is_grad_enabled() and len(hidden_NH) > size
         parts: list[Any] = []
         for begin in range(0, len(hidden_NH), size):
             inputs = (part[begin : begin + size] for part in (hidden_NH, *inputs_N))
             parts.append(checkpoint(self._terms, *inputs, use_reentrant=False) if recompute else self._terms(*inputs))
-        logprob_N, entropy_N = torch.cat([part.logprob for part in parts]), torch.cat([part.entropy for part in parts])
-        if not compare:
-            return Terms(logprob_N, entropy_N, None, None)
-        return Terms(logprob_N, entropy_N, *(torch.cat([part[i] for part in parts]) for i in (2, 3)))
+        return Terms(*(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _terms(self, hidden_NH: Tensor, targets_N: Tensor, hidden_ref_NH: Tensor | None = None) -> Terms:
         logp_NV = (logits_from_hidden(self.model, hidden_NH) / self.temperature).log_softmax(-1)

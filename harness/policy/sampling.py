@@ -1,8 +1,9 @@
 """Sampling of several replies in one conversation, on one growing key-value cache.
 
-Each prompt is prefilled once and its cache repeated for its samples; rows that end leave the batch; the next turn
-appends to every row's own cache, so nothing is read twice and no token is re-tokenised. Each row draws from its own
-stream of uniforms, so what else is in the batch changes no token.
+Each prompt is prefilled once and its cache repeated for its samples; rows that end leave the batch, by changing places
+with rows behind them, so that no other is copied; the next turn appends to every row's own cache, so nothing is read
+twice and no token is re-tokenised. Each row draws from its own stream of uniforms, so what else is in the batch changes
+no token.
 
 Not covered: models without an attention cache (state-space layers); speculative or continuous batching.
 """
@@ -25,29 +26,64 @@ KEEP = 0.75  # the batch is compacted when fewer than this share of its rows is 
 
 
 class GrowingLayer(DynamicLayer):
-    """A dynamic cache layer that writes into spare room instead of concatenating at every token."""
+    """A cache layer with room for all B rows of a batch and for more columns than are filled.
 
-    _room: tuple[Tensor, Tensor] | None = None
+    New columns are written in place; one forward may read and extend the first rows alone.
+    """
+
+    room: tuple[Tensor, Tensor]  # keys and values of all rows, [B, heads, columns, size]; columns of no row are 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
+        if not self.is_initialized:  # room is made when the number of rows is known
             self.lazy_initialization(key_states, value_states)
-        old = self.get_seq_length()
-        new = old + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < new:
-            shape = (*key_states.shape[:-2], new + max(32, new // 4), key_states.shape[-1])
-            room = key_states.new_empty(shape), value_states.new_empty((*shape[:-1], value_states.shape[-1]))
-            if old and self.keys is not None and self.values is not None:
-                room[0][..., :old, :], room[1][..., :old, :] = self.keys, self.values
-            self._room = room
-        self._room[0][..., old:new, :] = key_states
-        self._room[1][..., old:new, :] = value_states
-        self.keys, self.values = self._room[0][..., :new, :], self._room[1][..., :new, :]
-        return self.keys, self.values
+            self.room = key_states, value_states
+            return self._show(key_states.shape[0], key_states.shape[2])
+        old, rows = self.get_seq_length(), key_states.shape[0]
+        new = old + key_states.shape[2]
+        if self.room[0].shape[2] < new:
+            self._make_room(1, new)
+        for room, states in zip(self.room, (key_states, value_states), strict=True):
+            room[:rows, :, old:new] = states
+        return self._show(rows, new)
 
-    def replace_contents(self, keys: Tensor, values: Tensor) -> None:
-        """Takes other contents, as after a change of rows or columns."""
-        self.keys, self.values, self._room = keys, values, None
+    def repeat_rows(self, times: int) -> None:
+        """Every row `times` times, next to each other."""
+        width = self.get_seq_length()
+        self._make_room(times, width)
+        self._show(self.room[0].shape[0], width)
+
+    def swap_rows(self, some: Tensor, others: Tensor) -> None:
+        """Row some[i] and row others[i] change places, for each i; all rows are shown again."""
+        width = self.get_seq_length()
+        for room in self.room:
+            kept = room[some, :, :width]
+            room[some, :, :width] = room[others, :, :width]
+            room[others, :, :width] = kept
+        self._show(self.room[0].shape[0], width)
+
+    def take_columns(self, order_BT: Tensor) -> None:
+        """The columns order_BT of each row, in this order, take the place of all."""
+        row_B1 = torch.arange(len(order_BT), device=order_BT.device)[:, None]
+        for room in self.room:
+            room[:, :, : order_BT.shape[1]] = room[row_B1, :, order_BT].transpose(1, 2)
+        self._show(len(order_BT), order_BT.shape[1])
+
+    def _make_room(self, times: int, width: int) -> None:
+        """Room for at least `width` columns of every row `times` times."""
+        filled = self.get_seq_length()
+
+        def spread(old: Tensor) -> Tensor:
+            columns = width + max(32, width // 4)
+            room = old.new_zeros(len(old) * times, old.shape[1], columns, old.shape[3])
+            room.unflatten(0, (-1, times))[..., :filled, :] = old[:, None, :, :filled]
+            return room
+
+        self.room = spread(self.room[0]), spread(self.room[1])
+
+    def _show(self, rows: int, width: int) -> tuple[Tensor, Tensor]:
+        keys, values = self.room
+        self.keys, self.values = keys[:rows, :, :width], values[:rows, :, :width]
+        return self.keys, self.values
 
 
 @dataclass
@@ -86,7 +122,9 @@ class Sampler:
         self.mask_BT = torch.zeros(len(prompts), 0, dtype=torch.long, device=self.device)
         self._next_BV = self._read(prompts)
         if samples > 1:
-            self._select(torch.arange(len(prompts), device=self.device).repeat_interleave(samples))
+            for layer in self.cache.layers:
+                layer.repeat_rows(samples)
+            self.mask_BT = self.mask_BT.repeat_interleave(samples, dim=0)
             self._next_BV = self._next_BV.repeat_interleave(samples, dim=0)
         self._last: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
 
@@ -99,45 +137,51 @@ class Sampler:
             temperature: 0 takes the likeliest token (log-probabilities are then those at temperature 1).
             limit_B: Lower limits of single rows. A row with a limit of 0 has no room: its reply is empty and truncated.
         """
-        # `rows` are the original numbers of the rows still in the batch. Uniforms are looked up by them, so that a row
-        # that leaves changes no other row's draws.
+        # Place i of the batch holds the row with the original number rows[i]. Uniforms are looked up by that, so that a
+        # row that leaves changes no other row's draws. The rows still being written are in the first places.
         rows, replies = torch.arange(len(self._last), device=self.device), [Reply() for _ in self._last]
         limit, logits_BV = uniform_BN.shape[1], self._next_BV
         tokens_BN = torch.full((len(rows), limit), self.pad_id, device=self.device)
         logprobs_BN = torch.zeros(len(rows), limit, device=self.device)
         length_B = torch.full((len(rows),), limit, device=self.device)
-        parked: list[tuple[Tensor, Any, Tensor]] = []
         live_B = torch.ones(len(rows), dtype=torch.bool, device=self.device)
         if limit_B is not None:
             live_B = limit_B > 0
             length_B[~live_B] = 0
         stopped_B = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
         uniform_BN = uniform_BN.to(self.device)
+        swaps: list[tuple[Tensor, Tensor]] = []
         for position in range(limit):
-            token_B, logprob_B = sample_tokens(logits_BV, uniform_BN[rows, position], temperature)
-            tokens_BN[rows[live_B], position] = token_B[live_B]
-            logprobs_BN[rows[live_B], position] = logprob_B[live_B]
+            batch = rows[: len(live_B)]
+            token_B, logprob_B = sample_tokens(logits_BV, uniform_BN[batch, position], temperature)
+            tokens_BN[batch[live_B], position] = token_B[live_B]
+            logprobs_BN[batch[live_B], position] = logprob_B[live_B]
             ended_B = live_B & torch.isin(token_B, self.end_ids)
             if self.stops:
                 newest = slice(max(0, position + 1 - self.stops.maximum_token_len), position + 1)
-                stops_B = live_B & self.stops(tokens_BN[rows, newest], None)  # type: ignore[arg-type]
-                stopped_B[rows] |= stops_B
+                stops_B = live_B & self.stops(tokens_BN[batch, newest], None)  # type: ignore[arg-type]
+                stopped_B[batch] |= stops_B
                 ended_B |= stops_B
             if limit_B is not None:
-                ended_B |= live_B & (limit_B[rows] <= position + 1)
-            length_B[rows[ended_B]] = position + 1
+                ended_B |= live_B & (limit_B[batch] <= position + 1)
+            length_B[batch[ended_B]] = position + 1
             live_B = live_B & ~ended_B
-            if position + 1 == limit or not live_B.any():
+            left = int(live_B.sum())
+            if position + 1 == limit or not left:
                 break
-            if int(live_B.sum()) < KEEP * len(live_B):
-                parked.append(self._park(rows[~live_B], ~live_B))
-                self._select(live_B.nonzero()[:, 0])
-                rows, token_B = rows[live_B], token_B[live_B]
-                live_B = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+            if left < KEEP * len(live_B):
+                ended, living = (~live_B[:left]).nonzero()[:, 0], live_B[left:].nonzero()[:, 0] + left
+                for values in (rows, token_B):
+                    values[ended], values[living] = values[living], values[ended]
+                self._swap_rows(ended, living)
+                swaps.append((ended, living))
+                token_B, live_B = token_B[:left], live_B.new_ones(left)
             # Rows that have ended but not yet left write into a masked column.
             logits_BV = self._forward(token_B[:, None], live_B.long()[:, None])
-        parked.append(self._park(rows, torch.ones(len(rows), dtype=torch.bool, device=self.device)))
-        self._unpark(parked)
+        for swap in reversed(swaps):
+            self._swap_rows(*swap)
+        if self.counts_columns:
+            self._close_up()
         last_B = tokens_BN.gather(1, (length_B - 1).clamp(min=0)[:, None])[:, 0]
         ended_B = stopped_B | (torch.isin(last_B, self.end_ids) & (length_B > 0))
         for reply, tokens, logprobs, length, ended in zip(
@@ -188,50 +232,35 @@ class Sampler:
         return self.model(**self._inputs(ids_BN, mask_BN), logits_to_keep=1).logits[:, -1].float()
 
     def _inputs(self, ids_BN: Tensor, mask_BN: Tensor) -> dict[str, Any]:
-        self.mask_BT = torch.cat([self.mask_BT, mask_BN], dim=1)
-        positions_BN = (self.mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BN.shape[1] :]
+        rows, width = ids_BN.shape  # the rows behind them stay as they are: what they have no column of is masked
+        more_BN = torch.nn.functional.pad(mask_BN, (0, 0, 0, len(self.mask_BT) - rows))
+        self.mask_BT = torch.cat([self.mask_BT, more_BN], dim=1)
+        mask_BT = self.mask_BT[:rows]
+        positions_BN = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -width:]
         return {
             "input_ids": ids_BN,
-            "attention_mask": self.mask_BT,
+            "attention_mask": mask_BT,
             "position_ids": positions_BN,
             "past_key_values": self.cache,
             "use_cache": True,
         }
 
-    def _select(self, rows: Tensor) -> None:
+    def _swap_rows(self, some: Tensor, others: Tensor) -> None:
         for layer in self.cache.layers:
-            layer.replace_contents(layer.keys[rows], layer.values[rows])
-        self.mask_BT = self.mask_BT[rows]
+            layer.swap_rows(some, others)
+        self.mask_BT[some], self.mask_BT[others] = self.mask_BT[others], self.mask_BT[some]
 
     def _close_up(self) -> None:
         """Moves every row's columns to the right end, so that no hole is left inside a row."""
-        order_BT = self.mask_BT.argsort(dim=1, stable=True)  # masked columns (0) first; the others keep their order
         keep = int(self.mask_BT.sum(1).max())
-        if torch.equal(order_BT, torch.arange(order_BT.shape[1], device=self.device).expand_as(order_BT)):
-            order_BT, unchanged = order_BT[:, -keep:], True
-        else:
-            order_BT, unchanged = order_BT[:, -keep:], False
-        if unchanged and keep == self.mask_BT.shape[1]:
+        order_BT = self.mask_BT.argsort(dim=1, stable=True)  # masked columns (0) first; the others keep their order
+        places_T = torch.arange(order_BT.shape[1], device=self.device)
+        if keep == len(places_T) and torch.equal(order_BT, places_T.expand_as(order_BT)):
             return
+        order_BT = order_BT[:, -keep:]
         for layer in self.cache.layers:
-            layer.replace_contents(_take(layer.keys, order_BT), _take(layer.values, order_BT))
+            layer.take_columns(order_BT)
         self.mask_BT = self.mask_BT.gather(1, order_BT)
-
-    def _park(self, names: Tensor, rows_B: Tensor) -> tuple[Tensor, Any, Tensor]:
-        """Sets the cache of some rows aside under their original row numbers."""
-        contents = [(layer.keys[rows_B], layer.values[rows_B]) for layer in self.cache.layers]
-        return names, contents, self.mask_BT[rows_B]
-
-    def _unpark(self, parked: list[tuple[Tensor, Any, Tensor]]) -> None:
-        """Puts all rows back into one batch in their original order."""
-        width, names = max(mask.shape[1] for _, _, mask in parked), torch.cat([names for names, _, _ in parked])
-        order = names.argsort()
-        for i, layer in enumerate(self.cache.layers):
-            keys, values = (torch.cat([_widen(part[1][i][j], width) for part in parked])[order] for j in (0, 1))
-            layer.replace_contents(keys, values)
-        masks = [torch.nn.functional.pad(mask, (0, width - mask.shape[1])) for _, _, mask in parked]
-        self.mask_BT = torch.cat(masks)[order]
-        self._close_up()
 
 
 def sample_tokens(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -299,12 +328,3 @@ def is_windowed(config: Any) -> bool:
     if other := kinds - {"full_attention", "sliding_attention"}:
         raise ValueError(f"{config.model_type} has layers this sampler does not know: {', '.join(sorted(other))}")
     return "sliding_attention" in kinds if kinds else bool(getattr(config, "sliding_window", None))
-
-
-def _take(states_BHTD: Tensor, order_BT: Tensor) -> Tensor:
-    index = order_BT[:, None, :, None].expand(-1, states_BHTD.shape[1], -1, states_BHTD.shape[3])
-    return states_BHTD.gather(2, index)
-
-
-def _widen(states_BHTD: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(states_BHTD, (0, 0, 0, width - states_BHTD.shape[2]))

@@ -15,7 +15,7 @@ import torch
 
 from harness.core import Example, Problem, Trajectory, Turn, Verdict
 from harness.credit import BatchMean, Conditioned, LeaveOneOut, NoBonus, Progress, Raw
-from harness.policy import HF
+from harness.policy import HF, loss
 from harness.policy.engine import KL_EVERY, UNGRADED, Policy
 from harness.policy.loss import merge_examples, pack_rows
 from methods.score import Phase1, Phase2
@@ -323,3 +323,28 @@ def test_rows_without_weight_and_kl_are_measured_without_a_backward(micro: Polic
     only = gradient(micro, [e for e in examples if e.weight], 24)
     assert distance(gradient(micro, examples, 24), only) < 1e-5
     assert all(stat.tokens and stat.logprob < 0 for stat in micro.accumulate_gradients(examples, 24))
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.1])
+def test_the_head_has_no_backward_for_tokens_without_weight_and_kl(
+    micro: Policy, monkeypatch: pytest.MonkeyPatch, kl: float
+) -> None:
+    """Attempt 2 alone is trained; the rows hold attempt 1 as well, whose terms are still told."""
+    turns = [turn for group in sampled_groups(micro, 6, 4, seed=14) for t in group for turn in t.turns]
+    examples = [Example(turn, float(turn.index), kl * turn.index) for turn in turns]
+    read, terms = [], micro.scorer._terms
+    monkeypatch.setattr(loss, "SMALL", 1)
+    monkeypatch.setattr(
+        micro.scorer,
+        "_terms",
+        lambda hidden, *rest: (read.append((hidden.requires_grad, len(hidden))), terms(hidden, *rest))[1],
+    )
+    stats = micro.accumulate_gradients(examples, 24)
+    for index, wanted in ((1, True), (0, False)):
+        counted = sum(len(turn.tokens) for turn in turns if turn.index == index)
+        assert sum(tokens for with_gradient, tokens in read if with_gradient == wanted) == counted
+    only = gradient(micro, [e for e in examples if e.weight], 24)
+    assert distance(gradient(micro, examples, 24), only) < 1e-5
+    for turn, stat, values in zip(turns, stats, micro.turn_logprobs(turns), strict=True):
+        assert stat.logprob == pytest.approx(sum(values), abs=1e-5)
+        assert stat.tokens == len(turn.tokens)

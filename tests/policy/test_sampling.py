@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import build
 
 from harness.policy import HF
-from harness.policy.engine import Policy
-from harness.policy.sampling import Sampler, fine_uniforms, sample_tokens
+from harness.policy.engine import Policy, advise_on_sampler
+from harness.policy.sampling import GrowingLayer, Sampler, fine_uniforms, sample_tokens
 
 TEXTS = ["a", "ab", "b", "aab", "ba", "bbbb"]
 
@@ -56,6 +57,29 @@ def test_a_row_is_the_same_whatever_shares_its_batch(micro_folder: Path, policy:
     apart = conversations(narrow, TEXTS, samples=4)
     for a, b in zip(together, apart, strict=True):
         assert [turn.tokens for turn in a] == [turn.tokens for turn in b]
+
+
+def test_a_cache_layer_moves_rows_and_columns_in_place() -> None:
+    """Two rows, three samples of each; one leaves, the others grow past the room; it comes back with nothing added."""
+    layer: Any = GrowingLayer()
+    states = torch.arange(1.0, 13.0).view(2, 1, 3, 2)
+    layer.update(states, -states)
+    layer.repeat_rows(3)
+    repeated = states.repeat_interleave(3, dim=0)
+    assert torch.equal(layer.keys, repeated)
+    assert torch.equal(layer.values, -repeated)
+    first, last = torch.tensor([0]), torch.tensor([5])
+    layer.swap_rows(first, last)
+    more = torch.full((5, 1, 40, 2), 7.0)
+    keys, _ = layer.update(more, -more)
+    assert torch.equal(keys, torch.cat([repeated[[5, 1, 2, 3, 4]], more], dim=2))
+    layer.swap_rows(first, last)
+    whole = torch.cat([repeated, torch.full((6, 1, 40, 2), 7.0)], dim=2)
+    whole[0, :, 3:] = 0  # finite, so that a mask can hide it
+    assert torch.equal(layer.keys, whole)
+    order = torch.tensor([[1, 2], *[[0, 3]] * 5])
+    layer.take_columns(order)
+    assert torch.equal(layer.values, -torch.stack([row[:, taken] for row, taken in zip(whole, order, strict=True)]))
 
 
 def test_greedy_takes_the_likeliest_token(policy: Policy) -> None:
@@ -114,6 +138,15 @@ def test_given_replies_are_read_like_sampled_ones(policy: Policy) -> None:
     scored = policy.turn_logprobs(second)
     for turn, values in zip(second, scored, strict=True):
         assert list(turn.logprobs) == pytest.approx(values, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "device", "parameters", "advised"),
+    [("own", "cuda", 400_000_000, True), ("own", "cuda", 10_000_000, False), ("own", "cpu", 400_000_000, False),
+     ("vllm", "cuda", 400_000_000, False)],
+)  # fmt: skip
+def test_a_large_model_on_a_gpu_is_told_of_vllm(sampler: str, device: str, parameters: int, advised: bool) -> None:
+    assert (advise_on_sampler(sampler, device, parameters) is not None) == advised
 
 
 def test_a_stop_text_ends_a_reply_and_changes_nothing_before_it(tmp_path: Path) -> None:
