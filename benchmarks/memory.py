@@ -72,9 +72,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-# Most bytes of the cache at once, over those of its keys and values: room to grow (a quarter), and a whole copy while
-# rows are put back into their order at the end of a reply (harness/policy/sampling.py).
-CACHES = 2.25
+# Most bytes of the cache at once, over those of its keys and values: room to grow, a quarter. Rows and columns are moved
+# in place, one layer after another (harness/policy/sampling.py).
+CACHES = 1.25
 
 
 @dataclass(frozen=True)

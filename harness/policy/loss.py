@@ -216,7 +216,9 @@ class Scorer(nn.Module):
             column_N[trained_N], column_N[~trained_N] = some, others
             return column_N
 
-        return Terms(*(None if a is None else put(a, b) for a, b in zip(found, rest, strict=True)))  # type: ignore[arg-type]
+        pairs = zip(found, rest, strict=True)
+        columns: Any = (None if a is None or b is None else put(a, b) for a, b in pairs)
+        return Terms(*columns)
 
     def _read_head(self, hidden_NH: Tensor, *inputs_N: Tensor) -> Terms:
         size = max(1, self.logits_bound // self.model.get_output_embeddings().weight.shape[0])
@@ -225,7 +227,8 @@ class Scorer(nn.Module):
         for begin in range(0, len(hidden_NH), size):
             inputs = (part[begin : begin + size] for part in (hidden_NH, *inputs_N))
             parts.append(checkpoint(self._terms, *inputs, use_reentrant=False) if recompute else self._terms(*inputs))
-        return Terms(*(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)))
+        columns: Any = (None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
+        return Terms(*columns)
 
     def _terms(self, hidden_NH: Tensor, targets_N: Tensor, hidden_ref_NH: Tensor | None = None) -> Terms:
         logp_NV = (logits_from_hidden(self.model, hidden_NH) / self.temperature).log_softmax(-1)
