@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 TRACKED = ROOT / "results" / "embedded"
 REAL = ROOT / "results" / "real"
 CONTROLS = ROOT / "results" / "embedded_controls.parquet"
+WORD_FILTER = ROOT / "results" / "word_filter.parquet"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ CONTROLS = ROOT / "results" / "embedded_controls.parquet"
         (TRACKED, "embedded.md"),
         pytest.param(CONTROLS, "embedded_controls.md", marks=pytest.mark.slow),
         (REAL, "real.md"),
+        (WORD_FILTER, "word_filter.md"),
     ],
 )
 def test_a_tracked_leaderboard_is_made_from_the_tracked_runs(
