@@ -72,8 +72,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-# Most bytes of the cache at once, over those of its keys and values: room to grow, a quarter. Rows and columns are moved
-# in place, one layer after another (harness/policy/sampling.py).
+# Most bytes of the cache at once, over those of its keys and values: room to grow, a quarter. Rows and columns are
+# moved in place, one layer after another (harness/policy/sampling.py).
 CACHES = 1.25
 
 
