@@ -41,3 +41,14 @@ def test_a_table_takes_the_place_of_the_one_with_the_same_head() -> None:
     assert memory.put_tables(page, ["| z |\n|---|\n| 4 |\n| 5 |"]) == page.replace("| 3 |", "| 4 |\n| 5 |")
     with pytest.raises(ValueError, match="no table with this head"):
         memory.put_tables(page, ["| w |\n|---|"])
+
+
+def test_the_pages_times_of_the_main_job_are_the_measured_ones() -> None:
+    found = json.loads((memory.RESULTS / "processes.json").read_text())["results"]
+    one, threads, two = (f"{min(found[name]['training_s']):.1f} s" for name in found)
+    assert list(found) == ["1 process, 1 thread", "1 process, 2 threads", "2 processes"]
+    page = " ".join(PAGE.split())
+    assert (
+        f"{one} of training with one process of one thread, {threads} with two threads, {two} with two processes"
+        in page
+    )

@@ -14,7 +14,7 @@ from harness.core import Example
 from harness.policy import HF
 from harness.policy.warm_start import ADAPTERS, read_warm_start
 from harness.tasks.word_filter import make_problems
-from harness.tools.warm_start import WarmMix, draw_attempts, judge_words
+from harness.tools.warm_start import WarmMix, draw_attempts, judge_words, make_parser
 from verifiers.word_set import read_word_set
 
 pytest.importorskip("peft", reason="peft is an extra (pip install -e '.[peft]')")
@@ -98,3 +98,9 @@ def test_a_shipped_adapter_is_what_its_provenance_says(folder: Path) -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest() == told["sha256"]
     assert file.stat().st_size < 8e6
     assert told["base"]["sha256"]
+
+
+def test_the_defaults_make_the_shipped_adapter() -> None:
+    told = json.loads((ADAPTERS / "word_filter_smollm2" / "provenance.json").read_text())["arguments"]
+    asked = vars(make_parser().parse_args(["--model", told["model"], "--out", "x"]))
+    assert {key: value for key, value in asked.items() if key not in ("out", "save_every")} == told
